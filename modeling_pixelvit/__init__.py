@@ -1,0 +1,38 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Pixel-tokenized vision models for transformers: PixelViT and Adventurer at any patch size.
+
+Importing the package registers its classes with transformers' Auto classes.
+"""
+
+from transformers import AutoBackbone, AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
+
+from .configuration_adventurer import AdventurerConfig
+from .configuration_pixelvit import PixelViTConfig
+from .modeling_adventurer import AdventurerBackbone, AdventurerForImageClassification, AdventurerModel
+from .modeling_pixelvit import PixelViTBackbone, PixelViTForImageClassification, PixelViTModel
+
+
+__version__ = "0.1.0"
+
+AutoConfig.register("pixelvit", PixelViTConfig, exist_ok=True)
+AutoModel.register(PixelViTConfig, PixelViTModel, exist_ok=True)
+AutoBackbone.register(PixelViTConfig, PixelViTBackbone, exist_ok=True)
+AutoModelForImageClassification.register(PixelViTConfig, PixelViTForImageClassification, exist_ok=True)
+
+AutoConfig.register("adventurer", AdventurerConfig, exist_ok=True)
+AutoModel.register(AdventurerConfig, AdventurerModel, exist_ok=True)
+AutoBackbone.register(AdventurerConfig, AdventurerBackbone, exist_ok=True)
+AutoModelForImageClassification.register(AdventurerConfig, AdventurerForImageClassification, exist_ok=True)
+
+__all__ = [
+    "AdventurerBackbone",
+    "AdventurerConfig",
+    "AdventurerForImageClassification",
+    "AdventurerModel",
+    "PixelViTBackbone",
+    "PixelViTConfig",
+    "PixelViTForImageClassification",
+    "PixelViTModel",
+]

@@ -1,0 +1,143 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""The fields, checks and geometry that both model families share."""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers.backbone_utils import BackboneConfigMixin
+from transformers.configuration_utils import PreTrainedConfig
+
+
+def as_pair(size: int | Iterable[int]) -> tuple[int, int]:
+    """`size` as `(rows, columns)`: an integer stands for a square."""
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+@strict
+class PixelPreTrainedConfig(BackboneConfigMixin, PreTrainedConfig):
+    r"""
+    Base of [`PixelViTConfig`] and [`AdventurerConfig`].
+
+    Args:
+        hidden_size (`int`, *optional*, defaults to 768): Width D of a token.
+        num_hidden_layers (`int`, *optional*, defaults to 12): Number of blocks L.
+        image_size (`int` or pair of `int`, *optional*, defaults to 224):
+            Height and width, in pixels, that the position table is made for. Both must be multiples of `patch_size`.
+        patch_size (`int`, *optional*, defaults to 16):
+            Side p of a square patch in pixels. 1 makes every pixel a token.
+        num_channels (`int`, *optional*, defaults to 3): Channels of the input image.
+        drop_path_rate (`float`, *optional*, defaults to 0.0):
+            Stochastic depth rate of the last block, in [0, 1). Block i of L drops a branch with probability
+            `drop_path_rate * i / (L - 1)`.
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            Standard deviation of the truncated normal that fills the position table, the class token and the head.
+        apply_layernorm (`bool`, *optional*, defaults to `True`):
+            Whether the backbone class applies the final norm to each feature map that it returns.
+        reshape_hidden_states (`bool`, *optional*, defaults to `True`):
+            Whether the backbone class returns maps `(batch_size, hidden_size, rows, columns)` of the patch tokens, or
+            else the tokens `(batch_size, sequence_length, hidden_size)` with the class token in its place.
+
+    Raises:
+        ValueError: for a value out of range, naming the field, what was given and what is allowed. A value of a wrong
+            type is refused by `huggingface_hub`'s strict dataclasses, at construction and at assignment.
+    """
+
+    # Size name -> fields of Table 7, filled in by each family.
+    variants: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    image_size: int | list[int] | tuple[int, int] = 224
+    patch_size: int = 16
+    num_channels: int = 3
+    drop_path_rate: float | int = 0.0
+    initializer_range: float | int = 0.02
+    apply_layernorm: bool = True
+    reshape_hidden_states: bool = True
+    _out_features: list[str] | None = None
+    _out_indices: list[int] | None = None
+
+    def __post_init__(self, **kwargs):
+        # Checked here as well as by `validate` at the end of construction, because what follows needs sound values
+        # and because a plain ValueError reads better than one wrapped by the dataclass machinery.
+        self.validate_architecture()
+        if isinstance(self.image_size, tuple):
+            self.image_size = list(self.image_size)  # as it will be after a round trip through JSON
+        self.stage_names = ["stem"] + [f"stage{index}" for index in range(1, self.num_hidden_layers + 1)]
+        self.set_output_features_output_indices(
+            out_indices=kwargs.pop("out_indices", None), out_features=kwargs.pop("out_features", None)
+        )
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_variant(cls, name: str, **kwargs) -> "PixelPreTrainedConfig":
+        """
+        The configuration of one of the paper's model sizes (Table 7).
+
+        Args:
+            name (`str`): One of `"tiny"`, `"small"`, `"base"`, `"large"`, `"huge"`.
+            kwargs: Further fields, such as `patch_size`, `image_size` or `num_labels`.
+
+        Raises:
+            ValueError: if the name is not one of the above.
+        """
+        if name not in cls.variants:
+            raise ValueError(f"{cls.__name__} has no variant {name!r}; choose one of {', '.join(cls.variants)}.")
+        return cls(**{**cls.variants[name], **kwargs})
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """Patches as (rows, columns)."""
+        height, width = as_pair(self.image_size)
+        return height // self.patch_size, width // self.patch_size
+
+    @property
+    def num_patches(self) -> int:
+        """Patch tokens N of an image of `image_size`, the class token not counted."""
+        rows, columns = self.grid_size
+        return rows * columns
+
+    @property
+    def drop_path_rates(self) -> list[float]:
+        """
+        Stochastic depth rate of each block. (The released code shifts this schedule by one block; the paper's, which
+        starts at 0 and ends at the full rate, is what `tests/test_configuration.py` fixes.)
+        """
+        last = max(self.num_hidden_layers - 1, 1)
+        return [self.drop_path_rate * index / last for index in range(self.num_hidden_layers)]
+
+    def validate_architecture(self):
+        """Checks the fields' ranges; run at construction and when saving (by `@strict`) and when a model is built."""
+        self._require_positive_integers("hidden_size", "num_hidden_layers", "patch_size", "num_channels")
+        self._require_geometry()
+        self._require_rates("drop_path_rate")
+        self._require_positive("initializer_range")
+
+    def _require(self, condition: bool, field: str, allowed: str):
+        if not condition:
+            raise ValueError(f"{type(self).__name__}: {field}={getattr(self, field)!r} was given; {allowed}.")
+
+    def _require_positive_integers(self, *fields: str):
+        for field in fields:
+            self._require(getattr(self, field) >= 1, field, "it must be an integer of at least 1")
+
+    def _require_positive(self, *fields: str):
+        for field in fields:
+            self._require(0 < getattr(self, field) < float("inf"), field, "it must be a finite number above 0")
+
+    def _require_rates(self, *fields: str):
+        for field in fields:
+            self._require(0 <= getattr(self, field) < 1, field, "a rate must be at least 0 and below 1")
+
+    def _require_geometry(self):
+        size, patch = self.image_size, self.patch_size
+        is_size = isinstance(size, int) or len(size) == 2
+        self._require(is_size, "image_size", "it must be an integer or a pair (height, width)")
+        self._require(min(as_pair(size)) >= 1, "image_size", "height and width must be integers of at least 1")
+        self._require(
+            all(side % patch == 0 for side in as_pair(size)),
+            "image_size",
+            f"height and width must be multiples of patch_size={patch}; change one of the two",
+        )

@@ -1,0 +1,96 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration of PixelViT, the plain vision transformer of DeiT at any patch size."""
+
+from typing import ClassVar, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers.activations import ACT2FN
+
+from .configuration_base import PixelPreTrainedConfig
+
+
+@strict
+class PixelViTConfig(PixelPreTrainedConfig):
+    r"""
+    Configuration of a [`PixelViTModel`]. The defaults are DeiT-Base with 16-pixel patches at 224 pixels.
+
+    The fields of [`PixelPreTrainedConfig`], and:
+
+    Args:
+        num_attention_heads (`int`, *optional*, defaults to 12): Attention heads; they must divide `hidden_size`.
+        intermediate_size (`int`, *optional*, defaults to 3072): Inner width of the MLP.
+        hidden_act (`str`, *optional*, defaults to `"gelu"`): Activation of the MLP, by its name in transformers.
+        hidden_dropout_prob (`float`, *optional*, defaults to 0.0):
+            Dropout rate after the embeddings and after each branch, in [0, 1).
+        attention_probs_dropout_prob (`float`, *optional*, defaults to 0.0):
+            Dropout rate of the attention weights, in [0, 1).
+        layer_norm_eps (`float`, *optional*, defaults to 1e-6): Epsilon of every LayerNorm.
+        qkv_bias (`bool`, *optional*, defaults to `True`): Whether query, key and value projections have a bias.
+        layer_scale_init_value (`float`, *optional*):
+            Initial value of a learned scale per channel at the end of each branch (LayerScale); none if not given.
+        pooling (`"cls"` or `"mean"`, *optional*, defaults to `"cls"`):
+            What the classifier sees after the final norm: the class token, or the mean of the patch tokens.
+
+    Example:
+
+    ```python
+    >>> from modeling_pixelvit import PixelViTConfig, PixelViTModel
+
+    >>> config = PixelViTConfig.from_variant("tiny", patch_size=4, image_size=64)
+    >>> config.num_patches
+    256
+    >>> model = PixelViTModel(config)
+    ```"""
+
+    model_type = "pixelvit"
+    # Table 7 of the paper. Large and Huge carry LayerScale, as DeiT III trains them.
+    variants: ClassVar = {
+        "tiny": {"hidden_size": 192, "intermediate_size": 768, "num_attention_heads": 3},
+        "small": {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 6},
+        "base": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
+        "large": {
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "layer_scale_init_value": 1e-6,
+        },
+        "huge": {
+            "hidden_size": 1280,
+            "intermediate_size": 5120,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 16,
+            "layer_scale_init_value": 1e-6,
+        },
+    }
+
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    layer_norm_eps: float | int = 1e-6
+    qkv_bias: bool = True
+    layer_scale_init_value: float | int | None = None
+    pooling: Literal["cls", "mean"] = "cls"
+
+    def validate_architecture(self):
+        super().validate_architecture()
+        self._require_positive_integers("num_attention_heads", "intermediate_size")
+        self._require(
+            self.hidden_size % self.num_attention_heads == 0,
+            "num_attention_heads",
+            f"it must divide hidden_size={self.hidden_size}",
+        )
+        self._require(self.hidden_act in ACT2FN, "hidden_act", f"choose one of {', '.join(sorted(ACT2FN))}")
+        self._require_rates("hidden_dropout_prob", "attention_probs_dropout_prob")
+        self._require_positive("layer_norm_eps")
+        if self.layer_scale_init_value is not None:
+            self._require_positive("layer_scale_init_value")
+
+
+PixelViTConfig.register_for_auto_class()  # saved checkpoints carry this file
+
+
+__all__ = ["PixelViTConfig"]

@@ -1,0 +1,80 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""The Mamba-2 token mixer (arXiv 2405.21060, section 7), without an inference cache: an image is there all at once."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from .layers_norm import RMSNormGated
+from .ops_backend import check_mixer_implementation, select_mixer_backend
+from .ops_segments import map_segments
+
+
+class CausalConv1d(nn.Conv1d):
+    """Parameters of the causal depthwise convolution; the caller gives the op."""
+
+    def __init__(self, channels: int, kernel_size: int):
+        super().__init__(channels, channels, kernel_size, groups=channels)
+
+    def forward(
+        self, hidden_states: torch.Tensor, initial_state: torch.Tensor | None, op: Callable
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return op(hidden_states, self.weight, self.bias, initial_state)
+
+
+class Mamba2Mixer(nn.Module):
+    """
+    Causal mixing of tokens: (B, T, D) to (B, T, D).
+
+        [z | x B C | dt] = W_in u        x B C = silu(conv(x B C))
+        y = scan(x, dt, B, C)            out = W_out RMSNorm(y * silu(z))
+
+    A_log, D and dt_bias are raised to float32 inside the scan whatever the model's dtype.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        check_mixer_implementation(config.mixer_implementation)
+        self.implementation = config.mixer_implementation
+        self.chunk_size = config.chunk_size
+        self.head_dim = config.head_dim
+        self.n_groups = config.n_groups
+        inner_size, num_heads = config.inner_size, config.num_heads
+        group_states = config.n_groups * config.state_size
+        conv_size = inner_size + 2 * group_states
+        self.projection_sizes = [inner_size, conv_size, num_heads]  # z, x B C, dt
+        self.conv_sizes = [inner_size, group_states, group_states]  # x, B, C
+
+        self.in_proj = nn.Linear(config.hidden_size, sum(self.projection_sizes), bias=False)
+        self.conv1d = CausalConv1d(conv_size, config.conv_kernel)
+        self.dt_bias = nn.Parameter(torch.empty(num_heads))
+        self.A_log = nn.Parameter(torch.empty(num_heads))
+        self.D = nn.Parameter(torch.empty(num_heads))
+        self.norm = RMSNormGated(inner_size, config.n_groups, config.rms_norm_eps)
+        self.out_proj = nn.Linear(inner_size, config.hidden_size, bias=False)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        backend = select_mixer_backend(self.implementation, hidden_states.device)
+        conv_state = scan_state = None
+
+        def mix(segment):
+            nonlocal conv_state, scan_state
+            z, convolved, dt = self.in_proj(segment).split(self.projection_sizes, dim=-1)
+            convolved, conv_state = self.conv1d(convolved, conv_state, backend.causal_conv1d)
+            x, B, C = convolved.split(self.conv_sizes, dim=-1)
+            y, scan_state = backend.ssd(
+                x.unflatten(-1, (-1, self.head_dim)),
+                dt,
+                self.A_log,
+                B.unflatten(-1, (self.n_groups, -1)),
+                C.unflatten(-1, (self.n_groups, -1)),
+                self.D,
+                self.dt_bias,
+                initial_state=scan_state,
+                chunk_size=self.chunk_size,
+            )
+            return self.out_proj(self.norm(y.flatten(-2), z, backend.rms_norm_gated))
+
+        return map_segments(mix, hidden_states, backend.segment_length)

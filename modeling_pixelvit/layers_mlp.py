@@ -1,0 +1,34 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""Channel mixers: the plain MLP of the vision transformer and the gated one of Adventurer."""
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+
+
+class MLP(nn.Module):
+    """Two linear layers with an activation between them: tokens (..., D) to (..., D)."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int, hidden_act: str):
+        super().__init__()
+        self.fc1 = nn.Linear(hidden_size, intermediate_size)
+        self.activation_fn = ACT2FN[hidden_act]
+        self.fc2 = nn.Linear(intermediate_size, hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation_fn(self.fc1(hidden_states)))
+
+
+class GatedMLP(nn.Module):
+    """W3(silu(W1 n) * (W2 n)) with biases on all three: tokens (..., D) to (..., D)."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int):
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden_size, intermediate_size)
+        self.up_proj = nn.Linear(hidden_size, intermediate_size)
+        self.down_proj = nn.Linear(intermediate_size, hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        gate = nn.functional.silu(self.gate_proj(hidden_states))
+        return self.down_proj(gate * self.up_proj(hidden_states))

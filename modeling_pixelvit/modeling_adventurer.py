@@ -1,0 +1,230 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""Adventurer: the causal Mamba-2 image model (arXiv 2410.07599) with patches from 64 pixels down to one."""
+
+import math
+
+import torch
+from torch import nn
+from torchvision.ops import StochasticDepth
+from transformers import initialization as init
+from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import (
+    BackboneOutput,
+    BaseModelOutputWithPooling,
+    ImageClassifierOutputWithNoAttention,
+)
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_adventurer import AdventurerConfig
+from .layers_embeddings import PixelEmbeddings
+from .layers_mamba2 import Mamba2Mixer
+from .layers_mlp import GatedMLP
+from .layers_norm import RMSNorm, RMSNormGated
+from .modeling_base import PixelPreTrainedModel
+
+
+class AdventurerLayer(GradientCheckpointingLayer):
+    """Pre-norm block: causal token mixing and gated MLP, each a residual branch with stochastic depth."""
+
+    def __init__(self, config: AdventurerConfig, layer_idx: int):
+        super().__init__()
+        self.flips = layer_idx in config.flipped_blocks
+        self.mixer_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mixer = Mamba2Mixer(config)
+        self.mlp_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = GatedMLP(config.hidden_size, config.intermediate_size)
+        self.drop_path = StochasticDepth(config.drop_path_rates[layer_idx], mode="row")
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
+        hidden_states = hidden_states + self.drop_path(self.mix_tokens(self.mixer_norm(hidden_states)))
+        return hidden_states + self.drop_path(self.mlp(self.mlp_norm(hidden_states)))
+
+    def mix_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+        """
+        The mixer under a heading average: (B, N + 1, D) to (B, N + 1, D), class token last.
+
+        A causal model's first tokens see nothing of the image, so the mean of all tokens goes first ("heading
+        average"), and a flipped block reads the patches from the last to the first.
+        """
+        average = tokens.mean(dim=1, keepdim=True)
+        mixed = self.mixer(torch.cat([average, self.flip_patches(tokens)], dim=1))
+        return self.flip_patches(mixed[:, 1:])
+
+    def flip_patches(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Reverses the patch tokens in a flipped block; the class token stays last."""
+        if not self.flips:
+            return tokens
+        return torch.cat([tokens[:, :-1].flip(1), tokens[:, -1:]], dim=1)
+
+
+class AdventurerPreTrainedModel(PixelPreTrainedModel):
+    config: AdventurerConfig
+    base_model_prefix = "adventurer"
+    family_auto_map = {
+        "AutoConfig": "configuration_adventurer.AdventurerConfig",
+        "AutoModel": "modeling_adventurer.AdventurerModel",
+        "AutoBackbone": "modeling_adventurer.AdventurerBackbone",
+        "AutoModelForImageClassification": "modeling_adventurer.AdventurerForImageClassification",
+    }
+    _no_split_modules = ["PixelEmbeddings", "AdventurerLayer"]
+    _keep_in_fp32_modules_strict = ["A_log", "D", "dt_bias"]
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": AdventurerLayer}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, (nn.Linear, nn.Conv1d)):
+            # PyTorch's default for weights, zero for biases.
+            self._init_uniform(module.weight, scale=1.0)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, (RMSNorm, RMSNormGated)):
+            init.ones_(module.weight)
+        elif isinstance(module, Mamba2Mixer):
+            self._init_mixer(module)
+        if isinstance(module, AdventurerForImageClassification) and module.num_labels > 0:
+            init.trunc_normal_(module.classifier.weight, std=self.config.initializer_range)
+            init.zeros_(module.classifier.bias)
+
+    @staticmethod
+    def _init_uniform(weight: torch.Tensor, scale: float):
+        bound = scale / math.sqrt(weight[0].numel())
+        init.uniform_(weight, -bound, bound)
+
+    def _init_mixer(self, mixer: Mamba2Mixer):
+        config = self.config
+        # Log-uniform steps, stored so that softplus gives them back.
+        draw = torch.rand(mixer.dt_bias.shape, dtype=torch.float32, device=mixer.dt_bias.device)
+        low, high = math.log(config.time_step_min), math.log(config.time_step_max)
+        step = torch.exp(low + draw * (high - low)).clamp(min=config.time_step_floor)
+        init.copy_(mixer.dt_bias, step + torch.log(-torch.expm1(-step)))
+        draw = torch.rand(mixer.A_log.shape, dtype=torch.float32, device=mixer.A_log.device)
+        init.copy_(mixer.A_log, torch.log(1 + 15 * draw))
+        init.ones_(mixer.D)
+        # Each of the L residual branches of a kind adds its share.
+        self._init_uniform(mixer.out_proj.weight, scale=config.num_hidden_layers**-0.5)
+
+
+class AdventurerModel(AdventurerPreTrainedModel):
+    """The encoder: images to tokens after the final norm, and the class token."""
+
+    def __init__(self, config: AdventurerConfig):
+        super().__init__(config)
+        self.embeddings = PixelEmbeddings(config, class_token_last=True)
+        self.layers = nn.ModuleList([AdventurerLayer(config, index) for index in range(config.num_hidden_layers)])
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        interpolate_pos_encoding: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPooling:
+        """
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Normalized images.
+            interpolate_pos_encoding (`bool`, *optional*): Whether to take images of any size; see `PixelEmbeddings`.
+
+        Returns:
+            [`BaseModelOutputWithPooling`]: `last_hidden_state` of shape `(batch_size, num_patches + 1, hidden_size)`,
+            class token last, after the final norm; `pooler_output` of shape `(batch_size, hidden_size)`, the class
+            token. `hidden_states` are the input of the first block and the output of each one, before the final norm.
+
+        Raises:
+            ValueError: if the input's shape does not fit the model.
+        """
+        hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, **kwargs)
+        hidden_states = self.norm(hidden_states)
+        pooled = self.embeddings.class_token(hidden_states)
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+
+
+class AdventurerForImageClassification(AdventurerPreTrainedModel):
+    """The encoder with a linear classifier on the class token."""
+
+    def __init__(self, config: AdventurerConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.adventurer = AdventurerModel(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> ImageClassifierOutputWithNoAttention:
+        """
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Normalized images.
+            labels (`torch.Tensor` of shape `(batch_size,)`, *optional*):
+                Class indices in `[0, num_labels)`; with them the output has a loss (cross-entropy, or what
+                `config.problem_type` asks for).
+            interpolate_pos_encoding (`bool`, *optional*): Whether to take images of any size; see `PixelEmbeddings`.
+
+        Returns:
+            [`ImageClassifierOutputWithNoAttention`]: `logits` of shape `(batch_size, num_labels)`, and `loss` if labels
+            are given.
+        """
+        outputs = self.adventurer(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
+        logits = self.classifier(outputs.pooler_output)
+        loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
+        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+
+
+class AdventurerBackbone(BackboneMixin, AdventurerPreTrainedModel):
+    """The encoder as a source of feature maps, one for each stage in `config.out_features`."""
+
+    has_attentions = False
+
+    def __init__(self, config: AdventurerConfig):
+        super().__init__(config)
+        self.num_features = [config.hidden_size] * (config.num_hidden_layers + 1)
+        self.adventurer = AdventurerModel(config)
+        self.post_init()
+
+    @can_return_tuple
+    @filter_output_hidden_states
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BackboneOutput:
+        """
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
+                Normalized images of any size.
+
+        Returns:
+            [`BackboneOutput`]: `feature_maps`, each of shape `(batch_size, hidden_size, rows, columns)`, or with
+            `config.reshape_hidden_states=False` `(batch_size, num_patches + 1, hidden_size)`.
+        """
+        outputs = self.adventurer(pixel_values, interpolate_pos_encoding=True, **kwargs)
+        return BackboneOutput(
+            feature_maps=self.make_feature_maps(pixel_values, outputs.hidden_states, self.adventurer.norm),
+            hidden_states=outputs.hidden_states,
+        )
+
+
+# Saved checkpoints carry this file and what it imports.
+AdventurerModel.register_for_auto_class("AutoModel")
+AdventurerBackbone.register_for_auto_class("AutoBackbone")
+AdventurerForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+
+
+__all__ = [
+    "AdventurerBackbone",
+    "AdventurerForImageClassification",
+    "AdventurerModel",
+    "AdventurerPreTrainedModel",
+]

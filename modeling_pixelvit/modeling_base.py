@@ -1,0 +1,149 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""What every model of both families does: change its patch grid, load with another one, and take its code along."""
+
+import copy
+from typing import ClassVar
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_utils import PreTrainedModel
+
+from .configuration_base import PixelPreTrainedConfig, as_pair
+from .layers_embeddings import PixelEmbeddings
+
+
+# Where a checkpoint's config and weights may be looked up: passed on when only the config is read.
+HUB_ARGUMENTS = (
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "proxies",
+    "revision",
+    "subfolder",
+    "token",
+)
+
+
+class PixelPreTrainedModel(PreTrainedModel):
+    """Base of all models; see `PixelViTPreTrainedModel` and `AdventurerPreTrainedModel`."""
+
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    _input_embed_layer = "patch_embeddings"
+    supports_gradient_checkpointing = True
+
+    # Auto class -> "file.Class" of this family, written to each checkpoint's config.
+    family_auto_map: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, config: PixelPreTrainedConfig, *args, **kwargs):
+        # Fields may have been set after construction, by from_pretrained's keyword arguments for one.
+        config.validate_architecture()
+        super().__init__(config, *args, **kwargs)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, PixelEmbeddings):
+            init.trunc_normal_(module.cls_token, std=self.config.initializer_range)
+            init.trunc_normal_(module.position_embeddings, std=self.config.initializer_range)
+            projection = module.patch_embeddings.projection
+            init.lecun_normal_(projection.weight)
+            init.zeros_(projection.bias)
+
+    def make_feature_maps(
+        self, pixel_values: torch.Tensor, hidden_states: tuple[torch.Tensor, ...], norm: nn.Module
+    ) -> tuple[torch.Tensor, ...]:
+        """
+        A backbone's feature maps, one for each stage in `out_features`, from the hidden states of an encoder that took
+        these images: `(batch_size, hidden_size, rows, columns)`, or the tokens as they are without
+        `config.reshape_hidden_states`.
+        """
+        embeddings = self.base_model.embeddings
+        feature_maps = []
+        for stage, hidden_state in zip(self.stage_names, hidden_states, strict=True):
+            if stage not in self.out_features:
+                continue
+            if self.config.apply_layernorm:
+                hidden_state = norm(hidden_state)
+            if self.config.reshape_hidden_states:
+                patches = embeddings.patch_tokens(hidden_state)
+                hidden_state = patches.unflatten(1, embeddings.grid_of(pixel_values)).permute(0, 3, 1, 2).contiguous()
+            feature_maps.append(hidden_state)
+        return tuple(feature_maps)
+
+    def resize_patches(
+        self, patch_size: int | None = None, image_size: int | tuple[int, int] | None = None
+    ) -> nn.Module:
+        """
+        Changes the patch size, the image size or both, in place, keeping what the model has learned as far as that can
+        be: positions are resampled as a picture, the patch-embedding kernel by FlexiViT's pseudo-inverse rule.
+
+        Args:
+            patch_size (`int`, *optional*): New side of a patch in pixels; unchanged if not given.
+            image_size (`int` or pair of `int`, *optional*): New height and width in pixels; unchanged if not given.
+
+        Returns:
+            `nn.Module`: the patch embedding.
+
+        Raises:
+            ValueError: if the patch does not divide the image, or the weights are not in memory. The model is then as
+                it was before.
+        """
+        config = copy.deepcopy(self.config)
+        config.patch_size = self.config.patch_size if patch_size is None else patch_size
+        if image_size is not None:
+            config.image_size = image_size if isinstance(image_size, int) else list(image_size)
+        config.validate_architecture()
+        embeddings = self.base_model.embeddings
+        if embeddings.position_embeddings.is_meta:
+            raise ValueError(
+                "resize_patches was called on a model whose embeddings are not in memory (offloaded or on the meta "
+                "device); load it without offloading, resize, and save it first."
+            )
+        embeddings.resize(config)
+        self.config.patch_size, self.config.image_size = config.patch_size, config.image_size
+        return embeddings.patch_embeddings
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path,
+        *model_args,
+        config=None,
+        patch_size: int | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        **kwargs,
+    ):
+        """
+        `PreTrainedModel.from_pretrained`, and with `patch_size` or `image_size` (or a `config` that has others than the
+        checkpoint's) a call of [`~PixelPreTrainedModel.resize_patches`] on what was loaded.
+        """
+        if pretrained_model_name_or_path is None:
+            return super().from_pretrained(None, *model_args, config=config, **kwargs)
+        # Not isinstance of our config class: in remote code, config and model come from different modules.
+        if isinstance(config, PreTrainedConfig):
+            patch_size = config.patch_size if patch_size is None else patch_size
+            image_size = config.image_size if image_size is None else image_size
+            hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+            stored, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **hub_arguments)
+            config = copy.deepcopy(config)
+            config.patch_size = stored.get("patch_size", type(config).patch_size)
+            config.image_size = stored.get("image_size", type(config).image_size)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info=True
+        patch_size = model.config.patch_size if patch_size is None else patch_size
+        image_size = model.config.image_size if image_size is None else image_size
+        if (patch_size, as_pair(image_size)) != (model.config.patch_size, as_pair(model.config.image_size)):
+            model.resize_patches(patch_size, image_size)
+        return loaded
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """
+        `PreTrainedModel.save_pretrained`. The folder also gets the code of the model, and its config an `auto_map` for
+        every Auto class of the family, so that it loads with `trust_remote_code=True` where this package is missing.
+        """
+        self.config.auto_map = dict(self.family_auto_map)
+        super().save_pretrained(save_directory, *args, **kwargs)

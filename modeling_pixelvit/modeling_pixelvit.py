@@ -1,0 +1,189 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""PixelViT: the plain vision transformer of DeiT (arXiv 2012.12877) with patches from 64 pixels down to one."""
+
+import torch
+from torch import nn
+from torchvision.ops import StochasticDepth
+from transformers import initialization as init
+from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_pixelvit import PixelViTConfig
+from .layers_attention import Attention
+from .layers_embeddings import PixelEmbeddings
+from .layers_mlp import MLP
+from .layers_norm import LayerScale
+from .modeling_base import PixelPreTrainedModel
+
+
+class PixelViTLayer(GradientCheckpointingLayer):
+    """Pre-norm block: attention and MLP, each a residual branch with LayerScale, dropout and stochastic depth."""
+
+    def __init__(self, config: PixelViTConfig, layer_idx: int):
+        super().__init__()
+        self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = Attention(config)
+        self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = MLP(config.hidden_size, config.intermediate_size, config.hidden_act)
+        scaled = config.layer_scale_init_value is not None
+        self.layer_scale1, self.layer_scale2 = (
+            LayerScale(config.hidden_size, config.layer_scale_init_value) if scaled else nn.Identity() for _ in range(2)
+        )
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.drop_path = StochasticDepth(config.drop_path_rates[layer_idx], mode="row")
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
+        attended, _ = self.attention(self.layernorm_before(hidden_states), **kwargs)
+        hidden_states = hidden_states + self.drop_path(self.layer_scale1(self.dropout(attended)))
+        mixed = self.mlp(self.layernorm_after(hidden_states))
+        return hidden_states + self.drop_path(self.layer_scale2(self.dropout(mixed)))
+
+
+class PixelViTPreTrainedModel(PixelPreTrainedModel):
+    config: PixelViTConfig
+    base_model_prefix = "pixelvit"
+    family_auto_map = {
+        "AutoConfig": "configuration_pixelvit.PixelViTConfig",
+        "AutoModel": "modeling_pixelvit.PixelViTModel",
+        "AutoBackbone": "modeling_pixelvit.PixelViTBackbone",
+        "AutoModelForImageClassification": "modeling_pixelvit.PixelViTForImageClassification",
+    }
+    _no_split_modules = ["PixelEmbeddings", "PixelViTLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": PixelViTLayer, "attentions": Attention}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, nn.Linear):
+            init.trunc_normal_(module.weight, std=self.config.initializer_range)
+        elif isinstance(module, LayerScale):
+            init.constant_(module.lambda1, module.init_value)
+
+
+class PixelViTModel(PixelViTPreTrainedModel):
+    """The encoder: images to tokens after the final norm, and a pooled vector."""
+
+    def __init__(self, config: PixelViTConfig):
+        super().__init__(config)
+        self.embeddings = PixelEmbeddings(config, class_token_last=False, dropout=config.hidden_dropout_prob)
+        self.layers = nn.ModuleList([PixelViTLayer(config, index) for index in range(config.num_hidden_layers)])
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        interpolate_pos_encoding: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPooling:
+        """
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Normalized images.
+            interpolate_pos_encoding (`bool`, *optional*): Whether to take images of any size; see `PixelEmbeddings`.
+
+        Returns:
+            [`BaseModelOutputWithPooling`]: `last_hidden_state` of shape `(batch_size, 1 + num_patches, hidden_size)`,
+            class token first, after the final norm; `pooler_output` of shape `(batch_size, hidden_size)`, the class
+            token or the mean of the patch tokens, as `config.pooling` says. `hidden_states` are the input of the first
+            block and the output of each one, before the final norm.
+
+        Raises:
+            ValueError: if the input's shape does not fit the model.
+        """
+        hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, **kwargs)
+        hidden_states = self.layernorm(hidden_states)
+        if self.config.pooling == "mean":
+            pooled = self.embeddings.patch_tokens(hidden_states).mean(dim=1)
+        else:
+            pooled = self.embeddings.class_token(hidden_states)
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+
+
+class PixelViTForImageClassification(PixelViTPreTrainedModel):
+    """The encoder with a linear classifier on the pooled vector."""
+
+    def __init__(self, config: PixelViTConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.pixelvit = PixelViTModel(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> ImageClassifierOutput:
+        """
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Normalized images.
+            labels (`torch.Tensor` of shape `(batch_size,)`, *optional*):
+                Class indices in `[0, num_labels)`; with them the output has a loss (cross-entropy, or what
+                `config.problem_type` asks for).
+            interpolate_pos_encoding (`bool`, *optional*): Whether to take images of any size; see `PixelEmbeddings`.
+
+        Returns:
+            [`ImageClassifierOutput`]: `logits` of shape `(batch_size, num_labels)`, and `loss` if labels are given.
+        """
+        outputs = self.pixelvit(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
+        logits = self.classifier(outputs.pooler_output)
+        loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
+        return ImageClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class PixelViTBackbone(BackboneMixin, PixelViTPreTrainedModel):
+    """The encoder as a source of feature maps, one for each stage in `config.out_features`."""
+
+    def __init__(self, config: PixelViTConfig):
+        super().__init__(config)
+        self.num_features = [config.hidden_size] * (config.num_hidden_layers + 1)
+        self.pixelvit = PixelViTModel(config)
+        self.post_init()
+
+    @can_return_tuple
+    @filter_output_hidden_states
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BackboneOutput:
+        """
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
+                Normalized images of any size.
+
+        Returns:
+            [`BackboneOutput`]: `feature_maps`, each of shape `(batch_size, hidden_size, rows, columns)`, or with
+            `config.reshape_hidden_states=False` `(batch_size, 1 + num_patches, hidden_size)`.
+        """
+        outputs = self.pixelvit(pixel_values, interpolate_pos_encoding=True, **kwargs)
+        return BackboneOutput(
+            feature_maps=self.make_feature_maps(pixel_values, outputs.hidden_states, self.pixelvit.layernorm),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+# Saved checkpoints carry this file and what it imports.
+PixelViTModel.register_for_auto_class("AutoModel")
+PixelViTBackbone.register_for_auto_class("AutoBackbone")
+PixelViTForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+
+
+__all__ = ["PixelViTBackbone", "PixelViTForImageClassification", "PixelViTModel", "PixelViTPreTrainedModel"]

@@ -1,0 +1,117 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The causal depthwise convolution of Mamba-2 with its silu, in plain PyTorch.
+
+    y_t = silu(bias + sum_k weight_k x_{t - K + 1 + k})
+
+Both functions take and return
+
+    x              (B, T, C)      input, tokens before channels
+    weight         (C, 1, K)      one filter a channel, as `nn.Conv1d(C, C, K, groups=C)` keeps it
+    bias           (C,)
+    initial_state  (B, K - 1, C)  inputs before the first token, zeros if None
+    y              (B, T, C)      output, in the dtype of x
+    final_state    (B, K - 1, C)  the last K - 1 inputs, those of the initial state included
+
+Sums are computed in float32 whatever the dtype of the arguments (in float64 if x is float64).
+"""
+
+import torch
+from torch.nn import functional as F
+
+from .ops_segments import compute_dtype, segments
+
+
+# Tokens that are worked on together: few enough for a CPU's cache at the widths of the paper.
+SEGMENT_LENGTH = 1024
+
+
+def causal_conv1d_reference(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, initial_state: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The convolution by PyTorch's own `conv1d`. Shapes and dtypes are those of the module's docstring."""
+    dtype = compute_dtype(x.dtype)
+    inputs = _with_history(x, initial_state, weight.shape[-1])
+    y = F.conv1d(inputs.to(dtype).transpose(1, 2), weight.to(dtype), bias.to(dtype), groups=x.shape[2])
+    return F.silu(y).transpose(1, 2).to(x.dtype), inputs[:, x.shape[1] :]
+
+
+def causal_conv1d(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, initial_state: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    The convolution as K multiply-adds over shifted tokens, which leaves the tokens before the channels, segment by
+    segment. Shapes and dtypes are those of the module's docstring. The backward pass keeps x alone.
+    """
+    if initial_state is None:
+        initial_state = x.new_zeros(x.shape[0], weight.shape[-1] - 1, x.shape[2])
+    return _CausalConv1d.apply(x, weight, bias, initial_state)
+
+
+def _with_history(x, initial_state, kernel_size):
+    if initial_state is None:
+        return F.pad(x, (0, 0, kernel_size - 1, 0))
+    return torch.cat([initial_state.to(x.dtype), x], dim=1)
+
+
+def _inputs_of(part: slice, x, initial_state, dtype):
+    """Inputs that the outputs of `part` depend on, in `dtype`: (B, K - 1 + part, C)."""
+    history = initial_state.shape[1]
+    if part.start >= history:
+        return x[:, part.start - history : part.stop].to(dtype)
+    return torch.cat([initial_state[:, part.start :].to(dtype), x[:, : part.stop].to(dtype)], dim=1)
+
+
+def _before_activation(inputs, weight, bias):
+    """`inputs` (B, K - 1 + L, C), weight (K, C): (B, L, C)."""
+    length = inputs.shape[1] - weight.shape[0] + 1
+    y = torch.addcmul(bias, inputs[:, :length], weight[0])
+    for k in range(1, weight.shape[0]):
+        y.addcmul_(inputs[:, k : k + length], weight[k])
+    return y
+
+
+class _CausalConv1d(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, initial_state):
+        ctx.save_for_backward(x, weight, bias, initial_state)
+        dtype = compute_dtype(x.dtype)
+        taps, bias = weight[:, 0].t().to(dtype).contiguous(), bias.to(dtype)
+        y = torch.empty_like(x, memory_format=torch.contiguous_format)
+        for part in segments(x.shape[1], SEGMENT_LENGTH):
+            pre = _before_activation(_inputs_of(part, x, initial_state, dtype), taps, bias)
+            y[:, part] = F.silu(pre, inplace=True)
+        history = initial_state.shape[1]
+        final_state = _inputs_of(slice(x.shape[1], x.shape[1]), x, initial_state, x.dtype)
+        return y, final_state[:, final_state.shape[1] - history :].clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_y, grad_state):
+        x, weight, bias, initial_state = ctx.saved_tensors
+        dtype, history = compute_dtype(x.dtype), initial_state.shape[1]
+        taps, bias_wide = weight[:, 0].t().to(dtype).contiguous(), bias.to(dtype)
+        grad_taps, grad_bias = torch.zeros_like(taps), torch.zeros_like(bias_wide)
+        grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+        # Gradient of the inputs that a segment shares with the one before it; first those kept as the final state.
+        carried = grad_state.to(dtype)
+        for part in reversed(segments(x.shape[1], SEGMENT_LENGTH)):
+            inputs = _inputs_of(part, x, initial_state, dtype)
+            pre = _before_activation(inputs, taps, bias_wide)
+            grad_pre = torch.ops.aten.silu_backward(grad_y[:, part].to(dtype), pre)
+            length = grad_pre.shape[1]
+            grad_inputs = torch.zeros_like(inputs)
+            grad_inputs[:, length:] = carried
+            for k in range(taps.shape[0]):
+                grad_inputs[:, k : k + length].addcmul_(grad_pre, taps[k])
+                grad_taps[k] += torch.linalg.vecdot(grad_pre, inputs[:, k : k + length], dim=1).sum(0)
+            grad_bias += grad_pre.sum((0, 1))
+            grad_x[:, part] = grad_inputs[:, history:]
+            carried = grad_inputs[:, :history]
+        return (
+            grad_x,
+            grad_taps.t().unsqueeze(1).to(weight.dtype),
+            grad_bias.to(bias.dtype),
+            carried.to(initial_state.dtype),
+        )

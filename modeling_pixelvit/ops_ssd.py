@@ -1,0 +1,402 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The state-space scan of Mamba-2 (arXiv 2405.21060), sequential and chunked, forward and backward, in plain PyTorch.
+
+Letters, as in the paper: B batch, T sequence length, H heads, P head dimension, G groups of heads that share B and C,
+S state size, Q chunk length, K chunks in a segment. Each head computes
+
+    step_t = softplus(dt_t + dt_bias)                                 A = -exp(A_log)
+    state_t = exp(step_t A) state_{t-1} + step_t x_t B_t^T            y_t = state_t C_t + D x_t
+
+Both functions take and return
+
+    x              (B, T, H, P)   input
+    dt             (B, T, H)      step before its bias and softplus
+    A_log          (H,)           logarithm of the decay rate
+    B, C           (B, T, G, S)   input and output maps; head h belongs to group h // (H / G)
+    D              (H,)           skip weight
+    dt_bias        (H,)           bias of the step
+    initial_state  (B, H, P, S)   state before the first token, zeros if None
+    y              (B, T, H, P)   output, in the dtype of x
+    final_state    (B, H, P, S)   state after the last token
+
+Decay, step and sums are computed in float32 whatever the dtype of the arguments (in float64 if x is float64), and the
+final state comes back in that dtype.
+"""
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from .ops_segments import compute_dtype, segments
+
+
+# exp(-104) is zero in float32. Holding a decay's logarithm there changes no result and keeps the running sum inside a
+# chunk small, so that the differences of its entries stay precise after an extreme step.
+MIN_LOG_DECAY = -104.0
+
+
+def ssd_sequential(
+    x: torch.Tensor,
+    dt: torch.Tensor,
+    A_log: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor,
+    dt_bias: torch.Tensor,
+    initial_state: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    The scan by its definition, one token after the other: the reference for every other implementation.
+
+    Shapes and dtypes are those of the module's docstring. Differentiable by autograd, which keeps every state, so it is
+    meant for short sequences.
+
+    Returns:
+        `y` and `final_state`.
+    """
+    dtype = compute_dtype(x.dtype)
+    heads_per_group = x.shape[2] // B.shape[2]
+    step = F.softplus(dt.to(dtype) + dt_bias.to(dtype))
+    decay = torch.exp(-torch.exp(A_log.to(dtype)) * step)
+    B = B.to(dtype).repeat_interleave(heads_per_group, dim=2)
+    C = C.to(dtype).repeat_interleave(heads_per_group, dim=2)
+    x_wide = x.to(dtype)
+
+    state = x_wide.new_zeros(*x.shape[:1], *x.shape[2:], B.shape[-1]) if initial_state is None else initial_state
+    state = state.to(dtype)
+    outputs = []
+    for t in range(x.shape[1]):
+        update = (step[:, t, :, None] * x_wide[:, t])[..., None] * B[:, t, :, None, :]
+        state = decay[:, t, :, None, None] * state + update
+        outputs.append((state * C[:, t, :, None, :]).sum(-1))
+    y = torch.stack(outputs, dim=1) + D.to(dtype)[:, None] * x_wide
+    return y.to(x.dtype), state
+
+
+def ssd_chunked(
+    x: torch.Tensor,
+    dt: torch.Tensor,
+    A_log: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor,
+    dt_bias: torch.Tensor,
+    initial_state: torch.Tensor | None = None,
+    chunk_size: int = 64,
+    matrices_per_segment: int = 128,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    The scan as matrix products inside chunks and a recurrence between them (Mamba-2 paper, section 6).
+
+    Shapes and dtypes are those of the module's docstring. The sequence is worked through in segments of a few chunks,
+    forward and backward, so that beyond inputs, outputs and their gradients the memory in use does not depend on T: a
+    segment's temporaries, and, for the backward pass, about sqrt(T) states.
+
+    Args:
+        chunk_size (`int`): Longest chunk Q. T need not be a multiple of it.
+        matrices_per_segment (`int`): Least number of Q by Q matrices, one a sequence, head and chunk, that a segment
+            has where the sequence is long enough: more of them expose more parallelism and need more memory.
+
+    Returns:
+        `y` and `final_state`.
+    """
+    batch, length, heads, head_dim = x.shape
+    groups, state_size = B.shape[2:]
+    if length == 0 or heads % groups:
+        raise ValueError(
+            f"The scan got {length} tokens, {heads} heads and {groups} groups; it needs at least one token, and a "
+            "number of heads that is a multiple of the number of groups."
+        )
+    # The fewest chunks that are no longer than chunk_size, all of about one length: little padding at any T.
+    chunks = math.ceil(length / chunk_size)
+    chunk_size = math.ceil(length / chunks)
+    segment_length = chunk_size * min(math.ceil(matrices_per_segment / (batch * heads)), chunks)
+
+    dtype = compute_dtype(x.dtype)
+    state_shape = (batch, groups, state_size, heads // groups * head_dim)
+    if initial_state is None:
+        state = x.new_zeros(state_shape, dtype=dtype)
+    else:
+        state = _pack_state(initial_state.to(dtype), groups)
+
+    arguments = (x, dt, A_log, B, C, D, dt_bias, state)
+    # Autocast would send the products below through half precision.
+    with torch.autocast(x.device.type, enabled=False):
+        if torch.is_grad_enabled() and any(argument.requires_grad for argument in arguments):
+            y, state = _ChunkedScan.apply(*arguments, chunk_size, segment_length)
+        else:
+            y, state = _forward(*arguments, chunk_size, segment_length)
+    return y, _unpack_state(state, head_dim)
+
+
+def _pack_state(state: torch.Tensor, groups: int) -> torch.Tensor:
+    """(B, H, P, S) to (B, G, S, R P): one matrix a group, with all its heads side by side."""
+    return state.unflatten(1, (groups, -1)).permute(0, 1, 4, 2, 3).flatten(3)
+
+
+def _unpack_state(state: torch.Tensor, head_dim: int) -> torch.Tensor:
+    """The inverse of `_pack_state`."""
+    return state.unflatten(3, (-1, head_dim)).permute(0, 1, 3, 4, 2).flatten(1, 2)
+
+
+class _Workspace(dict):
+    """
+    Buffers by name, reused from segment to segment: on a CPU the page faults of fresh memory would cost several times
+    the arithmetic.
+    """
+
+    def __init__(self, like: torch.Tensor):
+        super().__init__()
+        self.like = like
+
+    def buffer(self, name: str, *shape: int) -> torch.Tensor:
+        """An uninitialized tensor, the same memory as the last one of that name if the shape is the same."""
+        if name not in self or self[name].shape != shape:
+            self[name] = self.like.new_empty(shape)
+        return self[name]
+
+
+class _Segment:
+    """
+    Some whole chunks of the sequence, zero-padded at its end, with what both passes derive from them.
+
+    A shape is given by its letters: b batch, k chunk, g group, r head in its group, q (or i, j) position in the chunk,
+    p head dimension, s state. A tensor is kept either by head, (b k g r q p), for products of one head's tokens, or by
+    group, (b k g q r p), for products that all heads of a group share; x, dt and y come by group if G = 1.
+    """
+
+    def __init__(self, x, dt, A_log, B, C, dt_bias, chunk_size, workspace):
+        self.length, groups, dtype = x.shape[1], B.shape[2], workspace.like.dtype
+        self.workspace, self.chunk_size = workspace, chunk_size
+
+        def by_group(tensor):
+            return self.chunks(tensor).unflatten(3, (groups, -1)).transpose(2, 3)
+
+        self.chunked_by_group = by_group
+        self.x = by_group(x)  # b k g q r p
+        self.B, self.C = (self.chunks(t).to(dtype).transpose(2, 3).contiguous() for t in (B, C))  # b k g q s
+        self.A = -torch.exp(A_log.to(dtype)).unflatten(0, (groups, 1, -1))  # g 1 r
+        pre_step = dt.to(dtype) + dt_bias.to(dtype)
+        self.pre_step = by_group(pre_step)  # b k g q r
+        # Padding must neither decay nor feed the state, so it is the step that is padded, with zeros.
+        self.step = by_group(F.softplus(pre_step))
+        self.log_decay = (self.step * self.A).clamp_(min=MIN_LOG_DECAY)
+        self.cumulative = self.log_decay.cumsum(3)
+        self.decay_in = torch.exp(self.cumulative)  # from the chunk's start to q
+        self.decay_out = torch.exp(self.cumulative[:, :, :, -1:] - self.cumulative)  # from q to the chunk's end
+
+    def chunks(self, tensor: torch.Tensor) -> torch.Tensor:
+        """(b, L, ...) to (b, k, q, ...), zeros after the end."""
+        padding = -self.length % self.chunk_size
+        if padding:
+            tensor = F.pad(tensor, (0, 0) * (tensor.dim() - 2) + (0, padding))
+        return tensor.unflatten(1, (-1, self.chunk_size))
+
+    def unpad(self, tensor: torch.Tensor) -> torch.Tensor:
+        """(b k g q ...), by group, to (b, L, g, ...)."""
+        return tensor.transpose(2, 3).flatten(1, 2)[:, : self.length]
+
+    def multiply(self, name: str, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """Product of two tensors of equal rank, broadcast, in the named buffer."""
+        shape = torch.broadcast_shapes(left.shape, right.shape)
+        return torch.mul(left, right, out=self.workspace.buffer(name, *shape))
+
+    def matmul(self, name: str, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """Matrix product over the last two dimensions, all others being equal, in the named buffer."""
+        shape = (*left.shape[:-1], right.shape[-1])
+        batch = math.prod(shape[:-2])
+        out = self.workspace.buffer(name, batch, *shape[-2:])
+        left, right = (tensor.reshape(batch, *tensor.shape[-2:]) for tensor in (left, right))
+        return torch.bmm(left, right, out=out).view(shape)
+
+    def inputs_by_head(self) -> torch.Tensor:
+        """step_j x_j: b k g r q p."""
+        return self.multiply("u", self.x.transpose(3, 4), self.step.transpose(3, 4)[..., None])
+
+    def causal_decay(self) -> torch.Tensor:
+        """The decay from position j to position i of each chunk, zero for j > i: b k g r i j."""
+        cumulative = self.cumulative.transpose(3, 4)
+        decay = self.workspace.buffer("attention", *cumulative.shape, self.chunk_size)
+        torch.sub(cumulative[..., :, None], cumulative[..., None, :], out=decay)
+        # Above the diagonal the difference is positive and may overflow to infinity, which tril_ overwrites.
+        decay.exp_().view(-1, self.chunk_size, self.chunk_size).tril_()
+        return decay
+
+    def scores(self) -> torch.Tensor:
+        """C_i . B_j, once for all heads of a group: b k g 1 i j."""
+        return self.matmul("scores", self.C, self.B.transpose(3, 4)).unsqueeze(3)
+
+    def states(self, state: torch.Tensor) -> torch.Tensor:
+        """
+        State at the start of each chunk, b k g s (r p). `state` (b g s (r p)) is the segment's first one and is
+        overwritten by its last.
+        """
+        weighted = self.multiply("weighted", self.x, (self.step * self.decay_out)[..., None])
+        states = self.matmul("states", self.B.transpose(3, 4), weighted.flatten(4))
+        carried = self.workspace.buffer("carried", *state.shape)
+        for update, decay in zip(states.unbind(1), self.whole_decay().unbind(1), strict=True):
+            torch.addcmul(update, state, decay, out=carried)
+            update.copy_(state)
+            state.copy_(carried)
+        return states
+
+    def whole_decay(self) -> torch.Tensor:
+        """Decay over each whole chunk, spread over the columns of the state: b k g 1 (r p)."""
+        return self.decay_in[:, :, :, -1:].repeat_interleave(self.x.shape[-1], dim=-1)
+
+    def read_out(self, states: torch.Tensor) -> torch.Tensor:
+        """C_i . state at the chunk's start, without the decay since then: b k g q r p."""
+        return self.matmul("read_out", self.C, states).view(self.x.shape)
+
+
+def _forward(x, dt, A_log, B, C, D, dt_bias, state, chunk_size, segment_length):
+    groups = B.shape[2]
+    D = D.to(state.dtype).view(groups, 1, -1, 1)
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    state = state.clone()
+    workspace = _Workspace(state)
+    for part in segments(x.shape[1], segment_length):
+        segment = _Segment(x[:, part], dt[:, part], A_log, B[:, part], C[:, part], dt_bias, chunk_size, workspace)
+        attention = segment.causal_decay().mul_(segment.scores())
+        inside = segment.matmul("inside", attention, segment.inputs_by_head())
+        output = segment.read_out(segment.states(state))
+        output.mul_(segment.decay_in[..., None]).add_(inside.transpose(3, 4)).addcmul_(segment.x, D)
+        y[:, part].unflatten(2, (groups, -1)).copy_(segment.unpad(output))
+    return y, state
+
+
+class _ChunkedScan(torch.autograd.Function):
+    """`_forward` with a backward that recomputes each segment from the inputs."""
+
+    @staticmethod
+    def forward(ctx, x, dt, A_log, B, C, D, dt_bias, state, chunk_size, segment_length):
+        ctx.save_for_backward(x, dt, A_log, B, C, D, dt_bias, state)
+        ctx.chunk_size, ctx.segment_length = chunk_size, segment_length
+        return _forward(x, dt, A_log, B, C, D, dt_bias, state, chunk_size, segment_length)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_y, grad_state):
+        x, dt, A_log, B, C, D, dt_bias, state = ctx.saved_tensors
+        dtype, groups = state.dtype, B.shape[2]
+        grads = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (x, dt, B, C)]
+        grad_A_log, grad_D, grad_dt_bias = (torch.zeros_like(tensor, dtype=dtype) for tensor in (A_log, D, dt_bias))
+        D_by_group = D.to(dtype).view(groups, 1, -1, 1)
+        state, grad_state = state.clone(), grad_state.clone()
+        workspace = _Workspace(state)
+
+        def segment_of(part):
+            tensors = x[:, part], dt[:, part], A_log, B[:, part], C[:, part], dt_bias
+            return _Segment(*tensors, ctx.chunk_size, workspace)
+
+        # The backward pass needs each segment's first state, last segment first. Of n segments it keeps the first
+        # states of sqrt(n) spans, and recomputes those inside a span when it comes there.
+        parts = segments(x.shape[1], ctx.segment_length)
+        span_length = math.isqrt(len(parts) - 1) + 1
+        spans = [parts[start : start + span_length] for start in range(0, len(parts), span_length)]
+        span_states = []
+        for span in spans:
+            span_states.append(state.clone())
+            if span is not spans[-1]:
+                for part in span:
+                    segment_of(part).states(state)
+
+        for span, state in zip(reversed(spans), reversed(span_states), strict=True):
+            first_states = []
+            for part in span:
+                first_states.append(state.clone())
+                if part is not span[-1]:
+                    segment_of(part).states(state)
+            for part, first_state in zip(reversed(span), reversed(first_states), strict=True):
+                segment = segment_of(part)
+                by_token, by_head = _segment_backward(segment, D_by_group, first_state, grad_y[:, part], grad_state)
+                for grad, part_grad in zip(grads, by_token, strict=True):
+                    part_grad = segment.unpad(part_grad)
+                    grad[:, part].view(part_grad.shape).copy_(part_grad)
+                for grad, part_grad in zip((grad_A_log, grad_D, grad_dt_bias), by_head, strict=True):
+                    grad += part_grad.flatten()
+
+        grad_x, grad_dt, grad_B, grad_C = grads
+        return (
+            grad_x,
+            grad_dt,
+            grad_A_log.to(A_log.dtype),
+            grad_B,
+            grad_C,
+            grad_D.to(D.dtype),
+            grad_dt_bias.to(dt_bias.dtype),
+            grad_state,
+            None,
+            None,
+        )
+
+
+def _segment_backward(segment: _Segment, D, state, grad_y, grad_state):
+    """
+    Gradients of one segment, given its first state (overwritten), the gradient of its outputs, and that of its last
+    state, which is overwritten by that of its first.
+
+    With M = decay * scores the masked attention matrix, c the running sum of the log decay and E = dL/dM * M, the
+    decay's gradient is dL/dc_i = (row sum of E) - (column sum of E), plus the terms of the states that enter and leave.
+
+    Returns:
+        Gradients of x, dt, B and C by group, and those of A_log, D and dt_bias.
+    """
+    grad_y = segment.chunked_by_group(grad_y).to(state.dtype)  # b k g q r p
+    states = segment.states(state)
+    whole_decay = segment.whole_decay()
+
+    # From the outputs to the states that their chunks start from, then from chunk to chunk, last one first.
+    grad_read_out = segment.multiply("grad_read_out", grad_y, segment.decay_in[..., None]).flatten(4)
+    grad_states = segment.matmul("grad_states", segment.C.transpose(3, 4), grad_read_out)
+    grad_whole = torch.empty_like(whole_decay)
+    carried = segment.workspace.buffer("carried", *grad_state.shape)
+    for index in reversed(range(states.shape[1])):
+        torch.mul(grad_state, states[:, index], out=carried)
+        grad_whole[:, index] = carried.sum(2, keepdim=True) * whole_decay[:, index]
+        # Each slot goes from the gradient that reaches the chunk's first state to that of its last state.
+        torch.addcmul(grad_states[:, index], grad_state, whole_decay[:, index], out=carried)
+        grad_states[:, index] = grad_state
+        grad_state.copy_(carried)
+    grad_whole = grad_whole.unflatten(4, (-1, segment.x.shape[-1])).sum(-1)  # b k g 1 r
+
+    # Inside the chunks, by head.
+    grad_y_by_head = grad_y.transpose(3, 4)
+    inputs = segment.inputs_by_head()
+    decay = segment.causal_decay()
+    scores = segment.scores()
+    grad_attention = segment.matmul("grad_attention", grad_y_by_head, inputs.transpose(4, 5)).mul_(decay)
+    grad_scores = grad_attention.sum(3)  # over the heads of a group: b k g i j
+    grad_C = grad_scores @ segment.B
+    grad_B = grad_scores.transpose(3, 4) @ segment.C
+    row_sums = grad_attention.mul_(scores).sum(5).transpose(3, 4)
+    attention = decay.mul_(scores)
+    grad_inside = segment.matmul("inside", attention.transpose(4, 5), grad_y_by_head).transpose(3, 4)
+
+    # Out of the states and into them, by group.
+    grad_C += segment.matmul("grad_C", grad_read_out, states.transpose(3, 4))
+    grad_cumulative = segment.read_out(states).mul_(grad_y).sum(-1).mul_(segment.decay_in).add_(row_sums)
+    weighted = segment.multiply("weighted", segment.x, (segment.step * segment.decay_out)[..., None])
+    grad_B += segment.matmul("grad_B", weighted.flatten(4), grad_states.transpose(3, 4))
+    grad_inputs = segment.matmul("read_out", segment.B, grad_states).view(segment.x.shape)
+    grad_inputs.mul_(segment.decay_out[..., None])
+    into_states = segment.multiply("weighted", grad_inputs, segment.x).sum(-1).mul_(segment.step)
+    grad_inputs.add_(grad_inside)
+
+    # grad_inputs . x gives the step's gradient and, times the step, E's column sums with the states' share.
+    grad_step = segment.multiply("weighted", grad_inputs, segment.x).sum(-1)
+    grad_cumulative.addcmul_(grad_step, segment.step, value=-1)
+    grad_cumulative[:, :, :, -1:] += into_states.sum(3, keepdim=True) + grad_whole
+    grad_log_decay = grad_cumulative.flip(3).cumsum(3).flip(3)
+    grad_log_decay.masked_fill_(segment.log_decay <= MIN_LOG_DECAY, 0.0)  # nothing is left of what was before
+    grad_step.addcmul_(grad_log_decay, segment.A)
+    # Softplus has a slope at padded positions too, but nothing came of them.
+    grad_dt = grad_step.mul_(torch.sigmoid(segment.pre_step))
+    grad_dt_bias = segment.unpad(grad_dt).sum((0, 1))
+    grad_A_log = (grad_log_decay * segment.step).sum((0, 1, 3)) * segment.A[:, 0]  # dA/dA_log = A
+    grad_D = segment.multiply("weighted", grad_y, segment.x).sum((0, 1, 3, 5))
+    grad_x = grad_inputs.mul_(segment.step[..., None]).addcmul_(grad_y, D)
+    return (grad_x, grad_dt, grad_B, grad_C), (grad_A_log, grad_D, grad_dt_bias)
