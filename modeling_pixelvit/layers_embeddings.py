@@ -168,8 +168,8 @@ class PixelEmbeddings(nn.Module):
     def _check_shape(self, pixel_values, interpolate_pos_encoding):
         if pixel_values.dim() != 4 or pixel_values.shape[1] != self.num_channels:
             raise ValueError(
-                f"pixel_values has shape {tuple(pixel_values.shape)}; the model takes (batch_size, {self.num_channels}, "
-                "height, width)."
+                f"pixel_values has shape {tuple(pixel_values.shape)}; the model takes (batch_size, "
+                f"{self.num_channels}, height, width)."
             )
         size = tuple(pixel_values.shape[-2:])
         if not interpolate_pos_encoding and size != self.image_size:

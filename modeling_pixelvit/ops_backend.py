@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cache, partial
 
 import torch
 from torch.nn import functional as F
@@ -82,8 +82,8 @@ def select_mixer_backend(name: str, device: torch.device) -> MixerBackend:
         backend, reason = _load_mamba_ssm()
         if backend is None:
             raise ImportError(
-                f"mixer_implementation='mamba_ssm' was given, but mamba-ssm cannot be imported ({reason}); reinstall it "
-                "for this torch by `pip install --force-reinstall --no-build-isolation mamba-ssm`, or use 'torch'."
+                f"mixer_implementation='mamba_ssm' was given, but mamba-ssm cannot be imported ({reason}); reinstall "
+                "it for this torch by `pip install --force-reinstall --no-build-isolation mamba-ssm`, or use 'torch'."
             )
         return backend
     backend = torch_backend
@@ -94,12 +94,12 @@ def select_mixer_backend(name: str, device: torch.device) -> MixerBackend:
     return backend
 
 
-@lru_cache(maxsize=None)
+@cache
 def _report_choice(name: str, device_type: str):
     logger.info("mixer_implementation='auto' picked %r on %s.", name, device_type)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _load_mamba_ssm() -> tuple[MixerBackend | None, str]:
     """The mamba_ssm backend, or None with the reason why there is none."""
     try:

@@ -339,8 +339,10 @@ def _segment_backward(segment: _Segment, D, state, grad_y, grad_state):
     Gradients of one segment, given its first state (overwritten), the gradient of its outputs, and that of its last
     state, which is overwritten by that of its first.
 
-    With M = decay * scores the masked attention matrix, c the running sum of the log decay and E = dL/dM * M, the
-    decay's gradient is dL/dc_i = (row sum of E) - (column sum of E), plus the terms of the states that enter and leave.
+    With M = decay * scores the masked attention matrix and E = dL/dM * M, the log decay at position k gets the sum of
+    E_ij over all pairs that it stands between, j < k <= i, and likewise from what the chunk's first state gives to
+    outputs at and after k, and from what inputs before k give to the last state. (The row sums of E less its column
+    sums, summed up backwards, are the same, but there large terms cancel.)
 
     Returns:
         Gradients of x, dt, B and C by group, and those of A_log, D and dt_bias.
@@ -372,13 +374,17 @@ def _segment_backward(segment: _Segment, D, state, grad_y, grad_state):
     grad_scores = grad_attention.sum(3)  # over the heads of a group: b k g i j
     grad_C = grad_scores @ segment.B
     grad_B = grad_scores.transpose(3, 4) @ segment.C
-    row_sums = grad_attention.mul_(scores).sum(5).transpose(3, 4)
+    pairs = grad_attention.mul_(scores)  # E
+    before = pairs.new_ones(segment.chunk_size, segment.chunk_size).triu_(1).expand_as(pairs)
+    pairs = segment.matmul("pairs", pairs, before)  # i, k: sum of E_ij over j < k
+    pairs.view(-1, segment.chunk_size, segment.chunk_size).tril_()
+    grad_log_decay = pairs.sum(4).transpose(3, 4)  # over i >= k: b k g q r
     attention = decay.mul_(scores)
     grad_inside = segment.matmul("inside", attention.transpose(4, 5), grad_y_by_head).transpose(3, 4)
 
     # Out of the states and into them, by group.
     grad_C += segment.matmul("grad_C", grad_read_out, states.transpose(3, 4))
-    grad_cumulative = segment.read_out(states).mul_(grad_y).sum(-1).mul_(segment.decay_in).add_(row_sums)
+    from_states = segment.read_out(states).mul_(grad_y).sum(-1).mul_(segment.decay_in)
     weighted = segment.multiply("weighted", segment.x, (segment.step * segment.decay_out)[..., None])
     grad_B += segment.matmul("grad_B", weighted.flatten(4), grad_states.transpose(3, 4))
     grad_inputs = segment.matmul("read_out", segment.B, grad_states).view(segment.x.shape)
@@ -386,11 +392,9 @@ def _segment_backward(segment: _Segment, D, state, grad_y, grad_state):
     into_states = segment.multiply("weighted", grad_inputs, segment.x).sum(-1).mul_(segment.step)
     grad_inputs.add_(grad_inside)
 
-    # grad_inputs . x gives the step's gradient and, times the step, E's column sums with the states' share.
     grad_step = segment.multiply("weighted", grad_inputs, segment.x).sum(-1)
-    grad_cumulative.addcmul_(grad_step, segment.step, value=-1)
-    grad_cumulative[:, :, :, -1:] += into_states.sum(3, keepdim=True) + grad_whole
-    grad_log_decay = grad_cumulative.flip(3).cumsum(3).flip(3)
+    grad_log_decay = grad_log_decay + from_states.flip(3).cumsum(3).flip(3) + grad_whole
+    grad_log_decay[:, :, :, 1:] += into_states.cumsum(3)[:, :, :, :-1]
     grad_log_decay.masked_fill_(segment.log_decay <= MIN_LOG_DECAY, 0.0)  # nothing is left of what was before
     grad_step.addcmul_(grad_log_decay, segment.A)
     # Softplus has a slope at padded positions too, but nothing came of them.
