@@ -1,0 +1,122 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""The image processor of PixelViT and Adventurer, on torchvision."""
+
+from typing import Any
+
+import torch
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.image_processing_backends import TorchvisionBackend
+from transformers.image_transforms import group_images_by_shape, reorder_images
+from transformers.image_utils import SizeDict
+
+from .image_processing_base import (
+    PixelViTImageProcessorBase,
+    PixelViTImageProcessorKwargs,
+    centered_window,
+    resized_size,
+)
+from .image_reading import value_bounds
+
+
+class PixelViTImageProcessor(PixelViTImageProcessorBase, TorchvisionBackend):
+    r"""
+    Prepares images for PixelViT and Adventurer: RGB, bicubic resize, centre crop, rescale, normalize.
+
+    `PixelViTImageProcessorPil` does the same with Pillow, bit for bit as the released evaluation. Both read images by
+    the same code and crop the same window. Their bicubic resizes differ by at most 2 of 255 grey levels, measured on
+    noise, smooth pictures and black-and-white patterns of odd and tiny sizes; in floating point, where neither rounds
+    between the two directions, by less than 1e-4 of the range.
+
+    Args:
+        size (`dict`, *optional*, defaults to `{"height": 224, "width": 224}`):
+            The size that comes out; also an int (square) or (height, width).
+        crop_pct (`float`, *optional*, defaults to 0.875):
+            Crop ratio in (0, 1]. The image is resized, its aspect ratio kept, to cover `int(size / crop_pct)` and its
+            centre is cropped; for a square `size` exactly as torchvision's `Resize(int(size / crop_pct))` and
+            `CenterCrop(size)`.
+        do_center_crop (`bool`, *optional*, defaults to `True`):
+            Whether to crop the centre. If off, the image is resized to `size` without keeping its aspect ratio.
+        crop_size (`dict`, *optional*):
+            Always `size`: accepted if equal to it, refused otherwise, never saved.
+        do_resize (`bool`, *optional*, defaults to `True`):
+            Whether to resize. If off, the crop adds zeros around images smaller than `size`.
+        resample (`PILImageResampling`, *optional*, defaults to bicubic):
+            Interpolation.
+        do_rescale, rescale_factor (*optional*, default to `True` and 1/255):
+            Whether to multiply pixels, and by what.
+        do_normalize, image_mean, image_std (*optional*, default to `True` and ImageNet's):
+            Whether to subtract a mean and divide by a deviation, one for each channel.
+        do_convert_rgb (`bool`, *optional*, defaults to `True`):
+            Whether to convert to RGB, alpha over white.
+        max_pixels (`int`, *optional*, defaults to 178,956,970):
+            Largest height times width accepted, checked before decoding; `None` for no limit. The default is where
+            Pillow itself refuses a file.
+
+    Images turn upright by their EXIF orientation. Pixels of more than 8 bits are reduced to 8. Floating-point arrays
+    are resized as they are and, if all within [0, 1] or [0, 255], kept there. The output is float32.
+    """
+
+    valid_kwargs = PixelViTImageProcessorKwargs
+
+    def process_image(
+        self, image: Any, *args: Any, device: str | torch.device | None = None, **kwargs: Any
+    ) -> torch.Tensor:
+        """Reads one image as `PixelViTImageProcessorBase.process_image` does, and moves it to `device`."""
+        pixels = super().process_image(image, *args, **kwargs)
+        return pixels if device is None else pixels.to(device)
+
+    def resize(self, image: torch.Tensor, size: SizeDict, resample: Any = None, **kwargs: Any) -> torch.Tensor:
+        """Resizes images of shape (..., channels, height, width) to `size.height` by `size.width`."""
+        resized = super().resize(image, size, resample=resample, **kwargs)
+        if not image.is_floating_point():
+            return resized
+        # By image, so that what comes out does not depend on what else is in the batch.
+        pairs = zip(image.flatten(0, -4), resized.flatten(0, -4), strict=True) if image.ndim > 3 else [(image, resized)]
+        clamped = [after.clamp(*value_bounds(before.min().item(), before.max().item())) for before, after in pairs]
+        return torch.stack(clamped).reshape(resized.shape)
+
+    def center_crop(self, image: torch.Tensor, size: SizeDict, **kwargs: Any) -> torch.Tensor:
+        """Crops images of shape (..., height, width) to `size`, zeros around smaller ones."""
+        above, below, top = centered_window(image.shape[-2], size.height)
+        before, after, left = centered_window(image.shape[-1], size.width)
+        image = torch.nn.functional.pad(image, (before, after, above, below))
+        return image[..., top : top + size.height, left : left + size.width]
+
+    def _preprocess(
+        self,
+        images: list[torch.Tensor],
+        do_resize: bool | None,
+        size: SizeDict,
+        resample: Any,
+        crop_pct: float,
+        do_center_crop: bool | None,
+        do_rescale: bool | None,
+        rescale_factor: float,
+        do_normalize: bool | None,
+        image_mean: float | tuple[float, ...],
+        image_std: float | tuple[float, ...],
+        do_pad: bool | None,
+        pad_size: SizeDict | None,
+        disable_grouping: bool | None,
+        return_tensors: Any,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        grouped, index = group_images_by_shape(images, disable_grouping=disable_grouping)
+        for key, stack in grouped.items():
+            if do_resize:
+                height, width = size.height, size.width
+                if do_center_crop:
+                    height, width = resized_size(tuple(stack.shape[-2:]), size, crop_pct)
+                stack = self.resize(stack, SizeDict(height=height, width=width), resample=resample)
+            if do_center_crop:
+                stack = self.center_crop(stack, size)
+            stack = self.rescale_and_normalize(stack, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
+            grouped[key] = stack.to(torch.float32)
+        processed = reorder_images(grouped, index)
+        if do_pad:
+            processed = self.pad(processed, pad_size=pad_size, disable_grouping=disable_grouping)
+        return BatchFeature(data={"pixel_values": processed}, tensor_type=return_tensors)
+
+
+__all__ = ["PixelViTImageProcessor"]
