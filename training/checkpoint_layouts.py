@@ -70,12 +70,12 @@ class Source:
         """Shape of the weight `name`, which must be there and have `dims` dimensions, none of them empty."""
         if name not in self.weights:
             raise CheckpointError(
-                f"{self.path} lacks {name!r}, from which the model's sizes follow; get the file again."
+                f"{self.path} lacks {name!r}, which tells the model's size; get the whole checkpoint."
             )
         shape = tuple(self.weights[name].shape)
         if len(shape) != dims or 0 in shape:
             raise CheckpointError(
-                f"{self.path}: {name!r} has shape {shape}; expected are {dims} dimensions, none empty."
+                f"{self.path}: {name!r} has shape {shape}; expected are {dims} dimensions, none empty. Get the file again."
             )
         return shape
 
@@ -366,7 +366,7 @@ def translate_transformers(source: Source) -> Translation:
         ]
     elif config.num_attention_heads != told.num_attention_heads:
         translation.assumptions.append(
-            f"num_attention_heads={config.num_attention_heads}, as told, against the config's {told.num_attention_heads}"
+            f"num_attention_heads={config.num_attention_heads}, as told, not the config's {told.num_attention_heads}"
         )
     for name, tensor in weights.items():
         if re.match(TRANSFORMERS_DROPPED, name):

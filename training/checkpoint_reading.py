@@ -61,11 +61,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         return _read_folder(path)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; give the path of a checkpoint file or folder.")
-    contents = _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path)
+    try:
+        contents = _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be opened ({error.strerror}); check its permissions.") from None
     if not isinstance(contents, dict):
         raise CheckpointError(
-            f"{path} holds a {type(contents).__name__}; a checkpoint is a dict of names and tensors, or of entries such "
-            "as 'model'. Save the model's state_dict() instead."
+            f"{path} holds a {type(contents).__name__}; a checkpoint is a dict of names and tensors, or of entries "
+            "such as 'model'. Save the model's state_dict() instead."
         )
     if not contents:
         raise CheckpointError(f"{path} holds an empty dict; give a checkpoint with weights.")

@@ -18,7 +18,6 @@ import json
 import logging
 import math
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -188,8 +188,8 @@ def check_weights(translation: Translation, targets: dict[str, torch.Tensor | No
         supported = tensor.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
         if not supported or tensor.layout != torch.strided or tensor.is_meta:
             raise CheckpointError(
-                f"{source} holds {original!r} as {tensor.dtype}, {tensor.layout} on {tensor.device}; expected are dense "
-                "tensors of float16, bfloat16, float32 or float64. Give a checkpoint that is not quantized."
+                f"{source} holds {original!r} as {tensor.dtype}, {tensor.layout} on {tensor.device}; expected are "
+                "dense tensors of float16, bfloat16, float32 or float64. Give a checkpoint that is not quantized."
             )
 
 
@@ -331,7 +331,7 @@ def read_labels(path: str | Path) -> list[str]:
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m training.convert_checkpoint",
-        description="Convert a released Adventurer, timm ViT/DeiT or transformers ViT checkpoint to this package's form.",
+        description="Convert a released Adventurer, timm ViT/DeiT or transformers ViT checkpoint for this package.",
     )
     parser.add_argument("source", metavar="FILE", help="checkpoint file, or folder saved by save_pretrained")
     parser.add_argument("output_dir", metavar="OUT", help="folder to write")
@@ -358,8 +358,9 @@ def main(arguments: list[str] | None = None) -> int:
     except CheckpointError as error:
         print(error, file=sys.stderr)
         return 1
-    except OSError as error:
-        print(f"{options['output_dir']} was not written: {error}; make room or give another folder.", file=sys.stderr)
+    except (OSError, SafetensorError) as error:
+        out = options["output_dir"]
+        print(f"{out} was not written: {error}. Check its path, permissions and free space.", file=sys.stderr)
         return 1
     return 0
 
