@@ -75,7 +75,8 @@ class Source:
         shape = tuple(self.weights[name].shape)
         if len(shape) != dims or 0 in shape:
             raise CheckpointError(
-                f"{self.path}: {name!r} has shape {shape}; expected are {dims} dimensions, none empty. Get the file again."
+                f"{self.path}: {name!r} has shape {shape}; expected are {dims} dimensions, none empty. Get the file "
+                "again."
             )
         return shape
 
@@ -223,10 +224,10 @@ TIMM_NAMES = (
 )
 # Parts that a plain vision transformer does not have: name -> what it is.
 FOREIGN_PARTS = (
+    (r"rel_pos|relative_position", "relative positions"),
     (r"dist_token$|distillation_token$|head_dist\.|distillation_classifier\.", "a distillation token"),
     (r"fc_norm\.", "a norm after pooling the patches"),
     (r"reg_token$|register_tokens$", "register tokens"),
-    (r"rel_pos|relative_position", "relative positions"),
     (r"\.q_norm\.|\.k_norm\.", "normalised queries and keys"),
     (r"norm_pre\.|patch_embed\.norm\.", "a norm before the blocks"),
     (r"\.attn\.norm\.|\.mlp\.norm\.", "a norm inside a branch"),
@@ -265,7 +266,7 @@ def translate_timm(source: Source) -> Translation:
         f"num_attention_heads={config.num_attention_heads}, "
         + ("as told" if source.num_attention_heads or "num_heads" in model_args else "as timm has at this width"),
         "layer_norm_eps=1e-06 and GELU, as timm's vit_* and deit_* models have",
-        "the head reads the class token",
+        *(["the head reads the class token"] if "head.weight" in source.weights else []),
         *_square_assumption(source, config),
     ]
     for name, tensor in source.weights.items():
@@ -430,7 +431,7 @@ def _transformers_sizes(source: Source, told: ViTConfig | None) -> dict[str, Any
     if told is not None:
         sizes |= {name: getattr(told, name) for name in TRANSFORMERS_FIELDS}
         if "classifier.weight" in source.weights and told.num_labels == source.shape("classifier.weight", 2)[0]:
-            sizes |= {"id2label": told.id2label, "label2id": told.label2id}
+            sizes["id2label"] = told.id2label
     return sizes
 
 

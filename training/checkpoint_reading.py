@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,8 @@ def _read_pickle(path: Path) -> Any:
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
     try:
-        with _only_namespace_allowed():
+        with _only_namespace_allowed(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what PyTorch remarks on odd files; if one cannot be read, that is said
             # An open file for the old format, because by name torch.load might hand a file to another reader.
             if zipped:
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)

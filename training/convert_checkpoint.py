@@ -155,7 +155,7 @@ def build_model(translation: Translation, source: Path, labels: list[str] | None
 
 
 def set_labels(translation: Translation, source: Path, labels: list[str] | None):
-    """Gives the config the head's number of classes, and the names that were given."""
+    """Gives the config the head's number of classes, and their names: given, from the source, or numbered."""
     config, num_labels = translation.config, len(translation.tensors["classifier.weight"])
     if labels is not None and len(labels) != num_labels:
         raise CheckpointError(
@@ -163,11 +163,11 @@ def set_labels(translation: Translation, source: Path, labels: list[str] | None)
         )
     if labels is not None:
         config.id2label = dict(enumerate(labels))
-        config.label2id = {}
-        for index, label in enumerate(labels):
-            config.label2id.setdefault(label, index)  # ImageNet's short names are not all different
     elif config.num_labels != num_labels:
         config.num_labels = num_labels
+    config.label2id = {}
+    for index, label in config.id2label.items():
+        config.label2id.setdefault(label, index)  # ImageNet's short names are not all different
 
 
 def check_weights(translation: Translation, targets: dict[str, torch.Tensor | None], source: Path):
