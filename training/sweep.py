@@ -1,0 +1,232 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The patch-size sweep: both families at every patch size, under one recipe, on real images that need no download.
+
+    python -m training.sweep                                       # ten minutes on two cores
+    python -m training.sweep --dataset path/to/folder --image_size 64 --patch_sizes 16 8 4
+    python -m training.sweep --help
+
+It ends with a table, a picture of test loss against patch size with the fitted power law, `results.json` and a
+checkpoint folder for every run. An interrupted sweep goes on where it stopped when the same command is given again;
+what is finished is not repeated.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from .image_set import ImageSet
+from .sweep_report import PICTURE_FILE, RESULTS_FILE, TABLE_FILE, draw, format_report, write_results
+from .sweep_run import FAMILIES, METRICS_FILE, Recipe, Run
+from .sweep_workers import WorkerPool, load_images
+
+
+DIGITS_IMAGE_SIZE = 16
+DATASET_IMAGE_SIZE = 32
+DATASET_EPOCHS = 20
+MOST_WORKERS = 4
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    recipe = Recipe()
+    parser = argparse.ArgumentParser(
+        prog="python -m training.sweep",
+        description="Trains both model families at every patch size under one recipe and fits the scaling law.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--output_dir", default="runs/sweep", help="folder for checkpoints, table, picture and results.json")
+    add("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES, help="model families")
+    add("--patch_sizes", nargs="+", type=int, default=[16, 8, 4, 2, 1], help="sides of a patch in pixels")
+    add("--dataset", help="image folder or hub data set to train on instead of the embedded digits")
+    add("--image_size", type=int, help=f"side in pixels ({DIGITS_IMAGE_SIZE}; with --dataset {DATASET_IMAGE_SIZE})")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--train_images", type=int, help=f"images a run sees, for the digits placements ({recipe.train_images})"
+    )
+    length.add_argument("--epochs", type=float, help=f"the same in epochs (with --dataset {DATASET_EPOCHS})")
+    add("--batch_size", type=int, default=recipe.batch_size, help="images per step")
+    add("--width", type=int, default=recipe.width, help=f"hidden size, a multiple of {recipe.head_dim}")
+    add("--num_blocks", type=int, default=recipe.num_blocks, help="blocks of a model")
+    add("--peak_rate", type=float, default=recipe.peak_rate, help="learning rate after the warmup")
+    add("--seed", type=int, default=recipe.seed, help="of initial weights and of order and placement in training")
+    cores = os.cpu_count() or 1
+    add("--workers", type=int, default=min(cores, MOST_WORKERS), help="runs at a time, each in its own process")
+    add("--threads", type=int, default=1, help="PyTorch's threads in each process; results depend on it")
+    add("--overwrite", action="store_true", help="repeat finished runs that were made with other settings")
+    return parser.parse_args(arguments)
+
+
+def check_arguments(options: argparse.Namespace, image_size: int):
+    """
+    Raises:
+        ValueError: for an option out of range, in one sentence.
+    """
+    for name in ("image_size", "train_images", "epochs", "batch_size", "width", "num_blocks", "workers", "threads"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise ValueError(f"--{name} {value} was given; it must be above zero.")
+    if not options.peak_rate > 0:
+        raise ValueError(f"--peak_rate {options.peak_rate} was given; it must be above zero.")
+    head_dim = Recipe.head_dim
+    if options.width % head_dim:
+        raise ValueError(f"--width {options.width} was given; it must be a multiple of the head width {head_dim}.")
+    for patch_size in options.patch_sizes:
+        if patch_size < 1 or image_size % patch_size:
+            divisors = [str(size) for size in range(1, image_size + 1) if image_size % size == 0]
+            raise ValueError(
+                f"--patch_sizes {patch_size} was given, which does not divide images of {image_size} pixels; choose "
+                f"from {', '.join(divisors)}, or change --image_size."
+            )
+
+
+def plan_runs(options: argparse.Namespace) -> tuple[list[Run], ImageSet]:
+    """All runs that the options ask for, finished or not, and the image set that they share."""
+    image_size = options.image_size or (DATASET_IMAGE_SIZE if options.dataset else DIGITS_IMAGE_SIZE)
+    check_arguments(options, image_size)
+    data: dict[str, Any] = {"source": options.dataset or "digits", "image_size": image_size}
+    images = load_images(data)
+    train_images = options.train_images
+    if train_images is None and (options.epochs or options.dataset):
+        train_images = round((options.epochs or DATASET_EPOCHS) * images.num_train)
+    recipe = Recipe(
+        train_images=Recipe.train_images if train_images is None else train_images,
+        batch_size=options.batch_size,
+        width=options.width,
+        num_blocks=options.num_blocks,
+        peak_rate=options.peak_rate,
+        seed=options.seed,
+    )
+    if recipe.num_steps == 0:
+        raise ValueError(f"{recipe.train_images} training images are fewer than one batch of {recipe.batch_size}.")
+    runs = [
+        Run(family, patch_size, recipe, data, folder=str(Path(options.output_dir, f"{family}-patch{patch_size}")))
+        for family in dict.fromkeys(options.families)
+        for patch_size in dict.fromkeys(options.patch_sizes)
+    ]
+    return runs, images
+
+
+def unfinished_runs(runs: list[Run], overwrite: bool) -> list[Run]:
+    """
+    The runs still to do.
+
+    Raises:
+        ValueError: if a finished run was made with other settings and `overwrite` is not set.
+    """
+    unfinished = []
+    for run in runs:
+        metrics = run.finished_metrics()
+        if metrics is not None and (differences := describe_differences(metrics, run.settings)):
+            if not overwrite:
+                raise ValueError(
+                    f"{run.folder} holds a finished run with other settings ({differences}); give another "
+                    "--output_dir to keep it, or --overwrite to repeat it."
+                )
+            Path(run.folder, METRICS_FILE).unlink()
+            metrics = None
+        if metrics is None:
+            unfinished.append(run)
+    return unfinished
+
+
+def describe_differences(metrics: dict[str, Any], settings: dict[str, Any]) -> str:
+    """What a finished run was made with and what is asked for now, where they differ."""
+    differences = []
+    for part, wanted in settings.items():
+        found = metrics.get(part, {})
+        for name in sorted(found.keys() | wanted.keys()):
+            if found.get(name) != wanted.get(name):
+                differences.append(f"{name}: {found.get(name)} there, {wanted.get(name)} now")
+    return "; ".join(differences)
+
+
+def save_example(images: ImageSet, folder: Path) -> tuple[Path, str]:
+    """Writes the first test image, for trying a checkpoint; returns its path and its class."""
+    path = folder / "test_image.png"
+    Image.fromarray(images.test_pixels[0].permute(1, 2, 0).contiguous().numpy()).save(path)
+    return path, images.label_names[images.test_labels[0]]
+
+
+def loading_example(run: dict[str, Any], folder: Path, image: Path, label: str) -> str:
+    """A program that loads a checkpoint and names the class of an image."""
+    checkpoint = folder / f"{run['family']}-patch{run['patch_size']}"
+    return textwrap.dedent(f"""\
+        import modeling_pixelvit  # registers the models
+        from PIL import Image
+        from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+        folder = {str(checkpoint)!r}
+        model = AutoModelForImageClassification.from_pretrained(folder)
+        processor = AutoImageProcessor.from_pretrained(folder)
+        inputs = processor(Image.open({str(image)!r}), return_tensors="pt")
+        print(model.config.id2label[model(**inputs).logits.argmax(-1).item()])  # the picture shows: {label}
+        """)
+
+
+def report(runs: list[dict[str, Any]], images: ImageSet, options: argparse.Namespace, command: str):
+    """Writes table, picture and results, and prints what they say."""
+    folder = Path(options.output_dir)
+    text = format_report(runs)
+    (folder / TABLE_FILE).write_text(text)
+    recipe = runs[0]["recipe"]
+    title = (
+        f"{images.name} on {images.image_size} by {images.image_size} pixels, {recipe['train_images']:,} images seen"
+    )
+    draw(runs, title, folder / PICTURE_FILE)
+    write_results(runs, folder, command, options.workers, options.threads)
+    print(f"\n{text}\nPicture: {folder / PICTURE_FILE}\nNumbers: {folder / RESULTS_FILE}")
+    best = min(runs, key=lambda run: run["test_loss"])
+    image, label = save_example(images, folder)
+    print("\nTo load a checkpoint (here the one with the lowest test loss):\n")
+    print(loading_example(best, folder, image, label))
+
+
+def sweep(options: argparse.Namespace, command: str) -> int:
+    """The whole sweep; returns the process's exit status."""
+    runs, images = plan_runs(options)
+    to_do = unfinished_runs(runs, options.overwrite)
+    Path(options.output_dir).mkdir(parents=True, exist_ok=True)
+    print(
+        f"{images.name}: {images.num_train:,} training images, {len(images.test_labels):,} test images, "
+        f"{images.image_size} by {images.image_size} pixels. {len(to_do)} of {len(runs)} runs to do, "
+        f"{runs[0].recipe.train_images:,} images each, {options.workers} at a time."
+    )
+    started = time.monotonic()
+    errors = WorkerPool(to_do, options.workers, options.threads).execute() if to_do else {}
+    print(f"Done in {time.monotonic() - started:.0f} s.")
+    finished = [metrics for run in runs if (metrics := run.finished_metrics()) is not None]
+    if finished:
+        report(finished, images, options, command)
+    for name, error in errors.items():
+        print(f"{name} failed:\n{error}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    command = shlex.join(["python", "-m", "training.sweep", *(sys.argv[1:] if arguments is None else arguments)])
+    try:
+        return sweep(options, command)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "\nInterrupted. Finished runs are kept and the others go on from their last saved state (at most half a "
+            f"minute old) with the same command:\n    {command}",
+            file=sys.stderr,
+        )
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

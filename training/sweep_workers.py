@@ -1,0 +1,199 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Runs of the sweep side by side, each in a fresh process, under one progress bar.
+
+A process per run makes its peak memory its own. One thread each uses the cores better than one process with many
+threads does at the sweep's sizes.
+"""
+
+import multiprocessing
+import os
+import queue
+import signal
+import time
+import traceback
+from dataclasses import dataclass, field
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from .image_set import ImageSet
+from .sweep_run import Run, execute
+
+
+SECONDS_BETWEEN_REPORTS = 0.5
+SECONDS_TO_WAIT = 0.5
+
+
+def load_images(data: dict[str, Any]) -> ImageSet:
+    """The image set that `Run.data` tells of."""
+    # Each brings a library that the other does without.
+    if data["source"] == "digits":
+        from .digits import DigitCanvases
+
+        return DigitCanvases(data["image_size"])
+    from .hub_images import StoredImages
+
+    return StoredImages(data["source"], data["image_size"])
+
+
+def work_of(run: Run) -> float:
+    """
+    Rough work of a run, in arbitrary units: per image, a constant, a share per token and, for attention, per pair of
+    tokens. The constants are measured at the default width; they only order the runs and scale the progress bar.
+    """
+    tokens = run.num_tokens
+    if run.family == "adventurer":
+        return run.recipe.train_images * (6 + tokens)
+    return run.recipe.train_images * (3 + 0.4 * tokens + 0.0012 * tokens**2)
+
+
+def run_in_worker(run: Run, threads: int, messages: multiprocessing.Queue):
+    """The body of a worker: `execute`, with messages ("progress", "done" or "error", run name, ...) on the way."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process; the parent ends its workers
+    parent = os.getppid()
+    torch.set_num_threads(threads)
+    reported = 0.0
+
+    def report(seen: int, loss: float):
+        nonlocal reported
+        if os.getppid() != parent:
+            raise SystemExit(1)  # the parent was killed
+        if time.monotonic() - reported > SECONDS_BETWEEN_REPORTS:
+            reported = time.monotonic()
+            messages.put(("progress", run.name, seen, loss))
+
+    try:
+        execute(run, load_images(run.data), report)
+    except Exception:
+        messages.put(("error", run.name, traceback.format_exc()))
+    else:
+        messages.put(("done", run.name))
+
+
+@dataclass
+class _Active:
+    """A run in progress, as far as its parent knows."""
+
+    run: Run
+    process: SpawnProcess
+    started: float = field(default_factory=time.monotonic)
+    first_share: float | None = None  # the share done at the first report, above zero if the run was resumed
+    share: float = 0.0
+    loss: float | None = None
+
+    def seconds_per_work(self) -> float | None:
+        done = self.share - (self.first_share or 0.0)
+        return (time.monotonic() - self.started) / (done * work_of(self.run)) if done > 0 else None
+
+
+class WorkerPool:
+    """
+    Executes runs in up to `workers` processes, longest first.
+
+    Args:
+        runs: What to do.
+        workers: Processes at a time.
+        threads: PyTorch's threads in each.
+    """
+
+    def __init__(self, runs: list[Run], workers: int, threads: int):
+        self.waiting = sorted(runs, key=work_of, reverse=True)
+        self.workers, self.threads = workers, threads
+        self.active: dict[str, _Active] = {}
+        self.errors: dict[str, str] = {}
+        self.context = multiprocessing.get_context("spawn")
+        self.messages = self.context.Queue()
+        self.total_work = sum(map(work_of, runs))
+        self.finished_work = 0.0
+        self.speed: float | None = None  # seconds per unit of work, of one process
+        self.bar = tqdm(total=100, bar_format="{desc}|{bar:20}| {percentage:3.0f}% {postfix}", leave=False)
+
+    def execute(self) -> dict[str, str]:
+        """
+        Returns when all runs are done: the traceback of each run that failed, by its name. An exception, as Ctrl-C
+        raises it, ends the workers; what they were doing can be continued.
+        """
+        try:
+            while self.waiting or self.active:
+                while self.waiting and len(self.active) < self.workers:
+                    self._start(self.waiting.pop(0))
+                self._receive()
+                self._find_dead()
+                self._show()
+        finally:
+            for active in self.active.values():
+                active.process.terminate()
+            for active in self.active.values():
+                active.process.join()
+            self.bar.close()
+        return self.errors
+
+    def _start(self, run: Run):
+        process = self.context.Process(target=run_in_worker, args=(run, self.threads, self.messages), daemon=True)
+        process.start()
+        self.active[run.name] = _Active(run, process)
+
+    def _receive(self):
+        try:
+            kind, name, *details = self.messages.get(timeout=SECONDS_TO_WAIT)
+        except queue.Empty:
+            return
+        if name not in self.active:
+            return
+        if kind == "progress":
+            active = self.active[name]
+            active.share, active.loss = details[0] / active.run.recipe.train_images, details[1]
+            if active.first_share is None:
+                active.first_share, active.started = active.share, time.monotonic()
+            self.speed = active.seconds_per_work() or self.speed
+        else:
+            self._finish(name, details[0] if kind == "error" else None)
+
+    def _finish(self, name: str, error: str | None):
+        active = self.active.pop(name)
+        active.process.join()
+        self.finished_work += work_of(active.run)
+        if error is None:
+            metrics = active.run.finished_metrics()
+            text = f"test loss {metrics['test_loss']:.3f}, accuracy {metrics['test_accuracy']:.1f}%"
+            self.bar.write(f"{name}: {text}, {metrics['seconds']:.0f} s")
+        else:
+            self.errors[name] = error
+            self.bar.write(f"{name}: failed: {error.strip().splitlines()[-1]}")
+
+    def _find_dead(self):
+        """A process that was killed, for one because memory ran out, says nothing itself."""
+        for name, active in list(self.active.items()):
+            if active.process.exitcode not in (None, 0):
+                self._finish(name, f"its process ended with exit code {active.process.exitcode} (negative: a signal)")
+
+    def _show(self):
+        done = self.finished_work + sum(active.share * work_of(active.run) for active in self.active.values())
+        running = [
+            f"{name} {active.share:.0%}" + ("" if active.loss is None else f" (loss {active.loss:.2f})")
+            for name, active in self.active.items()
+        ]
+        self.bar.n = min(100.0, 100 * done / self.total_work)
+        self.bar.set_description_str("sweep", refresh=False)
+        waiting = f", {len(self.waiting)} waiting" if self.waiting else ""
+        self.bar.set_postfix_str(f"{self._time_left()} | {', '.join(running)}{waiting}", refresh=False)
+        self.bar.refresh()
+
+    def _time_left(self) -> str:
+        """Handing the waiting runs, at the speeds seen, to whichever process is free first."""
+        if self.speed is None:
+            return "starting"
+        ends = [
+            (active.seconds_per_work() or self.speed) * (1 - active.share) * work_of(active.run)
+            for active in self.active.values()
+        ]
+        ends += [0.0] * (self.workers - len(ends))
+        for run in self.waiting:
+            first = ends.index(min(ends))
+            ends[first] += self.speed * work_of(run)
+        minutes, seconds = divmod(round(max(ends)), 60)
+        return f"{minutes}:{seconds:02d} left"
