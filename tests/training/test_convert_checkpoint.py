@@ -834,6 +834,21 @@ def test_a_folder_is_written_completely_or_not_at_all(error, tmp_path, monkeypat
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
 
+def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    source, out, rename = GOLDEN / "adventurer_patch4_img32.pth", tmp_path / "out", os.rename
+    convert(source, out)
+
+    def fail_for_the_new_one(old, new):
+        if Path(old).name == "new":
+            raise PermissionError(13, "Permission denied")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", fail_for_the_new_one)
+    with pytest.raises(PermissionError):
+        convert(source, out, ema=True, overwrite=True)
+    assert (out / "config.json").exists() and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_image_processor_is_the_papers(tmp_path):
     convert(GOLDEN / "adventurer_patch1_img16.pth", tmp_path / "out")
     processor = PixelViTImageProcessor.from_pretrained(tmp_path / "out")
