@@ -6,10 +6,19 @@ Pixel-tokenized vision models for transformers: PixelViT and Adventurer at any p
 Importing the package registers its classes with transformers' Auto classes.
 """
 
-from transformers import AutoBackbone, AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
+from transformers import (
+    AutoBackbone,
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+)
 
 from .configuration_adventurer import AdventurerConfig
 from .configuration_pixelvit import PixelViTConfig
+from .image_processing_base import backend_classes
+from .image_processing_pil_pixelvit import PixelViTImageProcessorPil
+from .image_processing_pixelvit import PixelViTImageProcessor
 from .modeling_adventurer import AdventurerBackbone, AdventurerForImageClassification, AdventurerModel
 from .modeling_pixelvit import PixelViTBackbone, PixelViTForImageClassification, PixelViTModel
 
@@ -25,6 +34,8 @@ AutoConfig.register("adventurer", AdventurerConfig, exist_ok=True)
 AutoModel.register(AdventurerConfig, AdventurerModel, exist_ok=True)
 AutoBackbone.register(AdventurerConfig, AdventurerBackbone, exist_ok=True)
 AutoModelForImageClassification.register(AdventurerConfig, AdventurerForImageClassification, exist_ok=True)
+for config_class in (PixelViTConfig, AdventurerConfig):
+    AutoImageProcessor.register(config_class, image_processor_classes=backend_classes(), exist_ok=True)
 
 __all__ = [
     "AdventurerBackbone",
@@ -34,5 +45,7 @@ __all__ = [
     "PixelViTBackbone",
     "PixelViTConfig",
     "PixelViTForImageClassification",
+    "PixelViTImageProcessor",
+    "PixelViTImageProcessorPil",
     "PixelViTModel",
 ]

@@ -9,7 +9,7 @@ from torch import nn
 
 from .layers_norm import RMSNormGated
 from .ops_backend import check_mixer_implementation, select_mixer_backend
-from .ops_segments import map_segments
+from .ops_segments import Workspace, map_segments
 
 
 class CausalConv1d(nn.Conv1d):
@@ -19,9 +19,9 @@ class CausalConv1d(nn.Conv1d):
         super().__init__(channels, channels, kernel_size, groups=channels)
 
     def forward(
-        self, hidden_states: torch.Tensor, initial_state: torch.Tensor | None, op: Callable
+        self, hidden_states: torch.Tensor, initial_state: torch.Tensor | None, op: Callable, workspace: Workspace
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        return op(hidden_states, self.weight, self.bias, initial_state)
+        return op(hidden_states, self.weight, self.bias, initial_state, workspace=workspace)
 
 
 class Mamba2Mixer(nn.Module):
@@ -57,12 +57,13 @@ class Mamba2Mixer(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         backend = select_mixer_backend(self.implementation, hidden_states.device)
+        workspace = Workspace()
         conv_state = scan_state = None
 
         def mix(segment):
             nonlocal conv_state, scan_state
             z, convolved, dt = self.in_proj(segment).split(self.projection_sizes, dim=-1)
-            convolved, conv_state = self.conv1d(convolved, conv_state, backend.causal_conv1d)
+            convolved, conv_state = self.conv1d(convolved, conv_state, backend.causal_conv1d, workspace)
             x, B, C = convolved.split(self.conv_sizes, dim=-1)
             y, scan_state = backend.ssd(
                 x.unflatten(-1, (-1, self.head_dim)),
@@ -74,7 +75,8 @@ class Mamba2Mixer(nn.Module):
                 self.dt_bias,
                 initial_state=scan_state,
                 chunk_size=self.chunk_size,
+                workspace=workspace,
             )
-            return self.out_proj(self.norm(y.flatten(-2), z, backend.rms_norm_gated))
+            return self.out_proj(self.norm(y.flatten(-2), z, backend.rms_norm_gated, workspace))
 
         return map_segments(mix, hidden_states, backend.segment_length)

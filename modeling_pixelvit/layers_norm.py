@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .ops_segments import compute_dtype
+from .ops_segments import Workspace, compute_dtype
 
 
 class RMSNorm(nn.Module):
@@ -37,8 +37,8 @@ class RMSNormGated(nn.Module):
         self.groups = groups
         self.eps = eps
 
-    def forward(self, y: torch.Tensor, z: torch.Tensor, op: Callable) -> torch.Tensor:
-        return op(y, z, self.weight, self.groups, self.eps)
+    def forward(self, y: torch.Tensor, z: torch.Tensor, op: Callable, workspace: Workspace) -> torch.Tensor:
+        return op(y, z, self.weight, self.groups, self.eps, workspace=workspace)
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, groups={self.groups}, eps={self.eps}"

@@ -46,7 +46,7 @@ class MixerBackend:
 
 
 # A CPU wants what is in use to stay in its cache; a GPU wants much to do at once.
-_TORCH_CPU = MixerBackend("torch", ssd_chunked, causal_conv1d, rms_norm_gated, segment_length=1024)
+_TORCH_CPU = MixerBackend("torch", ssd_chunked, causal_conv1d, rms_norm_gated, segment_length=2048)
 _TORCH_GPU = replace(_TORCH_CPU, ssd=partial(ssd_chunked, matrices_per_segment=8192), segment_length=16384)
 
 
@@ -112,7 +112,7 @@ def _load_mamba_ssm() -> tuple[MixerBackend | None, str]:
     except ImportError:
         causal_conv1d_fn = None
 
-    def ssd(x, dt, A_log, B, C, D, dt_bias, initial_state=None, chunk_size=None):
+    def ssd(x, dt, A_log, B, C, D, dt_bias, initial_state=None, chunk_size=None, workspace=None):
         return mamba_chunk_scan_combined(
             x,
             dt,
@@ -127,16 +127,16 @@ def _load_mamba_ssm() -> tuple[MixerBackend | None, str]:
             return_final_states=True,
         )
 
-    def conv1d(x, weight, bias, initial_state=None):
+    def conv1d(x, weight, bias, initial_state=None, workspace=None):
         # The CUDA kernel knows two to four taps, and its layout rules leave no room for a state before the sequence.
         kernel_size = weight.shape[-1]
         if causal_conv1d_fn is None or not x.is_cuda or initial_state is not None or not 2 <= kernel_size <= 4:
-            return causal_conv1d(x, weight, bias, initial_state)
+            return causal_conv1d(x, weight, bias, initial_state, workspace)
         y = causal_conv1d_fn(x.transpose(1, 2), weight[:, 0].to(x.dtype), bias.to(x.dtype), activation="silu")
         final_state = F.pad(x, (0, 0, kernel_size - 1, 0))[:, x.shape[1] :]
         return y.transpose(1, 2), final_state
 
-    def norm(y, z, weight, groups, eps):
+    def norm(y, z, weight, groups, eps, workspace=None):
         group_size = y.shape[-1] // groups
         return rmsnorm_fn(y, weight, None, z=z, eps=eps, group_size=group_size, norm_before_gate=False)
 

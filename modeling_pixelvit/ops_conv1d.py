@@ -20,7 +20,7 @@ Sums are computed in float32 whatever the dtype of the arguments (in float64 if 
 import torch
 from torch.nn import functional as F
 
-from .ops_segments import compute_dtype, segments
+from .ops_segments import Workspace, compute_dtype, empty_like, segments
 
 
 # Tokens that are worked on together: few enough for a CPU's cache at the widths of the paper.
@@ -38,15 +38,23 @@ def causal_conv1d_reference(
 
 
 def causal_conv1d(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, initial_state: torch.Tensor | None = None
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    initial_state: torch.Tensor | None = None,
+    workspace: Workspace | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     The convolution as K multiply-adds over shifted tokens, which leaves the tokens before the channels, segment by
     segment. Shapes and dtypes are those of the module's docstring. The backward pass keeps x alone.
+
+    With a workspace, and where no gradient is recorded, y is part of it.
     """
     if initial_state is None:
         initial_state = x.new_zeros(x.shape[0], weight.shape[-1] - 1, x.shape[2])
-    return _CausalConv1d.apply(x, weight, bias, initial_state)
+    if torch.is_grad_enabled():
+        return _CausalConv1d.apply(x, weight, bias, initial_state)
+    return _forward(x, weight, bias, initial_state, workspace)
 
 
 def _with_history(x, initial_state, kernel_size):
@@ -63,28 +71,37 @@ def _inputs_of(part: slice, x, initial_state, dtype):
     return torch.cat([initial_state[:, part.start :].to(dtype), x[:, : part.stop].to(dtype)], dim=1)
 
 
-def _before_activation(inputs, weight, bias):
-    """`inputs` (B, K - 1 + L, C), weight (K, C): (B, L, C)."""
-    length = inputs.shape[1] - weight.shape[0] + 1
-    y = torch.addcmul(bias, inputs[:, :length], weight[0])
+def _before_activation(inputs, weight, bias, out):
+    """`inputs` (B, K - 1 + L, C), weight (K, C), bias (C,): `out` (B, L, C)."""
+    length = out.shape[1]
+    torch.addcmul(bias, inputs[:, :length], weight[0], out=out)
     for k in range(1, weight.shape[0]):
-        y.addcmul_(inputs[:, k : k + length], weight[k])
-    return y
+        out.addcmul_(inputs[:, k : k + length], weight[k])
+    return out
+
+
+def _forward(x, weight, bias, initial_state, workspace=None):
+    dtype = compute_dtype(x.dtype)
+    taps, bias = weight[:, 0].t().to(dtype).contiguous(), bias.to(dtype)
+    y = empty_like("convolved", x, workspace)
+    history = initial_state.shape[1]
+    # The first outputs apart: they alone need the initial state put before the inputs, which means a copy.
+    parts = [slice(0, min(history, x.shape[1])), *segments(x.shape[1], SEGMENT_LENGTH, start=history)]
+    for part in parts:
+        y_part = y[:, part]
+        out = y_part if y.dtype == dtype else torch.empty_like(y_part, dtype=dtype)
+        _before_activation(_inputs_of(part, x, initial_state, dtype), taps, bias, out)
+        y_part.copy_(F.silu(out, inplace=True))
+    # What stands before a token after the last one.
+    final_state = _inputs_of(slice(x.shape[1], x.shape[1]), x, initial_state, x.dtype)
+    return y, final_state.clone()
 
 
 class _CausalConv1d(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, initial_state):
         ctx.save_for_backward(x, weight, bias, initial_state)
-        dtype = compute_dtype(x.dtype)
-        taps, bias = weight[:, 0].t().to(dtype).contiguous(), bias.to(dtype)
-        y = torch.empty_like(x, memory_format=torch.contiguous_format)
-        for part in segments(x.shape[1], SEGMENT_LENGTH):
-            pre = _before_activation(_inputs_of(part, x, initial_state, dtype), taps, bias)
-            y[:, part] = F.silu(pre, inplace=True)
-        history = initial_state.shape[1]
-        final_state = _inputs_of(slice(x.shape[1], x.shape[1]), x, initial_state, x.dtype)
-        return y, final_state[:, final_state.shape[1] - history :].clone()
+        return _forward(x, weight, bias, initial_state)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -98,8 +115,9 @@ class _CausalConv1d(torch.autograd.Function):
         carried = grad_state.to(dtype)
         for part in reversed(segments(x.shape[1], SEGMENT_LENGTH)):
             inputs = _inputs_of(part, x, initial_state, dtype)
-            pre = _before_activation(inputs, taps, bias_wide)
-            grad_pre = torch.ops.aten.silu_backward(grad_y[:, part].to(dtype), pre)
+            grad_pre = grad_y[:, part].to(dtype)
+            pre = _before_activation(inputs, taps, bias_wide, torch.empty_like(grad_pre))
+            grad_pre = torch.ops.aten.silu_backward(grad_pre, pre)
             length = grad_pre.shape[1]
             grad_inputs = torch.zeros_like(inputs)
             grad_inputs[:, length:] = carried

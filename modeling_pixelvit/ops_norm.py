@@ -12,7 +12,7 @@ Both functions take y and z (B, T, M), weight (M,), the number of groups (M is a
 import torch
 from torch.nn import functional as F
 
-from .ops_segments import compute_dtype, segments
+from .ops_segments import Workspace, compute_dtype, empty_like, segments
 
 
 # Tokens that are worked on together: few enough for a CPU's cache at the widths of the paper.
@@ -29,17 +29,36 @@ def rms_norm_gated_reference(
     return (weight.to(dtype) * v.flatten(-2)).to(y.dtype)
 
 
-def rms_norm_gated(y: torch.Tensor, z: torch.Tensor, weight: torch.Tensor, groups: int, eps: float) -> torch.Tensor:
-    """The gated norm, segment by segment; the backward pass keeps y and z alone."""
-    return _RMSNormGated.apply(y, z, weight, groups, eps)
+def rms_norm_gated(
+    y: torch.Tensor, z: torch.Tensor, weight: torch.Tensor, groups: int, eps: float, workspace: Workspace | None = None
+) -> torch.Tensor:
+    """
+    The gated norm, segment by segment; the backward pass keeps y and z alone.
+
+    With a workspace, and where no gradient is recorded, the output is part of it.
+    """
+    if torch.is_grad_enabled():
+        return _RMSNormGated.apply(y, z, weight, groups, eps)
+    return _forward(y, z, weight, groups, eps, workspace)
 
 
-def _gate_and_scale(y, z, groups, eps):
-    """Gate silu(z), and v and 1 / rms(v) by group: (B, L, G, M / G) and (B, L, G, 1)."""
-    gate = F.silu(z)
-    v = (gate * y).unflatten(-1, (groups, -1))
-    scale = torch.linalg.vector_norm(v, dim=-1, keepdim=True).square_().div_(v.shape[-1]).add_(eps).rsqrt_()
-    return gate, v, scale
+def _scale(v, eps):
+    """1 / rms of v (B, L, G, M / G) over its last dimension: (B, L, G, 1)."""
+    return torch.linalg.vector_norm(v, dim=-1, keepdim=True).square_().div_(v.shape[-1]).add_(eps).rsqrt_()
+
+
+def _forward(y, z, weight, groups, eps, workspace=None):
+    dtype = compute_dtype(y.dtype)
+    weight = weight.to(dtype)
+    output = empty_like("normed", y, workspace)
+    for part in segments(y.shape[1], SEGMENT_LENGTH):
+        output_part = output[:, part]
+        v = output_part if output.dtype == dtype else torch.empty_like(output_part, dtype=dtype)
+        torch.ops.aten.silu.out(z[:, part].to(dtype), out=v).mul_(y[:, part])
+        v_by_group = v.unflatten(-1, (groups, -1))
+        v_by_group.mul_(_scale(v_by_group, eps))
+        output_part.copy_(v.mul_(weight))
+    return output
 
 
 class _RMSNormGated(torch.autograd.Function):
@@ -47,13 +66,7 @@ class _RMSNormGated(torch.autograd.Function):
     def forward(ctx, y, z, weight, groups, eps):
         ctx.save_for_backward(y, z, weight)
         ctx.groups, ctx.eps = groups, eps
-        dtype = compute_dtype(y.dtype)
-        weight = weight.to(dtype)
-        output = torch.empty_like(y, memory_format=torch.contiguous_format)
-        for part in segments(y.shape[1], SEGMENT_LENGTH):
-            _, v, scale = _gate_and_scale(y[:, part].to(dtype), z[:, part].to(dtype), groups, eps)
-            output[:, part] = v.mul_(scale).flatten(-2).mul_(weight)
-        return output
+        return _forward(y, z, weight, groups, eps)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -65,7 +78,9 @@ class _RMSNormGated(torch.autograd.Function):
         grad_y, grad_z = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (y, z))
         for part in segments(y.shape[1], SEGMENT_LENGTH):
             y_part, z_part, grad = (t[:, part].to(dtype) for t in (y, z, grad_output))
-            gate, v, scale = _gate_and_scale(y_part, z_part, ctx.groups, ctx.eps)
+            gate = F.silu(z_part)
+            v = (gate * y_part).unflatten(-1, (ctx.groups, -1))
+            scale = _scale(v, ctx.eps)
             normed = v.mul_(scale)
             grad_weight += (grad * normed.flatten(-2)).sum((0, 1))
             grad_normed = (grad * weight_wide).unflatten(-1, (ctx.groups, -1))

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Long sequences in short segments, so that what is in use at one time stays in the cache, whatever the length."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -12,9 +12,30 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def segments(length: int, segment_length: int) -> list[slice]:
-    """Slices of at most `segment_length` that cover `length` positions in order."""
-    return [slice(start, min(start + segment_length, length)) for start in range(0, length, segment_length)]
+def segments(length: int, segment_length: int, start: int = 0) -> list[slice]:
+    """Slices of at most `segment_length` that cover the positions from `start` up to `length` in order."""
+    return [slice(first, min(first + segment_length, length)) for first in range(start, length, segment_length)]
+
+
+class Workspace(dict):
+    """
+    Buffers by name, reused from segment to segment: on a CPU the page faults of fresh memory would cost several times
+    the arithmetic. What an op returns with a workspace given is one of its buffers, good until the op's next call.
+    """
+
+    def buffer(self, name: str, shape: Iterable[int], like: torch.Tensor) -> torch.Tensor:
+        """An uninitialized tensor with the dtype and device of `like`: the last one of that name if it fits."""
+        shape = tuple(shape)
+        if name not in self or self[name].shape != shape or self[name].dtype != like.dtype:
+            self[name] = like.new_empty(shape)
+        return self[name]
+
+
+def empty_like(name: str, tensor: torch.Tensor, workspace: Workspace | None) -> torch.Tensor:
+    """A contiguous tensor like `tensor`, from the workspace if there is one."""
+    if workspace is None:
+        return torch.empty_like(tensor, memory_format=torch.contiguous_format)
+    return workspace.buffer(name, tensor.shape, tensor)
 
 
 def map_segments(

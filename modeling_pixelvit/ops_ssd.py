@@ -30,7 +30,7 @@ import math
 import torch
 from torch.nn import functional as F
 
-from .ops_segments import compute_dtype, segments
+from .ops_segments import Workspace, compute_dtype, empty_like, segments
 
 
 # exp(-104) is zero in float32. Holding a decay's logarithm there changes no result and keeps the running sum inside a
@@ -86,7 +86,8 @@ def ssd_chunked(
     dt_bias: torch.Tensor,
     initial_state: torch.Tensor | None = None,
     chunk_size: int = 64,
-    matrices_per_segment: int = 128,
+    matrices_per_segment: int = 192,
+    workspace: Workspace | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     The scan as matrix products inside chunks and a recurrence between them (Mamba-2 paper, section 6).
@@ -99,6 +100,7 @@ def ssd_chunked(
         chunk_size (`int`): Longest chunk Q. T need not be a multiple of it.
         matrices_per_segment (`int`): Least number of Q by Q matrices, one a sequence, head and chunk, that a segment
             has where the sequence is long enough: more of them expose more parallelism and need more memory.
+        workspace ([`Workspace`], *optional*): Memory to use where no gradient is recorded; y is part of it then.
 
     Returns:
         `y` and `final_state`.
@@ -128,7 +130,7 @@ def ssd_chunked(
         if torch.is_grad_enabled() and any(argument.requires_grad for argument in arguments):
             y, state = _ChunkedScan.apply(*arguments, chunk_size, segment_length)
         else:
-            y, state = _forward(*arguments, chunk_size, segment_length)
+            y, state = _forward(*arguments, chunk_size, segment_length, workspace)
     return y, _unpack_state(state, head_dim)
 
 
@@ -142,45 +144,28 @@ def _unpack_state(state: torch.Tensor, head_dim: int) -> torch.Tensor:
     return state.unflatten(3, (-1, head_dim)).permute(0, 1, 3, 4, 2).flatten(1, 2)
 
 
-class _Workspace(dict):
-    """
-    Buffers by name, reused from segment to segment: on a CPU the page faults of fresh memory would cost several times
-    the arithmetic.
-    """
-
-    def __init__(self, like: torch.Tensor):
-        super().__init__()
-        self.like = like
-
-    def buffer(self, name: str, *shape: int) -> torch.Tensor:
-        """An uninitialized tensor, the same memory as the last one of that name if the shape is the same."""
-        if name not in self or self[name].shape != shape:
-            self[name] = self.like.new_empty(shape)
-        return self[name]
-
-
 class _Segment:
     """
     Some whole chunks of the sequence, zero-padded at its end, with what both passes derive from them.
 
-    A shape is given by its letters: b batch, k chunk, g group, r head in its group, q (or i, j) position in the chunk,
-    p head dimension, s state. A tensor is kept either by head, (b k g r q p), for products of one head's tokens, or by
-    group, (b k g q r p), for products that all heads of a group share; x, dt and y come by group if G = 1.
+    A shape is given by its letters: k chunk, b batch, g group, r head in its group, q (or i, j) position in the chunk,
+    p head dimension, s state. A tensor is kept either by head, (k b g r q p), for products of one head's tokens, or by
+    group, (k b g q r p), for products that all heads of a group share; x, dt and y come by group if G = 1.
     """
 
     def __init__(self, x, dt, A_log, B, C, dt_bias, chunk_size, workspace):
-        self.length, groups, dtype = x.shape[1], B.shape[2], workspace.like.dtype
+        self.length, groups, dtype = x.shape[1], B.shape[2], compute_dtype(x.dtype)
         self.workspace, self.chunk_size = workspace, chunk_size
 
         def by_group(tensor):
             return self.chunks(tensor).unflatten(3, (groups, -1)).transpose(2, 3)
 
         self.chunked_by_group = by_group
-        self.x = by_group(x)  # b k g q r p
-        self.B, self.C = (self.chunks(t).to(dtype).transpose(2, 3).contiguous() for t in (B, C))  # b k g q s
+        self.x = by_group(x)  # k b g q r p
+        self.B, self.C = (self.chunks(t).to(dtype).transpose(2, 3).contiguous() for t in (B, C))  # k b g q s
         self.A = -torch.exp(A_log.to(dtype)).unflatten(0, (groups, 1, -1))  # g 1 r
         pre_step = dt.to(dtype) + dt_bias.to(dtype)
-        self.pre_step = by_group(pre_step)  # b k g q r
+        self.pre_step = by_group(pre_step)  # k b g q r
         # Padding must neither decay nor feed the state, so it is the step that is padded, with zeros.
         self.step = by_group(F.softplus(pre_step))
         self.log_decay = (self.step * self.A).clamp_(min=MIN_LOG_DECAY)
@@ -189,82 +174,91 @@ class _Segment:
         self.decay_out = torch.exp(self.cumulative[:, :, :, -1:] - self.cumulative)  # from q to the chunk's end
 
     def chunks(self, tensor: torch.Tensor) -> torch.Tensor:
-        """(b, L, ...) to (b, k, q, ...), zeros after the end."""
+        """(b, L, ...) to (k, b, q, ...), zeros after the end."""
         padding = -self.length % self.chunk_size
         if padding:
             tensor = F.pad(tensor, (0, 0) * (tensor.dim() - 2) + (0, padding))
-        return tensor.unflatten(1, (-1, self.chunk_size))
+        return tensor.unflatten(1, (-1, self.chunk_size)).transpose(0, 1)
 
     def unpad(self, tensor: torch.Tensor) -> torch.Tensor:
-        """(b k g q ...), by group, to (b, L, g, ...)."""
-        return tensor.transpose(2, 3).flatten(1, 2)[:, : self.length]
+        """(k b g q ...), by group, to (b, L, g, ...)."""
+        return tensor.transpose(0, 1).transpose(2, 3).flatten(1, 2)[:, : self.length]
+
+    def buffer(self, name: str, *shape: int) -> torch.Tensor:
+        return self.workspace.buffer(name, shape, like=self.step)
 
     def multiply(self, name: str, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         """Product of two tensors of equal rank, broadcast, in the named buffer."""
         shape = torch.broadcast_shapes(left.shape, right.shape)
-        return torch.mul(left, right, out=self.workspace.buffer(name, *shape))
+        return torch.mul(left, right, out=self.buffer(name, *shape))
 
     def matmul(self, name: str, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         """Matrix product over the last two dimensions, all others being equal, in the named buffer."""
         shape = (*left.shape[:-1], right.shape[-1])
         batch = math.prod(shape[:-2])
-        out = self.workspace.buffer(name, batch, *shape[-2:])
+        out = self.buffer(name, batch, *shape[-2:])
         left, right = (tensor.reshape(batch, *tensor.shape[-2:]) for tensor in (left, right))
         return torch.bmm(left, right, out=out).view(shape)
 
     def inputs_by_head(self) -> torch.Tensor:
-        """step_j x_j: b k g r q p."""
+        """step_j x_j: k b g r q p."""
         return self.multiply("u", self.x.transpose(3, 4), self.step.transpose(3, 4)[..., None])
 
     def causal_decay(self) -> torch.Tensor:
-        """The decay from position j to position i of each chunk, zero for j > i: b k g r i j."""
+        """The decay from position j to position i of each chunk, zero for j > i: k b g r i j."""
         cumulative = self.cumulative.transpose(3, 4)
-        decay = self.workspace.buffer("attention", *cumulative.shape, self.chunk_size)
+        decay = self.buffer("attention", *cumulative.shape, self.chunk_size)
         torch.sub(cumulative[..., :, None], cumulative[..., None, :], out=decay)
         # Above the diagonal the difference is positive and may overflow to infinity, which tril_ overwrites.
         decay.exp_().view(-1, self.chunk_size, self.chunk_size).tril_()
         return decay
 
     def scores(self) -> torch.Tensor:
-        """C_i . B_j, once for all heads of a group: b k g 1 i j."""
+        """C_i . B_j, once for all heads of a group: k b g 1 i j."""
         return self.matmul("scores", self.C, self.B.transpose(3, 4)).unsqueeze(3)
 
     def states(self, state: torch.Tensor) -> torch.Tensor:
         """
-        State at the start of each chunk, b k g s (r p). `state` (b g s (r p)) is the segment's first one and is
+        State at the start of each chunk, k b g s (r p). `state` (b g s (r p)) is the segment's first one and is
         overwritten by its last.
         """
         weighted = self.multiply("weighted", self.x, (self.step * self.decay_out)[..., None])
-        states = self.matmul("states", self.B.transpose(3, 4), weighted.flatten(4))
-        carried = self.workspace.buffer("carried", *state.shape)
-        for update, decay in zip(states.unbind(1), self.whole_decay().unbind(1), strict=True):
-            torch.addcmul(update, state, decay, out=carried)
-            update.copy_(state)
-            state.copy_(carried)
-        return states
+        updates = self.matmul("updates", self.B.transpose(3, 4), weighted.flatten(4))
+        states = self.buffer("states", len(updates) + 1, *state.shape)
+        states[0] = state
+        for index, (update, decay) in enumerate(zip(updates, self.whole_decay(), strict=True)):
+            torch.addcmul(update, states[index], decay, out=states[index + 1])
+        state.copy_(states[-1])
+        return states[:-1]
 
     def whole_decay(self) -> torch.Tensor:
-        """Decay over each whole chunk, spread over the columns of the state: b k g 1 (r p)."""
+        """Decay over each whole chunk, spread over the columns of the state: k b g 1 (r p)."""
         return self.decay_in[:, :, :, -1:].repeat_interleave(self.x.shape[-1], dim=-1)
 
     def read_out(self, states: torch.Tensor) -> torch.Tensor:
-        """C_i . state at the chunk's start, without the decay since then: b k g q r p."""
+        """C_i . state at the chunk's start, without the decay since then: k b g q r p."""
         return self.matmul("read_out", self.C, states).view(self.x.shape)
 
 
-def _forward(x, dt, A_log, B, C, D, dt_bias, state, chunk_size, segment_length):
+def _forward(x, dt, A_log, B, C, D, dt_bias, state, chunk_size, segment_length, workspace=None):
     groups = B.shape[2]
     D = D.to(state.dtype).view(groups, 1, -1, 1)
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    y = empty_like("y", x, workspace)
     state = state.clone()
-    workspace = _Workspace(state)
+    workspace = Workspace() if workspace is None else workspace
     for part in segments(x.shape[1], segment_length):
         segment = _Segment(x[:, part], dt[:, part], A_log, B[:, part], C[:, part], dt_bias, chunk_size, workspace)
         attention = segment.causal_decay().mul_(segment.scores())
         inside = segment.matmul("inside", attention, segment.inputs_by_head())
         output = segment.read_out(segment.states(state))
-        output.mul_(segment.decay_in[..., None]).add_(inside.transpose(3, 4)).addcmul_(segment.x, D)
-        y[:, part].unflatten(2, (groups, -1)).copy_(segment.unpad(output))
+        output.mul_(segment.decay_in[..., None]).add_(inside.transpose(3, 4))
+        y_part = y[:, part].unflatten(2, (groups, -1))
+        if y.dtype == output.dtype:
+            torch.addcmul(
+                segment.unpad(output), x[:, part].unflatten(2, (groups, -1)), D.view(groups, -1, 1), out=y_part
+            )
+        else:
+            y_part.copy_(segment.unpad(output.addcmul_(segment.x, D)))
     return y, state
 
 
@@ -286,7 +280,7 @@ class _ChunkedScan(torch.autograd.Function):
         grad_A_log, grad_D, grad_dt_bias = (torch.zeros_like(tensor, dtype=dtype) for tensor in (A_log, D, dt_bias))
         D_by_group = D.to(dtype).view(groups, 1, -1, 1)
         state, grad_state = state.clone(), grad_state.clone()
-        workspace = _Workspace(state)
+        workspace = Workspace()
 
         def segment_of(part):
             tensors = x[:, part], dt[:, part], A_log, B[:, part], C[:, part], dt_bias
@@ -347,7 +341,7 @@ def _segment_backward(segment: _Segment, D, state, grad_y, grad_state):
     Returns:
         Gradients of x, dt, B and C by group, and those of A_log, D and dt_bias.
     """
-    grad_y = segment.chunked_by_group(grad_y).to(state.dtype)  # b k g q r p
+    grad_y = segment.chunked_by_group(grad_y).to(state.dtype)  # k b g q r p
     states = segment.states(state)
     whole_decay = segment.whole_decay()
 
@@ -355,15 +349,15 @@ def _segment_backward(segment: _Segment, D, state, grad_y, grad_state):
     grad_read_out = segment.multiply("grad_read_out", grad_y, segment.decay_in[..., None]).flatten(4)
     grad_states = segment.matmul("grad_states", segment.C.transpose(3, 4), grad_read_out)
     grad_whole = torch.empty_like(whole_decay)
-    carried = segment.workspace.buffer("carried", *grad_state.shape)
-    for index in reversed(range(states.shape[1])):
-        torch.mul(grad_state, states[:, index], out=carried)
-        grad_whole[:, index] = carried.sum(2, keepdim=True) * whole_decay[:, index]
+    carried = segment.buffer("carried", *grad_state.shape)
+    for index in reversed(range(len(states))):
+        torch.mul(grad_state, states[index], out=carried)
+        grad_whole[index] = carried.sum(2, keepdim=True) * whole_decay[index]
         # Each slot goes from the gradient that reaches the chunk's first state to that of its last state.
-        torch.addcmul(grad_states[:, index], grad_state, whole_decay[:, index], out=carried)
-        grad_states[:, index] = grad_state
+        torch.addcmul(grad_states[index], grad_state, whole_decay[index], out=carried)
+        grad_states[index] = grad_state
         grad_state.copy_(carried)
-    grad_whole = grad_whole.unflatten(4, (-1, segment.x.shape[-1])).sum(-1)  # b k g 1 r
+    grad_whole = grad_whole.unflatten(4, (-1, segment.x.shape[-1])).sum(-1)  # k b g 1 r
 
     # Inside the chunks, by head.
     grad_y_by_head = grad_y.transpose(3, 4)
@@ -371,14 +365,14 @@ def _segment_backward(segment: _Segment, D, state, grad_y, grad_state):
     decay = segment.causal_decay()
     scores = segment.scores()
     grad_attention = segment.matmul("grad_attention", grad_y_by_head, inputs.transpose(4, 5)).mul_(decay)
-    grad_scores = grad_attention.sum(3)  # over the heads of a group: b k g i j
+    grad_scores = grad_attention.sum(3)  # over the heads of a group: k b g i j
     grad_C = grad_scores @ segment.B
     grad_B = grad_scores.transpose(3, 4) @ segment.C
     pairs = grad_attention.mul_(scores)  # E
     before = pairs.new_ones(segment.chunk_size, segment.chunk_size).triu_(1).expand_as(pairs)
     pairs = segment.matmul("pairs", pairs, before)  # i, k: sum of E_ij over j < k
     pairs.view(-1, segment.chunk_size, segment.chunk_size).tril_()
-    grad_log_decay = pairs.sum(4).transpose(3, 4)  # over i >= k: b k g q r
+    grad_log_decay = pairs.sum(4).transpose(3, 4)  # over i >= k: k b g q r
     attention = decay.mul_(scores)
     grad_inside = segment.matmul("inside", attention.transpose(4, 5), grad_y_by_head).transpose(3, 4)
 
