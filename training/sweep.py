@@ -13,6 +13,7 @@ what is finished is not repeated.
 """
 
 import argparse
+import dataclasses
 import os
 import shlex
 import sys
@@ -25,7 +26,7 @@ from PIL import Image
 
 from .image_set import ImageSet
 from .sweep_report import PICTURE_FILE, RESULTS_FILE, TABLE_FILE, draw, format_report, write_results
-from .sweep_run import FAMILIES, METRICS_FILE, Recipe, Run
+from .sweep_run import FAMILIES, METRICS_FILE, RECIPES, Run
 from .sweep_workers import WorkerPool, load_images
 
 
@@ -33,14 +34,29 @@ DIGITS_IMAGE_SIZE = 16
 DATASET_IMAGE_SIZE = 32
 DATASET_EPOCHS = 20
 MOST_WORKERS = 4
+# Fields of the recipe that the command line can change, for all runs alike.
+RECIPE_OPTIONS = {
+    "batch_size": (int, "images per step"),
+    "width": (int, "hidden size"),
+    "num_blocks": (int, "blocks of a model"),
+    "peak_rate": (float, "AdamW's learning rate after the warmup"),
+    "seed": (int, "of initial weights, and of order and placement in training"),
+}
+POSITIVE_OPTIONS = ("image_size", "train_images", "epochs", "batch_size", "width", "num_blocks", "peak_rate")
+
+
+def describe_default(name: str) -> str:
+    """The default of a recipe's field, family by family where they differ."""
+    values = {family: getattr(recipe, name) for family, recipe in RECIPES.items()}
+    if len(set(values.values())) == 1:
+        return f"default: {values.popitem()[1]}"
+    return "default: " + ", ".join(f"{family} {value}" for family, value in values.items())
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    recipe = Recipe()
     parser = argparse.ArgumentParser(
         prog="python -m training.sweep",
         description="Trains both model families at every patch size under one recipe and fits the scaling law.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--output_dir", default="runs/sweep", help="folder for checkpoints, table, picture and results.json")
@@ -50,14 +66,13 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--image_size", type=int, help=f"side in pixels ({DIGITS_IMAGE_SIZE}; with --dataset {DATASET_IMAGE_SIZE})")
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
-        "--train_images", type=int, help=f"images a run sees, for the digits placements ({recipe.train_images})"
+        "--train_images",
+        type=int,
+        help=f"images a run sees, for the digits placements ({describe_default('train_images')})",
     )
     length.add_argument("--epochs", type=float, help=f"the same in epochs (with --dataset {DATASET_EPOCHS})")
-    add("--batch_size", type=int, default=recipe.batch_size, help="images per step")
-    add("--width", type=int, default=recipe.width, help=f"hidden size, a multiple of {recipe.head_dim}")
-    add("--num_blocks", type=int, default=recipe.num_blocks, help="blocks of a model")
-    add("--peak_rate", type=float, default=recipe.peak_rate, help="learning rate after the warmup")
-    add("--seed", type=int, default=recipe.seed, help="of initial weights and of order and placement in training")
+    for name, (kind, text) in RECIPE_OPTIONS.items():
+        add(f"--{name}", type=kind, help=f"{text} ({describe_default(name)})")
     cores = os.cpu_count() or 1
     add("--workers", type=int, default=min(cores, MOST_WORKERS), help="runs at a time, each in its own process")
     add("--threads", type=int, default=1, help="PyTorch's threads in each process; results depend on it")
@@ -70,15 +85,16 @@ def check_arguments(options: argparse.Namespace, image_size: int):
     Raises:
         ValueError: for an option out of range, in one sentence.
     """
-    for name in ("image_size", "train_images", "epochs", "batch_size", "width", "num_blocks", "workers", "threads"):
+    for name in (*POSITIVE_OPTIONS, "workers", "threads"):
         value = getattr(options, name)
         if value is not None and value <= 0:
             raise ValueError(f"--{name} {value} was given; it must be above zero.")
-    if not options.peak_rate > 0:
-        raise ValueError(f"--peak_rate {options.peak_rate} was given; it must be above zero.")
-    head_dim = Recipe.head_dim
-    if options.width % head_dim:
-        raise ValueError(f"--width {options.width} was given; it must be a multiple of the head width {head_dim}.")
+    for family in options.families:
+        head_dim = RECIPES[family].head_dim
+        if options.width is not None and options.width % head_dim:
+            raise ValueError(
+                f"--width {options.width} was given; {family} takes multiples of its head width {head_dim}."
+            )
     for patch_size in options.patch_sizes:
         if patch_size < 1 or image_size % patch_size:
             divisors = [str(size) for size in range(1, image_size + 1) if image_size % size == 0]
@@ -94,22 +110,17 @@ def plan_runs(options: argparse.Namespace) -> tuple[list[Run], ImageSet]:
     check_arguments(options, image_size)
     data: dict[str, Any] = {"source": options.dataset or "digits", "image_size": image_size}
     images = load_images(data)
-    train_images = options.train_images
-    if train_images is None and (options.epochs or options.dataset):
-        train_images = round((options.epochs or DATASET_EPOCHS) * images.num_train)
-    recipe = Recipe(
-        train_images=Recipe.train_images if train_images is None else train_images,
-        batch_size=options.batch_size,
-        width=options.width,
-        num_blocks=options.num_blocks,
-        peak_rate=options.peak_rate,
-        seed=options.seed,
-    )
-    if recipe.num_steps == 0:
-        raise ValueError(f"{recipe.train_images} training images are fewer than one batch of {recipe.batch_size}.")
+    changes = {name: getattr(options, name) for name in ("train_images", *RECIPE_OPTIONS)}
+    if options.train_images is None and (options.epochs or options.dataset):
+        changes["train_images"] = round((options.epochs or DATASET_EPOCHS) * images.num_train)
+    changes = {name: value for name, value in changes.items() if value is not None}
+    recipes = {family: dataclasses.replace(RECIPES[family], **changes) for family in options.families}
+    for recipe in recipes.values():
+        if recipe.num_steps == 0:
+            raise ValueError(f"{recipe.train_images} training images are fewer than one batch of {recipe.batch_size}.")
     runs = [
         Run(family, patch_size, recipe, data, folder=str(Path(options.output_dir, f"{family}-patch{patch_size}")))
-        for family in dict.fromkeys(options.families)
+        for family, recipe in recipes.items()
         for patch_size in dict.fromkeys(options.patch_sizes)
     ]
     return runs, images

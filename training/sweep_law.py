@@ -8,21 +8,25 @@ from dataclasses import dataclass
 from typing import Any
 
 
-# A run counts as converged if twice the training would lower its training loss by less than this share.
+# What twice the training would take off a converged run's training loss, at most.
 MOST_TO_GAIN = 0.25
+# The training loss of a converged run, at most, as a share of the loss of guessing.
+MOST_OF_CHANCE = 0.5
 FEWEST_POINTS = 3
 CONVERGENCE_RULE = (
-    "A run counts as converged if, going on as in the last two fifths of its training (loss in proportion to a power "
-    f"of the images seen), twice the images would lower its training loss by less than {MOST_TO_GAIN:.0%}."
+    f"A run counts as converged if its training loss has come below {MOST_OF_CHANCE:.0%} of that of guessing and if, "
+    "going on as in the last two fifths of its training (loss in proportion to a power of the images seen), twice the "
+    f"images would lower it by less than {MOST_TO_GAIN:.0%}."
 )
 
 
-def judge_convergence(losses: Sequence[float]) -> dict[str, Any]:
+def judge_convergence(losses: Sequence[float], num_classes: int) -> dict[str, Any]:
     """
     Applies `CONVERGENCE_RULE` to a run's own training losses, one a step; no other run's result plays a part.
 
     The last two fifths are compared: their mean losses, at their mean positions (0.7 and 0.9 of the training), give
-    the power of the images seen that the loss falls with.
+    the power of the images seen that the loss falls with. A run that has not begun to learn does not fall either, hence
+    the comparison with guessing.
 
     Returns:
         `train_loss` (mean of the last fifth), `gain_of_doubling` (the share by which the loss would fall if training
@@ -34,7 +38,8 @@ def judge_convergence(losses: Sequence[float]) -> dict[str, Any]:
     before, last = _mean(losses[-2 * fifth : -fifth]), _mean(losses[-fifth:])
     power = math.log(before / last) / math.log(0.9 / 0.7)
     gain = 1 - 2**-power
-    return {"train_loss": last, "gain_of_doubling": gain, "converged": gain < MOST_TO_GAIN}
+    converged = gain < MOST_TO_GAIN and last < MOST_OF_CHANCE * math.log(num_classes)
+    return {"train_loss": last, "gain_of_doubling": gain, "converged": converged}
 
 
 def _mean(losses: Sequence[float]) -> float | None:

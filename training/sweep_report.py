@@ -172,7 +172,6 @@ def describe_versions() -> dict[str, str]:
 
 def write_results(runs: list[dict[str, Any]], folder: Path, command: str, workers: int, threads: int):
     """`results.json`: all runs and fits, and what they came from."""
-    settings = {name: runs[0][name] for name in ("recipe", "data")}
     content = {
         "command": command,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -180,13 +179,14 @@ def write_results(runs: list[dict[str, Any]], folder: Path, command: str, worker
         "workers": workers,
         "threads_per_worker": threads,
         "versions": describe_versions(),
-        **settings,
+        "data": runs[0]["data"],
+        "recipes": {run["family"]: run["recipe"] for run in runs},
         "convergence_rule": CONVERGENCE_RULE,
         "fits": {
             family: None if fit is None else dataclasses.asdict(fit) for family, fit in fit_families(runs).items()
         },
         "runs": [
-            {name: value for name, value in run.items() if name not in settings}
+            {name: value for name, value in run.items() if name not in ("data", "recipe")}
             for members in by_family(runs).values()
             for run in members
         ],

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import time
 import traceback
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
+from transformers.utils import logging
 
 from .image_set import ImageSet
 from .sweep_run import Run, execute
@@ -26,6 +28,7 @@ from .sweep_run import Run, execute
 
 SECONDS_BETWEEN_REPORTS = 0.5
 SECONDS_TO_WAIT = 0.5
+SECONDS_BETWEEN_LINES = 15.0  # where the progress goes to a file
 
 
 def load_images(data: dict[str, Any]) -> ImageSet:
@@ -56,6 +59,7 @@ def run_in_worker(run: Run, threads: int, messages: multiprocessing.Queue):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process; the parent ends its workers
     parent = os.getppid()
     torch.set_num_threads(threads)
+    logging.disable_progress_bar()  # there is one already
     reported = 0.0
 
     def report(seen: int, loss: float):
@@ -110,7 +114,8 @@ class WorkerPool:
         self.total_work = sum(map(work_of, runs))
         self.finished_work = 0.0
         self.speed: float | None = None  # seconds per unit of work, of one process
-        self.bar = tqdm(total=100, bar_format="{desc}|{bar:20}| {percentage:3.0f}% {postfix}", leave=False)
+        self.bar = tqdm(total=100, bar_format="{desc}|{bar:20}| {percentage:3.0f}%{postfix}", dynamic_ncols=True)
+        self.shown = 0.0
 
     def execute(self) -> dict[str, str]:
         """
@@ -124,6 +129,8 @@ class WorkerPool:
                 self._receive()
                 self._find_dead()
                 self._show()
+            self.bar.n = self.bar.total
+            self.bar.set_postfix_str("all runs done")
         finally:
             for active in self.active.values():
                 active.process.terminate()
@@ -172,6 +179,10 @@ class WorkerPool:
                 self._finish(name, f"its process ended with exit code {active.process.exitcode} (negative: a signal)")
 
     def _show(self):
+        pause = SECONDS_TO_WAIT if sys.stderr.isatty() else SECONDS_BETWEEN_LINES
+        if time.monotonic() - self.shown < pause:
+            return
+        self.shown = time.monotonic()
         done = self.finished_work + sum(active.share * work_of(active.run) for active in self.active.values())
         running = [
             f"{name} {active.share:.0%}" + ("" if active.loss is None else f" (loss {active.loss:.2f})")

@@ -1,0 +1,322 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""The patch-size sweep: its data, one run, what is kept and repeated, and the law fitted in the end."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+
+from training import sweep, sweep_run
+from training.digits import DigitCanvases, load_digits
+from training.image_set import shuffled_epochs
+from training.muon import Muon, orthogonalize
+from training.sweep_law import fit_power_law, judge_convergence
+from training.sweep_run import METRICS_FILE, STATE_FILE, Recipe, Run, execute
+from training.sweep_workers import WorkerPool, load_images
+
+
+REPOSITORY = Path(__file__).parents[2]
+TINY = Recipe(train_images=96, batch_size=16, width=32, num_blocks=2)
+DIGITS = {"source": "digits", "image_size": 16}
+TINY_COMMAND = ["--train_images", "96", "--batch_size", "16", "--width", "32", "--num_blocks", "2"]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return DigitCanvases()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, digits):
+    """An output folder with one finished run."""
+    folder = tmp_path_factory.mktemp("sweep")
+    run = Run("adventurer", 8, TINY, DIGITS, str(folder / "adventurer-patch8"))
+    execute(run, digits)
+    return folder
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """Twenty pictures of two classes that a mean tells apart."""
+    generator = torch.Generator().manual_seed(0)
+    for label, low in (("dark", 0), ("light", 155)):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for index in range(10):
+            pixels = torch.randint(low, low + 100, (24, 20, 3), generator=generator, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(tmp_path / "images" / label / f"{index}.png")
+    return tmp_path / "images"
+
+
+def in_process(monkeypatch):
+    """Makes the sweep run in this process, without starting others."""
+
+    def execute_all(pool):
+        for run in pool.waiting:
+            execute(run, load_images(run.data))
+        pool.bar.close()
+        return {}
+
+    monkeypatch.setattr(WorkerPool, "execute", execute_all)
+
+
+def stop_at_step(step):
+    def report(seen, loss):
+        if seen == step * TINY.batch_size:
+            raise KeyboardInterrupt
+
+    return report
+
+
+class TestDigits:
+    def test_training_and_test_digits_never_mix(self, digits):
+        originals, _ = load_digits()
+        test = {crop(canvas).tobytes() for canvas in digits.test_pixels}
+        train = {crop(digit.expand(3, 8, 8)).tobytes() for digit in digits.train_digits}
+        # By cropped content, which a handful of different digits could share; none does.
+        assert len(test) == 397 and len(train) == 1400 == digits.num_train
+        assert not test & train
+        assert len(originals) == 1797
+
+    def test_placements_for_testing_are_fixed_and_cover_the_canvas(self, digits):
+        torch.manual_seed(1)
+        again = DigitCanvases()
+        assert torch.equal(again.test_pixels, digits.test_pixels)
+        assert torch.equal(again.test_labels, digits.test_labels)
+        seen = digits.test_pixels[:, 0].amax(0) > 0
+        assert seen[:, 1:-1].all()
+
+    def test_placements_for_training_follow_the_seed(self, digits):
+        order = digits.training_order(3000, seed=5)
+        assert torch.equal(order, digits.training_order(3000, seed=5))
+        assert not torch.equal(order, digits.training_order(3000, seed=6))
+        assert sorted(order[:1400, 0].tolist()) == list(range(1400))
+        assert order[:, 1:].min() == 0 and order[:, 1:].max() == 8
+
+    def test_a_canvas_shows_the_digit_at_its_position(self, digits):
+        pixels, labels = digits.training_batch(torch.tensor([[3, 2, 7], [4, 0, 8]]))
+        assert pixels.shape == (2, 3, 16, 16) and pixels.dtype == torch.uint8
+        assert torch.equal(pixels[0, 1, 2:10, 7:15], digits.train_digits[3])
+        assert pixels[0].sum() == 3 * digits.train_digits[3].sum()
+        assert labels.tolist() == digits.train_labels[[3, 4]].tolist()
+
+    def test_a_canvas_must_hold_a_digit(self):
+        with pytest.raises(ValueError, match="image_size=4 was given, but a digit has 8 by 8"):
+            DigitCanvases(4)
+
+    def test_epochs_see_every_image(self):
+        order = shuffled_epochs(5, 12, torch.Generator().manual_seed(0))
+        assert sorted(order[:5].tolist()) == sorted(order[5:10].tolist()) == [0, 1, 2, 3, 4]
+        assert len(order) == 12
+
+
+def crop(canvas):
+    """The smallest rectangle around what is not black: the same wherever the digit stands."""
+    ink = canvas[0] > 0
+    rows, columns = ink.any(1).nonzero().flatten(), ink.any(0).nonzero().flatten()
+    return canvas[0, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].contiguous().numpy()
+
+
+class TestRun:
+    def test_a_checkpoint_loads_and_gives_the_logged_test_result(self, finished, digits):
+        folder = finished / "adventurer-patch8"
+        metrics = json.loads((folder / METRICS_FILE).read_text())
+        model = AutoModelForImageClassification.from_pretrained(folder)
+        loss, accuracy = sweep_run.evaluate(model, digits)
+        assert loss == pytest.approx(metrics["test_loss"], rel=1e-6)
+        assert accuracy == pytest.approx(metrics["test_accuracy"])
+        assert metrics["tokens"] == 4 and metrics["peak_memory_mib"] > 50
+        assert model.config.id2label[7] == "7"
+
+    def test_the_saved_processor_does_what_training_did(self, finished, digits):
+        processor = AutoImageProcessor.from_pretrained(finished / "adventurer-patch8")
+        image = Image.fromarray(digits.test_pixels[0].permute(1, 2, 0).contiguous().numpy())
+        pixel_values = processor(image, return_tensors="pt").pixel_values
+        torch.testing.assert_close(pixel_values, digits.normalize(digits.test_pixels[:1]))
+
+    def test_pipeline(self, finished, digits):
+        classifier = pipeline("image-classification", model=str(finished / "adventurer-patch8"))
+        image = Image.fromarray(digits.test_pixels[0].permute(1, 2, 0).contiguous().numpy())
+        assert classifier(image)[0]["label"] in digits.label_names
+
+    @pytest.mark.parametrize("family", ["adventurer", "pixelvit"])
+    def test_an_interrupted_run_goes_on_to_the_same_result(self, tmp_path, digits, monkeypatch, family):
+        monkeypatch.setattr(sweep_run, "SECONDS_BETWEEN_STATES", 0.0)
+        whole, broken = (Run(family, 8, TINY, DIGITS, str(tmp_path / name)) for name in ("whole", "broken"))
+        expected = execute(whole, digits)
+        with pytest.raises(KeyboardInterrupt):
+            execute(broken, digits, stop_at_step(4))
+        assert (tmp_path / "broken" / STATE_FILE).exists() and broken.finished_metrics() is None
+        steps = []
+        metrics = execute(broken, digits, lambda seen, loss: steps.append(seen // TINY.batch_size))
+        assert steps == [4, 5, 6]  # the state is saved after the report of a step
+        for name in ("test_loss", "test_accuracy", "train_loss"):
+            assert metrics[name] == expected[name]
+        assert not (tmp_path / "broken" / STATE_FILE).exists()
+
+    def test_a_state_of_another_recipe_is_not_continued(self, tmp_path, digits, monkeypatch):
+        monkeypatch.setattr(sweep_run, "SECONDS_BETWEEN_STATES", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            execute(Run("pixelvit", 8, TINY, DIGITS, str(tmp_path)), digits, stop_at_step(4))
+        steps = []
+        recipe = Recipe(**{**vars(TINY), "peak_rate": 1e-4})
+        execute(Run("pixelvit", 8, recipe, DIGITS, str(tmp_path)), digits, lambda seen, loss: steps.append(seen))
+        assert len(steps) == recipe.num_steps
+
+    def test_schedule(self):
+        recipe = Recipe(train_images=1000, batch_size=10, warmup=0.1)
+        shares = [recipe.schedule(step) for step in range(recipe.num_steps)]
+        assert shares[0] == pytest.approx(0.1) and max(shares) == shares[9] == pytest.approx(1.0)
+        assert shares[-1] == pytest.approx(0.0, abs=1e-12)
+
+
+class TestMuon:
+    @pytest.mark.parametrize("shape", [(2, 6, 4), (1, 4, 9)])
+    def test_singular_values_become_about_one(self, shape):
+        matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        values = torch.linalg.svdvals(orthogonalize(matrices))
+        assert values.min() > 0.5 and values.max() < 1.3
+
+    def test_a_step_goes_downhill_and_vectors_are_refused(self):
+        matrix = torch.nn.Parameter(torch.ones(4, 3))
+        optimizer = Muon([matrix], lr=0.1)
+        for _ in range(20):
+            optimizer.zero_grad()
+            matrix.square().sum().backward()
+            optimizer.step()
+        assert matrix.square().sum() < 6
+        with pytest.raises(ValueError, match=r"shape \(3,\); it takes matrices"):
+            Muon([torch.nn.Parameter(torch.ones(3))], lr=0.1)
+
+
+class TestSweep:
+    def test_from_the_command_line_to_the_example_that_it_prints(self, tmp_path):
+        """The only test with worker processes."""
+        command = [sys.executable, "-m", "training.sweep", *TINY_COMMAND, "--output_dir", str(tmp_path)]
+        command += ["--families", "pixelvit", "--patch_sizes", "16", "8"]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        results = json.loads((tmp_path / "results.json").read_text())
+        assert [run["patch_size"] for run in results["runs"]] == [16, 8]
+        assert results["recipes"]["pixelvit"]["train_images"] == 96 and results["fits"] == {"pixelvit": None}
+        assert "fewer than 3 runs had converged" in done.stdout
+        with Image.open(tmp_path / "scaling.png") as picture:
+            assert picture.format == "PNG"
+        assert len((tmp_path / "table.md").read_text().splitlines()) > 4
+        example = done.stdout[done.stdout.index("import modeling_pixelvit") :]
+        answer = subprocess.run([sys.executable, "-c", example], cwd=REPOSITORY, capture_output=True, text=True)
+        assert answer.stdout.strip() in [str(digit) for digit in range(10)], answer.stderr
+
+    def test_finished_runs_are_kept_and_missing_ones_made(self, finished, monkeypatch, capsys):
+        in_process(monkeypatch)
+        metrics = finished / "adventurer-patch8" / METRICS_FILE
+        written = metrics.stat().st_mtime_ns
+        arguments = [*TINY_COMMAND, "--output_dir", str(finished), "--families", "adventurer"]
+        assert sweep.main([*arguments, "--patch_sizes", "8", "16"]) == 0
+        assert metrics.stat().st_mtime_ns == written
+        assert "1 of 2 runs to do" in capsys.readouterr().out
+        assert (finished / "adventurer-patch16" / METRICS_FILE).exists()
+        assert sweep.main([*arguments, "--patch_sizes", "8", "16"]) == 0
+        assert "0 of 2 runs to do" in capsys.readouterr().out
+
+    def test_a_changed_recipe_is_refused_or_repeats_the_run(self, finished, monkeypatch, capsys):
+        in_process(monkeypatch)
+        metrics = finished / "adventurer-patch8" / METRICS_FILE
+        before = json.loads(metrics.read_text())
+        arguments = [*TINY_COMMAND, "--output_dir", str(finished), "--families", "adventurer", "--patch_sizes", "8"]
+        assert sweep.main([*arguments, "--seed", "1"]) == 2
+        error = capsys.readouterr().err
+        assert "other settings (seed: 0 there, 1 now)" in error and "--overwrite" in error
+        assert json.loads(metrics.read_text()) == before
+        assert sweep.main([*arguments, "--seed", "1", "--overwrite"]) == 0
+        assert json.loads(metrics.read_text())["recipe"]["seed"] == 1
+        assert sweep.main([*arguments, "--overwrite"]) == 0  # as the other tests want it
+
+    def test_ctrl_c_says_how_to_go_on(self, tmp_path, monkeypatch, capsys):
+        def interrupt(pool):
+            pool.bar.close()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(WorkerPool, "execute", interrupt)
+        assert sweep.main(["--output_dir", str(tmp_path)]) == 130
+        error = capsys.readouterr().err
+        assert f"python -m training.sweep --output_dir {tmp_path}" in error and "Traceback" not in error
+
+    def test_image_folder(self, image_folder, tmp_path, monkeypatch, capsys):
+        in_process(monkeypatch)
+        arguments = ["--dataset", str(image_folder), "--image_size", "8", "--patch_sizes", "4", "--epochs", "3"]
+        arguments += ["--families", "pixelvit", "--width", "32", "--num_blocks", "2", "--batch_size", "4"]
+        assert sweep.main([*arguments, "--output_dir", str(tmp_path / "out")]) == 0
+        assert "16 training images, 4 test images" in capsys.readouterr().out
+        metrics = json.loads((tmp_path / "out" / "pixelvit-patch4" / METRICS_FILE).read_text())
+        assert metrics["recipe"]["train_images"] == 48 and metrics["data"]["source"] == str(image_folder)
+        classifier = pipeline("image-classification", model=str(tmp_path / "out" / "pixelvit-patch4"))
+        assert {answer["label"] for answer in classifier(str(image_folder / "dark" / "0.png"))} == {"dark", "light"}
+
+    def test_image_folder_with_a_split_of_its_own(self, image_folder, tmp_path):
+        image_folder.rename(tmp_path / "train")
+        (tmp_path / "tree").mkdir()
+        (tmp_path / "train").rename(tmp_path / "tree" / "train")
+        (tmp_path / "tree" / "test" / "light").mkdir(parents=True)
+        (tmp_path / "tree" / "train" / "light" / "9.png").rename(tmp_path / "tree" / "test" / "light" / "9.png")
+        images = load_images({"source": str(tmp_path / "tree"), "image_size": 8})
+        assert images.num_train == 19 and images.test_labels.tolist() == [1]
+        assert images.test_pixels.float().mean() > 155
+
+    @pytest.mark.parametrize(
+        ("arguments", "sentence"),
+        [
+            (["--patch_sizes", "3"], "--patch_sizes 3 was given, which does not divide images of 16 pixels; choose"),
+            (["--image_size", "0"], "--image_size 0 was given; it must be above zero."),
+            (["--width", "20"], "--width 20 was given; takes multiples of its head width"),
+            (["--train_images", "8"], "8 training images are fewer than one batch of"),
+            (["--image_size", "4", "--patch_sizes", "4"], "image_size=4 was given, but a digit has 8 by 8"),
+            (["--dataset", "no/such/folder/anywhere"], "is neither a folder with images nor a data set that could be"),
+        ],
+    )
+    def test_wrong_options_get_a_sentence(self, tmp_path, capsys, monkeypatch, arguments, sentence):
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        assert sweep.main([*arguments, "--output_dir", str(tmp_path / "out")]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and sentence in error and len(error.splitlines()) == 1
+        assert not (tmp_path / "out").exists()
+
+    def test_a_folder_without_classes(self, image_folder, tmp_path):
+        (tmp_path / "flat").mkdir()
+        (image_folder / "dark" / "0.png").rename(tmp_path / "flat" / "0.png")
+        with pytest.raises(ValueError, match=r"has images but no class labels .*subfolder of its own"):
+            load_images({"source": str(tmp_path / "flat"), "image_size": 8})
+
+
+class TestLaw:
+    def test_the_fit_finds_a_known_exponent_and_leaves_out_what_had_not_converged(self):
+        runs = [{"patch_size": p, "test_loss": 0.05 * p**0.6, "converged": True} for p in (16, 8, 4, 2)]
+        runs.append({"patch_size": 1, "test_loss": 2.0, "converged": False})
+        law = fit_power_law(runs)
+        assert law.exponent == pytest.approx(0.6) and law.coefficient == pytest.approx(0.05)
+        assert law.r_squared == pytest.approx(1.0) and law.patch_sizes == [2, 4, 8, 16]
+        assert law(16) == pytest.approx(runs[0]["test_loss"])
+
+    def test_two_points_make_no_law(self):
+        runs = [{"patch_size": p, "test_loss": 0.1 * p, "converged": p > 4} for p in (16, 8, 4, 2)]
+        assert fit_power_law(runs) is None
+
+    def test_a_loss_that_levels_off_has_converged(self):
+        losses = [0.2 + 2 * math.exp(-step / 50) for step in range(1000)]
+        assert judge_convergence(losses, 10)["converged"]
+
+    @pytest.mark.parametrize("power", [0.1, 1.0])
+    def test_the_gain_of_doubling_is_that_of_the_power(self, power):
+        judged = judge_convergence([step**-power for step in range(1, 10_001)], 10)
+        assert judged["gain_of_doubling"] == pytest.approx(1 - 2**-power, rel=0.03)
+        assert judged["converged"] == (power == 0.1)
+
+    def test_a_run_that_learned_nothing_has_not_converged(self):
+        assert not judge_convergence([math.log(10)] * 1000, 10)["converged"]
+        assert not judge_convergence([], 10)["converged"]
