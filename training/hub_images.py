@@ -33,8 +33,9 @@ class StoredImages(ImageSet):
     """
 
     def __init__(self, source: str, image_size: int):
-        train, test = _splits(source)
-        image_column, label_column = _columns(train, source)
+        splits = _load(source)
+        image_column, label_column = _columns(next(iter(splits.values())), source)
+        train, test = _training_and_test(splits, source)
         train, test, names = _with_class_labels(train, test, label_column)
         self.train_pixels, self.train_labels = _read(train, image_column, label_column, image_size)
         test_pixels, test_labels = _read(test, image_column, label_column, image_size)
@@ -60,18 +61,20 @@ class StoredImages(ImageSet):
         return self.train_pixels[order[:, 0]], self.train_labels[order[:, 0]]
 
 
-def _splits(source: str) -> tuple[datasets.Dataset, datasets.Dataset]:
+def _load(source: str) -> datasets.DatasetDict:
     try:
         if os.path.isdir(source):
-            splits = datasets.load_dataset("imagefolder", data_dir=source)
-        else:
-            splits = datasets.load_dataset(source)
+            return datasets.load_dataset("imagefolder", data_dir=source)
+        return datasets.load_dataset(source)
     except Exception as error:  # of many types: no such name, no connection, no images in the folder
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"--dataset {source} is neither a folder with images nor a data set that could be loaded from the hub "
             f"({reason}); give a folder with one subfolder of images per class, or the hub's name of a data set."
         ) from error
+
+
+def _training_and_test(splits: datasets.DatasetDict, source: str) -> tuple[datasets.Dataset, datasets.Dataset]:
     train = splits["train"] if "train" in splits else splits[next(iter(splits))]
     for name in TEST_SPLITS:
         if name in splits and splits[name] is not train:

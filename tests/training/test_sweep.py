@@ -28,17 +28,33 @@ DIGITS = {"source": "digits", "image_size": 16}
 TINY_COMMAND = ["--train_images", "96", "--batch_size", "16", "--width", "32", "--num_blocks", "2"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As in the sweep's workers; more would only wait for each other at these sizes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def digits():
     return DigitCanvases()
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, digits):
+def few_digits():
+    """With a test set that takes no time."""
+    images = DigitCanvases()
+    images.test_pixels, images.test_labels = images.test_pixels[:50], images.test_labels[:50]
+    return images
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, few_digits):
     """An output folder with one finished run."""
     folder = tmp_path_factory.mktemp("sweep")
-    run = Run("adventurer", 8, TINY, DIGITS, str(folder / "adventurer-patch8"))
-    execute(run, digits)
+    execute(Run("adventurer", 8, TINY, DIGITS, str(folder / "adventurer-patch8")), few_digits)
     return folder
 
 
@@ -59,7 +75,9 @@ def in_process(monkeypatch):
 
     def execute_all(pool):
         for run in pool.waiting:
-            execute(run, load_images(run.data))
+            images = load_images(run.data)
+            images.test_pixels, images.test_labels = images.test_pixels[:50], images.test_labels[:50]
+            execute(run, images)
         pool.bar.close()
         return {}
 
@@ -124,49 +142,49 @@ def crop(canvas):
 
 
 class TestRun:
-    def test_a_checkpoint_loads_and_gives_the_logged_test_result(self, finished, digits):
+    def test_a_checkpoint_loads_and_gives_the_logged_test_result(self, finished, few_digits):
         folder = finished / "adventurer-patch8"
         metrics = json.loads((folder / METRICS_FILE).read_text())
         model = AutoModelForImageClassification.from_pretrained(folder)
-        loss, accuracy = sweep_run.evaluate(model, digits)
+        loss, accuracy = sweep_run.evaluate(model, few_digits)
         assert loss == pytest.approx(metrics["test_loss"], rel=1e-6)
         assert accuracy == pytest.approx(metrics["test_accuracy"])
         assert metrics["tokens"] == 4 and metrics["peak_memory_mib"] > 50
         assert model.config.id2label[7] == "7"
 
-    def test_the_saved_processor_does_what_training_did(self, finished, digits):
+    def test_the_saved_processor_does_what_training_did(self, finished, few_digits):
         processor = AutoImageProcessor.from_pretrained(finished / "adventurer-patch8")
-        image = Image.fromarray(digits.test_pixels[0].permute(1, 2, 0).contiguous().numpy())
+        image = Image.fromarray(few_digits.test_pixels[0].permute(1, 2, 0).contiguous().numpy())
         pixel_values = processor(image, return_tensors="pt").pixel_values
-        torch.testing.assert_close(pixel_values, digits.normalize(digits.test_pixels[:1]))
+        torch.testing.assert_close(pixel_values, few_digits.normalize(few_digits.test_pixels[:1]))
 
-    def test_pipeline(self, finished, digits):
+    def test_pipeline(self, finished, few_digits):
         classifier = pipeline("image-classification", model=str(finished / "adventurer-patch8"))
-        image = Image.fromarray(digits.test_pixels[0].permute(1, 2, 0).contiguous().numpy())
-        assert classifier(image)[0]["label"] in digits.label_names
+        image = Image.fromarray(few_digits.test_pixels[0].permute(1, 2, 0).contiguous().numpy())
+        assert classifier(image)[0]["label"] in few_digits.label_names
 
     @pytest.mark.parametrize("family", ["adventurer", "pixelvit"])
-    def test_an_interrupted_run_goes_on_to_the_same_result(self, tmp_path, digits, monkeypatch, family):
+    def test_an_interrupted_run_goes_on_to_the_same_result(self, tmp_path, few_digits, monkeypatch, family):
         monkeypatch.setattr(sweep_run, "SECONDS_BETWEEN_STATES", 0.0)
         whole, broken = (Run(family, 8, TINY, DIGITS, str(tmp_path / name)) for name in ("whole", "broken"))
-        expected = execute(whole, digits)
+        expected = execute(whole, few_digits)
         with pytest.raises(KeyboardInterrupt):
-            execute(broken, digits, stop_at_step(4))
+            execute(broken, few_digits, stop_at_step(4))
         assert (tmp_path / "broken" / STATE_FILE).exists() and broken.finished_metrics() is None
         steps = []
-        metrics = execute(broken, digits, lambda seen, loss: steps.append(seen // TINY.batch_size))
+        metrics = execute(broken, few_digits, lambda seen, loss: steps.append(seen // TINY.batch_size))
         assert steps == [4, 5, 6]  # the state is saved after the report of a step
         for name in ("test_loss", "test_accuracy", "train_loss"):
             assert metrics[name] == expected[name]
         assert not (tmp_path / "broken" / STATE_FILE).exists()
 
-    def test_a_state_of_another_recipe_is_not_continued(self, tmp_path, digits, monkeypatch):
+    def test_a_state_of_another_recipe_is_not_continued(self, tmp_path, few_digits, monkeypatch):
         monkeypatch.setattr(sweep_run, "SECONDS_BETWEEN_STATES", 0.0)
         with pytest.raises(KeyboardInterrupt):
-            execute(Run("pixelvit", 8, TINY, DIGITS, str(tmp_path)), digits, stop_at_step(4))
+            execute(Run("pixelvit", 8, TINY, DIGITS, str(tmp_path)), few_digits, stop_at_step(4))
         steps = []
         recipe = Recipe(**{**vars(TINY), "peak_rate": 1e-4})
-        execute(Run("pixelvit", 8, recipe, DIGITS, str(tmp_path)), digits, lambda seen, loss: steps.append(seen))
+        execute(Run("pixelvit", 8, recipe, DIGITS, str(tmp_path)), few_digits, lambda seen, loss: steps.append(seen))
         assert len(steps) == recipe.num_steps
 
     def test_schedule(self):
@@ -274,7 +292,7 @@ class TestSweep:
         [
             (["--patch_sizes", "3"], "--patch_sizes 3 was given, which does not divide images of 16 pixels; choose"),
             (["--image_size", "0"], "--image_size 0 was given; it must be above zero."),
-            (["--width", "20"], "--width 20 was given; takes multiples of its head width"),
+            (["--width", "20"], "--width 20 was given; adventurer takes multiples of its head width"),
             (["--train_images", "8"], "8 training images are fewer than one batch of"),
             (["--image_size", "4", "--patch_sizes", "4"], "image_size=4 was given, but a digit has 8 by 8"),
             (["--dataset", "no/such/folder/anywhere"], "is neither a folder with images nor a data set that could be"),
