@@ -50,7 +50,10 @@ class PixelPreTrainedModel(PreTrainedModel):
             init.trunc_normal_(module.cls_token, std=self.config.initializer_range)
             init.trunc_normal_(module.position_embeddings, std=self.config.initializer_range)
             projection = module.patch_embeddings.projection
-            init.lecun_normal_(projection.weight)
+            # LeCun normal: variance 1 / fan-in, of which truncation at two standard deviations leaves 0.8796^2.
+            # (transformers' own lecun_normal_ truncates at an absolute 2, which is to say not at all.)
+            std = projection.weight[0].numel() ** -0.5 / 0.87962566103423978
+            init.trunc_normal_(projection.weight, std=std, a=-2 * std, b=2 * std)
             init.zeros_(projection.bias)
 
     def make_feature_maps(

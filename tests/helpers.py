@@ -1,0 +1,55 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""Small models of both families and comparisons that several test files use."""
+
+import torch
+
+from modeling_pixelvit import (
+    AdventurerBackbone,
+    AdventurerConfig,
+    AdventurerForImageClassification,
+    AdventurerModel,
+    PixelViTBackbone,
+    PixelViTConfig,
+    PixelViTForImageClassification,
+    PixelViTModel,
+)
+
+
+MODEL_CLASSES = [
+    AdventurerModel,
+    AdventurerForImageClassification,
+    AdventurerBackbone,
+    PixelViTModel,
+    PixelViTForImageClassification,
+    PixelViTBackbone,
+]
+
+
+def tiny_config(family: str, **fields):
+    """A configuration of a model of a few thousand parameters on 8 by 8 images."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 4, "image_size": 8, "patch_size": 2, "num_labels": 5}
+    if family == "adventurer":
+        return AdventurerConfig(**{**sizes, "head_dim": 16, "state_size": 8, **fields})
+    return PixelViTConfig(**{**sizes, "num_attention_heads": 4, "intermediate_size": 48, **fields})
+
+
+def tiny_model(model_class, **fields):
+    """A model of `model_class` in evaluation mode, every parameter of which matters."""
+    torch.manual_seed(0)
+    model = model_class(tiny_config(model_class.base_model_prefix, **fields)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def relative_difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """Norm of the difference over the norm of what is expected."""
+    return ((actual - expected).norm() / expected.norm()).item()
+
+
+def first_output(output) -> torch.Tensor:
+    """Logits, tokens or feature map, whatever the model returns first."""
+    value = output[0]
+    return value[0] if isinstance(value, tuple) else value
