@@ -90,7 +90,8 @@ def select_mixer_backend(name: str, device: torch.device) -> MixerBackend:
     if name == "auto":
         if device.type == "cuda":
             backend = _load_mamba_ssm()[0] or torch_backend
-        _report_choice(backend.name, device.type)
+        if not torch.compiler.is_compiling():
+            _report_choice(backend.name, device.type)
     return backend
 
 

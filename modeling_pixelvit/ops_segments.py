@@ -45,9 +45,10 @@ def map_segments(
     `function` of the segments of `tokens` (batch_size, sequence_length, ...), first to last, put side by side.
 
     Where autograd records, it is called once with all tokens: everything has to be kept for the backward pass anyway.
+    So it is where a compiler or exporter traces, which would unroll the loop.
     """
     length = tokens.shape[1]
-    if length <= segment_length or torch.is_grad_enabled():
+    if length <= segment_length or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return function(tokens)
     output = None
     for part in segments(length, segment_length):

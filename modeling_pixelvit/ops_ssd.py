@@ -107,6 +107,8 @@ def ssd_chunked(
     """
     batch, length, heads, head_dim = x.shape
     groups, state_size = B.shape[2:]
+    if torch.compiler.is_compiling():
+        return _ssd_for_compilers(x, dt, A_log, B, C, D, dt_bias, initial_state, chunk_size)
     if length == 0 or heads % groups:
         raise ValueError(
             f"The scan got {length} tokens, {heads} heads and {groups} groups; it needs at least one token, and a "
@@ -132,6 +134,46 @@ def ssd_chunked(
         else:
             y, state = _forward(*arguments, chunk_size, segment_length, workspace)
     return y, _unpack_state(state, head_dim)
+
+
+def _ssd_for_compilers(x, dt, A_log, B, C, D, dt_bias, initial_state, chunk_size):
+    """
+    The chunked form over the whole sequence without loops or writes in place: what `torch.compile` fuses and
+    `torch.export` records. Shapes as in `ssd_chunked`; letters in the products: b batch, k and z chunks, i and j
+    positions in a chunk, g group, r head in its group, p head dimension, s state.
+    """
+    dtype, (batch, length, heads, head_dim), groups = compute_dtype(x.dtype), x.shape, B.shape[2]
+    chunk_size = min(chunk_size, length)
+    step = F.softplus(dt.to(dtype) + dt_bias.to(dtype))
+    log_decay = (-torch.exp(A_log.to(dtype)) * step).clamp(min=MIN_LOG_DECAY)
+
+    def chunks(tensor):
+        padding = (0, 0) * (tensor.dim() - 2) + (0, -length % chunk_size)
+        return F.pad(tensor.to(dtype), padding).unflatten(1, (-1, chunk_size))
+
+    u = chunks(x.to(dtype) * step[..., None]).unflatten(3, (groups, -1))  # b k j g r p
+    B, C = chunks(B), chunks(C)  # b k j g s
+    log_decay = chunks(log_decay).unflatten(3, (groups, -1)).permute(0, 3, 4, 1, 2)  # b g r k i
+    cumulative = log_decay.cumsum(-1)
+    inside = torch.einsum("bkigs,bkjgs,bgrkij,bkjgrp->bkigrp", C, B, _between(log_decay).exp(), u)
+    to_end = torch.exp(cumulative[..., -1:] - cumulative)
+    updates = torch.einsum("bkjgs,bgrkj,bkjgrp->bkgrps", B, to_end, u)
+    if initial_state is None:
+        initial_state = x.new_zeros(batch, heads, head_dim, B.shape[-1], dtype=dtype)
+    updates = torch.cat([initial_state.to(dtype).unflatten(1, (groups, -1)).unsqueeze(1), updates], dim=1)
+    whole = F.pad(cumulative[..., -1], (1, 0))
+    states = torch.einsum("bgrkz,bzgrps->bkgrps", _between(whole).exp(), updates)
+    read_out = torch.einsum("bkigs,bgrki,bkgrps->bkigrp", C, cumulative.exp(), states[:, :-1])
+    y = (inside + read_out).flatten(1, 2)[:, :length].flatten(2, 3) + D.to(dtype)[:, None] * x.to(dtype)
+    return y.to(x.dtype), states[:, -1].flatten(1, 2)
+
+
+def _between(log_decay: torch.Tensor) -> torch.Tensor:
+    """(..., i) to (..., i, j): the sum of the entries after j up to i, minus infinity for j > i; no cancellation."""
+    size = log_decay.shape[-1]
+    ones = torch.ones(size, size, dtype=torch.bool, device=log_decay.device)
+    terms = log_decay[..., :, None].expand(*log_decay.shape, size).masked_fill(~ones.tril(-1), 0)
+    return terms.cumsum(-2).masked_fill(~ones.tril(), -torch.inf)
 
 
 def _pack_state(state: torch.Tensor, groups: int) -> torch.Tensor:

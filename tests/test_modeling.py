@@ -11,6 +11,7 @@ import sys
 
 import pytest
 import torch
+import torch._dynamo.testing
 from helpers import MODEL_CLASSES, first_output, relative_difference, tiny_config, tiny_model
 from transformers import (
     AutoBackbone,
@@ -262,6 +263,34 @@ def test_autocast(model_class):
     output.loss.backward()
     assert relative_difference(output.logits.detach().float(), model(pixels).logits.detach()) < 0.05
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("model_class", CLASSIFIERS)
+def test_compiles_to_one_graph_and_only_once(model_class):
+    torch._dynamo.reset()
+    # Given from the start, because transformers' loss writes it into the config at its first call.
+    model = tiny_model(model_class, problem_type="single_label_classification").train()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(model, fullgraph=True, backend=counter)
+    labels = torch.tensor([0, 1])
+    for _ in range(3):
+        pixels = torch.randn(2, 3, 8, 8)
+        model.zero_grad()
+        compiled(pixels, labels=labels).loss.backward()
+    assert counter.frame_count == 1
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    model(pixels, labels=labels).loss.backward()
+    for gradient, parameter in zip(gradients, model.parameters(), strict=True):
+        torch.testing.assert_close(gradient, parameter.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_class", CLASSIFIERS)
+def test_exports(model_class):
+    model, pixels = tiny_model(model_class), torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        program = torch.export.export(model, (pixels,), strict=False)
+        torch.testing.assert_close(program.module()(pixels)["logits"], model(pixels).logits, rtol=1e-5, atol=1e-5)
 
 
 # Changing the patch grid

@@ -16,7 +16,7 @@ from modeling_pixelvit.layers_mamba2 import Mamba2Mixer as OurMixer
 from modeling_pixelvit.ops_conv1d import causal_conv1d_reference
 from modeling_pixelvit.ops_norm import rms_norm_gated_reference
 from modeling_pixelvit.ops_segments import Workspace
-from modeling_pixelvit.ops_ssd import ssd_chunked, ssd_sequential
+from modeling_pixelvit.ops_ssd import _ssd_for_compilers, ssd_chunked, ssd_sequential
 
 
 def make_arguments(batch, length, heads=4, head_dim=3, groups=2, state_size=5, dtype=torch.float64, requires_grad=True):
@@ -93,6 +93,17 @@ def test_chunked_equals_sequential_in_float64(length, groups):
 
     expected = with_gradients(ssd_sequential, arguments)
     for actual, reference in zip(with_gradients(chunked, arguments), expected, strict=True):
+        assert relative_difference(actual, reference) < 1e-11
+
+
+@pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 65])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_the_form_for_compilers_equals_sequential(length, groups):
+    arguments = make_arguments(2, length, groups=groups)
+    expected = with_gradients(ssd_sequential, arguments)
+    for actual, reference in zip(
+        with_gradients(lambda *t: _ssd_for_compilers(*t, 16), arguments), expected, strict=True
+    ):
         assert relative_difference(actual, reference) < 1e-11
 
 

@@ -1,0 +1,31 @@
+# `make demo` and `make test` need nothing but Python 3.10 or newer with its venv module: both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test lint format clean
+
+# The stamp is newer than pyproject.toml once the environment holds what it asks for.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"Python 3.10 or newer is needed, this is {sys.version.split()[0]}; name one by make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --quiet --editable '.[test]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(RUN) -m training.sweep
+
+test: $(VENV)/.installed
+	$(RUN) -m pytest -m "not slow and not gpu and not hub"
+
+lint: $(VENV)/.installed
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: $(VENV)/.installed
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+clean:
+	rm -rf $(VENV)
