@@ -16,6 +16,7 @@ import argparse
 import dataclasses
 import os
 import shlex
+import signal
 import sys
 import textwrap
 import time
@@ -222,7 +223,13 @@ def sweep(options: argparse.Namespace, command: str) -> int:
     return 1 if errors else 0
 
 
+def interrupt(signal_number: int, frame: Any):
+    raise KeyboardInterrupt
+
+
 def main(arguments: list[str] | None = None) -> int:
+    # A job scheduler's way to say Ctrl-C, which a shell's background jobs do not get.
+    signal.signal(signal.SIGTERM, interrupt)
     options = parse_arguments(arguments)
     command = shlex.join(["python", "-m", "training.sweep", *(sys.argv[1:] if arguments is None else arguments)])
     try:

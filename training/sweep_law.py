@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-# What twice the training would take off a converged run's training loss, at most.
+# What twice the training would take off a converged run's training loss, at most, as a share of its test loss.
 MOST_TO_GAIN = 0.25
 # The training loss of a converged run, at most, as a share of the loss of guessing.
 MOST_OF_CHANCE = 0.5
@@ -16,28 +16,34 @@ FEWEST_POINTS = 3
 CONVERGENCE_RULE = (
     f"A run counts as converged if its training loss has come below {MOST_OF_CHANCE:.0%} of that of guessing and if, "
     "going on as in the last two fifths of its training (loss in proportion to a power of the images seen), twice the "
-    f"images would lower it by less than {MOST_TO_GAIN:.0%}."
+    f"images would lower it by less than {MOST_TO_GAIN:.0%} of the test loss."
 )
 
 
-def judge_convergence(losses: Sequence[float], num_classes: int) -> dict[str, Any]:
+def judge_convergence(losses: Sequence[float], test_loss: float, num_classes: int) -> dict[str, Any]:
     """
-    Applies `CONVERGENCE_RULE` to a run's own training losses, one a step; no other run's result plays a part.
+    Applies `CONVERGENCE_RULE` to a run by its own losses alone; no other run's result plays a part.
 
-    The last two fifths are compared: their mean losses, at their mean positions (0.7 and 0.9 of the training), give
-    the power of the images seen that the loss falls with. A run that has not begun to learn does not fall either, hence
-    the comparison with guessing.
+    The last two fifths of the training are compared: their mean losses, at their mean positions (0.7 and 0.9), give the
+    power of the images seen that the loss falls with. What this says is still to gain on the training images is about
+    the most that longer training could take off the test loss. A run that has not begun to learn does not fall either,
+    hence the comparison with guessing.
+
+    Args:
+        losses: Training losses, one a step.
+        test_loss: The test loss in the end.
+        num_classes: Classes, all equally frequent as far as guessing goes.
 
     Returns:
-        `train_loss` (mean of the last fifth), `gain_of_doubling` (the share by which the loss would fall if training
-        went on to twice its length; negative if it would rise) and `converged`.
+        `train_loss` (mean of the last fifth), `gain_of_doubling` (what twice the images would take off it, as a share
+        of the test loss; negative if it would rise) and `converged`.
     """
     fifth = len(losses) // 5
     if fifth == 0:
         return {"train_loss": _mean(losses), "gain_of_doubling": None, "converged": False}
     before, last = _mean(losses[-2 * fifth : -fifth]), _mean(losses[-fifth:])
     power = math.log(before / last) / math.log(0.9 / 0.7)
-    gain = 1 - 2**-power
+    gain = last * (1 - 2**-power) / test_loss
     converged = gain < MOST_TO_GAIN and last < MOST_OF_CHANCE * math.log(num_classes)
     return {"train_loss": last, "gain_of_doubling": gain, "converged": converged}
 

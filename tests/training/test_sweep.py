@@ -327,14 +327,20 @@ class TestLaw:
 
     def test_a_loss_that_levels_off_has_converged(self):
         losses = [0.2 + 2 * math.exp(-step / 50) for step in range(1000)]
-        assert judge_convergence(losses, 10)["converged"]
+        assert judge_convergence(losses, 0.2, 10)["converged"]
 
     @pytest.mark.parametrize("power", [0.1, 1.0])
     def test_the_gain_of_doubling_is_that_of_the_power(self, power):
-        judged = judge_convergence([step**-power for step in range(1, 10_001)], 10)
+        losses = [step**-power for step in range(1, 10_001)]
+        judged = judge_convergence(losses, judge_convergence(losses, 1.0, 10)["train_loss"], 10)
         assert judged["gain_of_doubling"] == pytest.approx(1 - 2**-power, rel=0.03)
         assert judged["converged"] == (power == 0.1)
 
     def test_a_run_that_learned_nothing_has_not_converged(self):
-        assert not judge_convergence([math.log(10)] * 1000, 10)["converged"]
-        assert not judge_convergence([], 10)["converged"]
+        assert not judge_convergence([math.log(10)] * 1000, math.log(10), 10)["converged"]
+        assert not judge_convergence([], math.log(10), 10)["converged"]
+
+    def test_a_training_loss_far_below_the_test_loss_may_go_on_falling(self):
+        losses = [1 / step for step in range(1, 1001)]
+        assert not judge_convergence(losses, 0.001, 10)["converged"]
+        assert judge_convergence(losses, 0.5, 10)["converged"]
