@@ -629,16 +629,11 @@ def test_save_and_load(processor_class, tmp_path):
 REMOTE_CODE = """
 import sys
 folder, again, torchvision = sys.argv[1:]
+sys.modules["modeling_pixelvit"] = None  # an import raises ImportError
 if torchvision == "without":
     sys.modules["torchvision"] = None
 import numpy as np
 from transformers import AutoImageProcessor
-try:
-    import modeling_pixelvit
-except ImportError:
-    pass
-else:
-    raise SystemExit("the package must not be importable here")
 image = np.load(folder + "/image.npy")
 load = lambda folder, **kwargs: AutoImageProcessor.from_pretrained(folder, trust_remote_code=True, **kwargs)
 cases = [("pil", {"backend": "pil"})]
@@ -665,14 +660,7 @@ def test_saved_code_runs_where_the_package_is_not_installed(torchvision, count, 
     np.save(folder / "image.npy", image)
     for processor_class, backend in zip(BACKENDS, ("torchvision", "pil"), strict=True):
         np.save(folder / f"{backend}.npy", processor_class(size=16)(image, return_tensors="np").pixel_values)
-    # What this process imports transformers from, less the repository.
-    paths = [path for path in sys.path if not os.path.isdir(os.path.join(path or ".", "modeling_pixelvit"))]
-    environment = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "HF_MODULES_CACHE": str(tmp_path / "modules"),
-        "PYTHONPATH": os.pathsep.join(paths),
-    }
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
     command = [sys.executable, "-c", REMOTE_CODE, str(folder), str(tmp_path / "again"), torchvision]
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     if "AutoImageProcessor requires the Torchvision library" in run.stderr:
