@@ -80,17 +80,16 @@ class AdventurerPreTrainedModel(PixelPreTrainedModel):
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
         if isinstance(module, (nn.Linear, nn.Conv1d)):
-            # PyTorch's default for weights, zero for biases.
-            self._init_uniform(module.weight, scale=1.0)
+            if module is getattr(self, "classifier", None):
+                init.trunc_normal_(module.weight, std=self.config.initializer_range)
+            else:
+                self._init_uniform(module.weight, scale=1.0)  # PyTorch's default
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, (RMSNorm, RMSNormGated)):
             init.ones_(module.weight)
         elif isinstance(module, Mamba2Mixer):
             self._init_mixer(module)
-        if isinstance(module, AdventurerForImageClassification) and module.num_labels > 0:
-            init.trunc_normal_(module.classifier.weight, std=self.config.initializer_range)
-            init.zeros_(module.classifier.bias)
 
     @staticmethod
     def _init_uniform(weight: torch.Tensor, scale: float):

@@ -295,12 +295,7 @@ def _forward(x, dt, A_log, B, C, D, dt_bias, state, chunk_size, segment_length, 
         output = segment.read_out(segment.states(state))
         output.mul_(segment.decay_in[..., None]).add_(inside.transpose(3, 4))
         y_part = y[:, part].unflatten(2, (groups, -1))
-        if y.dtype == output.dtype:
-            torch.addcmul(
-                segment.unpad(output), x[:, part].unflatten(2, (groups, -1)), D.view(groups, -1, 1), out=y_part
-            )
-        else:
-            y_part.copy_(segment.unpad(output.addcmul_(segment.x, D)))
+        y_part.copy_(segment.unpad(output.addcmul_(segment.x, D)))
     return y, state
 
 

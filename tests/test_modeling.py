@@ -392,6 +392,14 @@ def test_a_checkpoint_serves_all_classes_of_its_family(model_class, tmp_path):
     assert hash_weights(model_class.from_pretrained(tmp_path / "base").base_model) == tensors
 
 
+@pytest.mark.parametrize("base_class", [AdventurerModel, PixelViTModel])
+def test_a_new_head_starts_small(base_class, tmp_path):
+    tiny_model(base_class).save_pretrained(tmp_path)
+    model = AutoModelForImageClassification.from_pretrained(tmp_path, id2label={i: str(i) for i in range(300)})
+    assert model.classifier.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert (model.classifier.bias == 0).all()
+
+
 def test_auto_classes():
     for family in ("adventurer", "pixelvit"):
         fields = tiny_config(family).to_dict()
