@@ -20,7 +20,7 @@ Sums are computed in float32 whatever the dtype of the arguments (in float64 if 
 import torch
 from torch.nn import functional as F
 
-from .ops_segments import Workspace, compute_dtype, empty_like, segments
+from .ops_segments import Workspace, batch_blocks, compute_dtype, empty_like, segments
 
 
 # Tokens that are worked on together: few enough for a CPU's cache at the widths of the paper.
@@ -82,18 +82,22 @@ def _before_activation(inputs, weight, bias, out):
     return out
 
 
+def _parts(x, history):
+    """The first outputs apart: they alone need the initial state put before the inputs, which means a copy."""
+    return [slice(0, min(history, x.shape[1])), *segments(x.shape[1], SEGMENT_LENGTH, start=history)]
+
+
 def _forward(x, weight, bias, initial_state, workspace=None):
     dtype = compute_dtype(x.dtype)
     taps, bias = weight[:, 0].t().to(dtype).contiguous(), bias.to(dtype)
     y = empty_like("convolved", x, workspace)
-    history = initial_state.shape[1]
-    # The first outputs apart: they alone need the initial state put before the inputs, which means a copy.
-    parts = [slice(0, min(history, x.shape[1])), *segments(x.shape[1], SEGMENT_LENGTH, start=history)]
-    for part in parts:
-        y_part = y[:, part]
-        out = y_part if y.dtype == dtype else torch.empty_like(y_part, dtype=dtype)
-        _before_activation(_inputs_of(part, x, initial_state, dtype), taps, bias, out)
-        y_part.copy_(F.silu(out, inplace=True))
+    temporaries = Workspace()
+    for rows in batch_blocks(x, SEGMENT_LENGTH):
+        for part in _parts(x, initial_state.shape[1]):
+            y_part = y[rows, part]
+            out = y_part if y.dtype == dtype else temporaries.buffer("out", y_part.shape, like=taps)
+            _before_activation(_inputs_of(part, x[rows], initial_state[rows], dtype), taps, bias, out)
+            y_part.copy_(F.silu(out, inplace=True))
     # What stands before a token after the last one.
     final_state = _inputs_of(slice(x.shape[1], x.shape[1]), x, initial_state, x.dtype)
     return y, final_state.clone()
@@ -109,29 +113,45 @@ class _CausalConv1d(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_y, grad_state):
         x, weight, bias, initial_state = ctx.saved_tensors
-        dtype, history = compute_dtype(x.dtype), initial_state.shape[1]
+        dtype = compute_dtype(x.dtype)
         taps, bias_wide = weight[:, 0].t().to(dtype).contiguous(), bias.to(dtype)
         grad_taps, grad_bias = torch.zeros_like(taps), torch.zeros_like(bias_wide)
-        grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
-        # Gradient of the inputs that a segment shares with the one before it; first those kept as the final state.
-        carried = grad_state.to(dtype)
-        for part in reversed(segments(x.shape[1], SEGMENT_LENGTH)):
-            inputs = _inputs_of(part, x, initial_state, dtype)
-            grad_pre = grad_y[:, part].to(dtype)
-            pre = _before_activation(inputs, taps, bias_wide, torch.empty_like(grad_pre))
-            grad_pre = torch.ops.aten.silu_backward(grad_pre, pre)
-            length = grad_pre.shape[1]
-            grad_inputs = torch.zeros_like(inputs)
-            grad_inputs[:, length:] = carried
-            for k in range(taps.shape[0]):
-                grad_inputs[:, k : k + length].addcmul_(grad_pre, taps[k])
-                grad_taps[k] += torch.linalg.vecdot(grad_pre, inputs[:, k : k + length], dim=1).sum(0)
-            grad_bias += grad_pre.sum((0, 1))
-            grad_x[:, part] = grad_inputs[:, history:]
-            carried = grad_inputs[:, :history]
-        return (
-            grad_x,
-            grad_taps.t().unsqueeze(1).to(weight.dtype),
-            grad_bias.to(bias.dtype),
-            carried.to(initial_state.dtype),
-        )
+        grad_x, grad_initial = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x, initial_state))
+        workspace = Workspace()
+        for rows in batch_blocks(x, SEGMENT_LENGTH):
+            # Gradient of the inputs that a part shares with the one before it; first those kept as the final state.
+            carried = grad_state[rows].to(dtype)
+            for part in reversed(_parts(x, initial_state.shape[1])):
+                inputs = _inputs_of(part, x[rows], initial_state[rows], dtype)
+                grad = grad_y[rows, part].to(dtype)
+                carried, grad_part = _backward_part(
+                    inputs, grad, carried, taps, bias_wide, workspace, grad_taps, grad_bias
+                )
+                grad_x[rows, part] = grad_part
+            grad_initial[rows] = carried
+        return grad_x, grad_taps.t().unsqueeze(1).to(weight.dtype), grad_bias.to(bias.dtype), grad_initial
+
+
+def _backward_part(inputs, grad, carried, taps, bias, workspace, grad_taps, grad_bias):
+    """
+    Backward pass of the outputs that `inputs` (B, K - 1 + L, C) give, adding to `grad_taps` and `grad_bias`.
+
+    Args:
+        grad: Gradient of these outputs (B, L, C).
+        carried: Gradient that the last K - 1 inputs have from later outputs.
+
+    Returns:
+        Gradients of the first K - 1 inputs, which are not whole yet, and of the other L.
+    """
+    length, history = grad.shape[1], inputs.shape[1] - grad.shape[1]
+    buffer = workspace.buffer("before_activation", grad.shape, like=grad)
+    _before_activation(inputs, taps, bias, buffer)
+    grad_pre = workspace.buffer("grad_pre", grad.shape, like=grad)
+    torch.ops.aten.silu_backward.grad_input(grad, buffer, grad_input=grad_pre)
+    grad_inputs = workspace.buffer("grad_inputs", inputs.shape, like=grad).zero_()
+    grad_inputs[:, length:] = carried
+    for k in range(taps.shape[0]):
+        grad_inputs[:, k : k + length].addcmul_(grad_pre, taps[k])
+        grad_taps[k] += torch.mul(grad_pre, inputs[:, k : k + length], out=buffer).sum((0, 1))
+    grad_bias += grad_pre.sum((0, 1))
+    return grad_inputs[:, :history].clone(), grad_inputs[:, history:]

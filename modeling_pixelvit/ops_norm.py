@@ -12,7 +12,7 @@ Both functions take y and z (B, T, M), weight (M,), the number of groups (M is a
 import torch
 from torch.nn import functional as F
 
-from .ops_segments import Workspace, compute_dtype, empty_like, segments
+from .ops_segments import Workspace, batch_blocks, compute_dtype, empty_like, segments
 
 
 # Tokens that are worked on together: few enough for a CPU's cache at the widths of the paper.
@@ -49,14 +49,19 @@ def _scale(v, eps):
     return torch.linalg.vector_norm(v, dim=-1, keepdim=True).square_().div_(v.shape[-1]).add_(eps).rsqrt_()
 
 
+def _blocks(y):
+    return [(rows, part) for rows in batch_blocks(y, SEGMENT_LENGTH) for part in segments(y.shape[1], SEGMENT_LENGTH)]
+
+
 def _forward(y, z, weight, groups, eps, workspace=None):
     dtype = compute_dtype(y.dtype)
     weight = weight.to(dtype)
     output = empty_like("normed", y, workspace)
-    for part in segments(y.shape[1], SEGMENT_LENGTH):
-        output_part = output[:, part]
-        v = output_part if output.dtype == dtype else torch.empty_like(output_part, dtype=dtype)
-        torch.ops.aten.silu.out(z[:, part].to(dtype), out=v).mul_(y[:, part])
+    temporaries = Workspace()
+    for block in _blocks(y):
+        output_part = output[block]
+        v = output_part if output.dtype == dtype else temporaries.buffer("v", output_part.shape, like=weight)
+        torch.ops.aten.silu.out(z[block].to(dtype), out=v).mul_(y[block])
         v_by_group = v.unflatten(-1, (groups, -1))
         v_by_group.mul_(_scale(v_by_group, eps))
         output_part.copy_(v.mul_(weight))
@@ -74,20 +79,23 @@ class _RMSNormGated(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_output):
         y, z, weight = ctx.saved_tensors
-        dtype = compute_dtype(y.dtype)
+        dtype, groups = compute_dtype(y.dtype), ctx.groups
         weight_wide = weight.to(dtype)
         grad_weight = torch.zeros_like(weight_wide)
         grad_y, grad_z = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (y, z))
-        for part in segments(y.shape[1], SEGMENT_LENGTH):
-            y_part, z_part, grad = (t[:, part].to(dtype) for t in (y, z, grad_output))
-            gate = F.silu(z_part)
-            v = (gate * y_part).unflatten(-1, (ctx.groups, -1))
-            scale = _scale(v, ctx.eps)
-            normed = v.mul_(scale)
-            grad_weight += (grad * normed.flatten(-2)).sum((0, 1))
-            grad_normed = (grad * weight_wide).unflatten(-1, (ctx.groups, -1))
-            shared = (grad_normed * normed).mean(-1, keepdim=True)
-            grad_v = grad_normed.sub_(normed.mul_(shared)).mul_(scale).flatten(-2)
-            grad_y[:, part] = gate.mul_(grad_v)
-            grad_z[:, part] = torch.ops.aten.silu_backward(grad_v.mul_(y_part), z_part)
+        workspace = Workspace()
+        for block in _blocks(y):
+            y_part, z_part, grad = (t[block].to(dtype) for t in (y, z, grad_output))
+            gate, normed, product = (workspace.buffer(name, grad.shape, grad) for name in ("gate", "normed", "product"))
+            torch.ops.aten.silu.out(z_part, out=gate)
+            by_group = torch.mul(gate, y_part, out=normed).unflatten(-1, (groups, -1))
+            scale = _scale(by_group, ctx.eps)
+            by_group.mul_(scale)
+            grad_weight += torch.mul(grad, normed, out=product).sum((0, 1))
+            # grad_v = (grad_normed - normed * mean(grad_normed * normed)) * scale, by group
+            shared = product.mul_(weight_wide).unflatten(-1, (groups, -1)).mean(-1, keepdim=True)
+            grad_v = torch.mul(grad, weight_wide, out=product).unflatten(-1, (groups, -1))
+            grad_v.sub_(by_group.mul_(shared)).mul_(scale)
+            grad_y[block] = gate.mul_(product)
+            grad_z[block] = torch.ops.aten.silu_backward.grad_input(product.mul_(y_part), z_part, grad_input=gate)
         return grad_y, grad_z, grad_weight.to(weight.dtype), None, None

@@ -17,6 +17,11 @@ def segments(length: int, segment_length: int, start: int = 0) -> list[slice]:
     return [slice(first, min(first + segment_length, length)) for first in range(start, length, segment_length)]
 
 
+def batch_blocks(tokens: torch.Tensor, segment_length: int) -> list[slice]:
+    """Slices of the batch of `tokens` (B, T, ...), each of about `segment_length` tokens in all, or one sequence."""
+    return segments(tokens.shape[0], max(1, segment_length // tokens.shape[1]))
+
+
 class Workspace(dict):
     """
     Buffers by name, reused from segment to segment: on a CPU the page faults of fresh memory would cost several times
