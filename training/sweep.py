@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-The patch-size sweep: both families at every patch size, under one recipe, on real images that need no download.
+The patch-size sweep: each family at every patch size, under one recipe, on real images that need no download.
 
     python -m training.sweep                                       # ten minutes on two cores
     python -m training.sweep --dataset path/to/folder --image_size 64 --patch_sizes 16 8 4
@@ -26,6 +26,7 @@ from typing import Any
 from PIL import Image
 
 from .image_set import ImageSet
+from .sweep_law import judge_convergence
 from .sweep_report import PICTURE_FILE, RESULTS_FILE, TABLE_FILE, draw, format_report, write_results
 from .sweep_run import FAMILIES, METRICS_FILE, RECIPES, Run
 from .sweep_workers import WorkerPool, load_images
@@ -57,7 +58,7 @@ def describe_default(name: str) -> str:
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m training.sweep",
-        description="Trains both model families at every patch size under one recipe and fits the scaling law.",
+        description="Trains each model family at every patch size under one recipe and fits the scaling law.",
     )
     add = parser.add_argument
     add("--output_dir", default="runs/sweep", help="folder for checkpoints, table, picture and results.json")
@@ -214,8 +215,8 @@ def sweep(options: argparse.Namespace, command: str) -> int:
     )
     started = time.monotonic()
     errors = WorkerPool(to_do, options.workers, options.threads).execute() if to_do else {}
-    print(f"Done in {time.monotonic() - started:.0f} s.")
-    finished = [metrics for run in runs if (metrics := run.finished_metrics()) is not None]
+    print(f"{len(to_do) - len(errors)} runs done in {time.monotonic() - started:.0f} s.")
+    finished = judge_convergence([metrics for run in runs if (metrics := run.finished_metrics()) is not None])
     if finished:
         report(finished, images, options, command)
     for name, error in errors.items():

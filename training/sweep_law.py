@@ -8,48 +8,60 @@ from dataclasses import dataclass
 from typing import Any
 
 
-# What twice the training would take off a converged run's training loss, at most, as a share of its test loss.
-MOST_TO_GAIN = 0.25
+FEWEST_POINTS = 3
 # The training loss of a converged run, at most, as a share of the loss of guessing.
 MOST_OF_CHANCE = 0.5
-FEWEST_POINTS = 3
 CONVERGENCE_RULE = (
-    f"A run counts as converged if its training loss has come below {MOST_OF_CHANCE:.0%} of that of guessing and if, "
-    "going on as in the last two fifths of its training (loss in proportion to a power of the images seen), twice the "
-    f"images would lower it by less than {MOST_TO_GAIN:.0%} of the test loss."
+    "Small patches show a model all that larger ones do, so with enough training they fit the training images at least "
+    "as well. A run counts as not converged if its training loss (mean over the last tenth) is above that of a larger "
+    f"patch of its family, or above {MOST_OF_CHANCE:.0%} of the loss of guessing; test losses play no part in this."
+)
+GAIN_NOTE = (
+    "x2 gains: what twice the images would take off the training loss if it went on falling as in the last two fifths "
+    "of the run, in proportion to a power of the images seen (an upper bound: the falling learning rate helps there)."
 )
 
 
-def judge_convergence(losses: Sequence[float], test_loss: float, num_classes: int) -> dict[str, Any]:
+def summarize_curve(losses: Sequence[float]) -> dict[str, float | None]:
     """
-    Applies `CONVERGENCE_RULE` to a run by its own losses alone; no other run's result plays a part.
-
-    The last two fifths of the training are compared: their mean losses, at their mean positions (0.7 and 0.9), give the
-    power of the images seen that the loss falls with. What this says is still to gain on the training images is about
-    the most that longer training could take off the test loss. A run that has not begun to learn does not fall either,
-    hence the comparison with guessing.
-
-    Args:
-        losses: Training losses, one a step.
-        test_loss: The test loss in the end.
-        num_classes: Classes, all equally frequent as far as guessing goes.
+    What a run's training losses, one a step, say about its convergence.
 
     Returns:
-        `train_loss` (mean of the last fifth), `gain_of_doubling` (what twice the images would take off it, as a share
-        of the test loss; negative if it would rise) and `converged`.
+        `train_loss`, the mean of the last tenth, and `gain_of_doubling`, the share of it that `GAIN_NOTE` tells of
+        (negative if the loss rose): the last two fifths have their mean positions at 0.7 and 0.9 of the training. Both
+        are None for a run of less than ten steps.
     """
-    fifth = len(losses) // 5
-    if fifth == 0:
-        return {"train_loss": _mean(losses), "gain_of_doubling": None, "converged": False}
-    before, last = _mean(losses[-2 * fifth : -fifth]), _mean(losses[-fifth:])
+    tenth = len(losses) // 10
+    if tenth == 0:
+        return {"train_loss": None, "gain_of_doubling": None}
+    before, last = _mean(losses[-4 * tenth : -2 * tenth]), _mean(losses[-2 * tenth :])
     power = math.log(before / last) / math.log(0.9 / 0.7)
-    gain = last * (1 - 2**-power) / test_loss
-    converged = gain < MOST_TO_GAIN and last < MOST_OF_CHANCE * math.log(num_classes)
-    return {"train_loss": last, "gain_of_doubling": gain, "converged": converged}
+    return {"train_loss": _mean(losses[-tenth:]), "gain_of_doubling": 1 - 2**-power}
 
 
-def _mean(losses: Sequence[float]) -> float | None:
-    return math.fsum(losses) / len(losses) if losses else None
+def judge_convergence(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """
+    Applies `CONVERGENCE_RULE` to runs of one recipe per family: their metrics, in the same order, with `converged`.
+
+    Each has `family`, `patch_size`, `train_loss` and `num_classes`.
+    """
+
+    def has_converged(run):
+        loss = run["train_loss"]
+        if loss is None or loss > MOST_OF_CHANCE * math.log(run["num_classes"]):
+            return False
+        coarser = [
+            other["train_loss"]
+            for other in runs
+            if other["family"] == run["family"] and other["patch_size"] > run["patch_size"]
+        ]
+        return all(loss <= other for other in coarser)
+
+    return [{**run, "converged": has_converged(run)} for run in runs]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
 
 
 @dataclass(frozen=True)

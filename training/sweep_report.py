@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .sweep_law import CONVERGENCE_RULE, FEWEST_POINTS, PowerLaw, fit_power_law
+from .sweep_law import CONVERGENCE_RULE, FEWEST_POINTS, GAIN_NOTE, PowerLaw, fit_power_law
 from .sweep_run import write_json
 
 
@@ -19,10 +19,21 @@ PICTURE_FILE = "scaling.png"
 RESULTS_FILE = "results.json"
 FAMILY_NAMES = {"adventurer": "Adventurer", "pixelvit": "PixelViT"}
 FAMILY_STYLES = {"adventurer": ("#0b6e99", "o"), "pixelvit": ("#c2410c", "s")}
-COLUMNS = ("model", "patch", "tokens", "test loss", "accuracy", "train loss", "converged", "seconds", "memory")
+COLUMNS = (
+    "model",
+    "patch",
+    "tokens",
+    "test loss",
+    "accuracy",
+    "train loss",
+    "x2 gains",
+    "converged",
+    "seconds",
+    "memory",
+)
 COLUMN_NOTES = (
-    "test loss: mean cross-entropy on the test images; train loss: its mean over the last fifth of the training; "
-    "tokens: patches of an image, without the class token; seconds: training, wall clock, beside the other workers; "
+    "test loss: mean cross-entropy on the test images; train loss: its mean over the last tenth of the training; "
+    "tokens: patches of an image, without the class token; seconds: training, by the clock, beside the other workers; "
     "memory: most that the run's process had resident, libraries included."
 )
 
@@ -57,11 +68,16 @@ def _table_row(run: dict[str, Any]) -> tuple[str, ...]:
         str(run["tokens"]),
         f"{run['test_loss']:.3f}",
         f"{run['test_accuracy']:.1f}%",
-        f"{run['train_loss']:.3f}",
+        _format_optional(run["train_loss"], ".3f"),
+        _format_optional(run["gain_of_doubling"], ".0%"),
         "yes" if run["converged"] else "no",
         f"{run['seconds']:.0f}",
         f"{run['peak_memory_mib']:.0f} MiB",
     )
+
+
+def _format_optional(value: float | None, style: str) -> str:
+    return "-" if value is None else format(value, style)
 
 
 def _align(row: tuple[str, ...], widths: list[int]) -> list[str]:
@@ -76,7 +92,7 @@ def format_fits(fits: dict[str, PowerLaw | None]) -> str:
 
 def format_report(runs: list[dict[str, Any]]) -> str:
     fits = format_fits(fit_families(runs))
-    return f"{format_table(runs)}\n\n{fits}\n\n{CONVERGENCE_RULE}\n{COLUMN_NOTES}\n"
+    return f"{format_table(runs)}\n\n{fits}\n\n{CONVERGENCE_RULE}\n\n{COLUMN_NOTES}\n{GAIN_NOTE}\n"
 
 
 def draw(runs: list[dict[str, Any]], title: str, path: Path):

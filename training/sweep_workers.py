@@ -9,12 +9,12 @@ threads does at the sweep's sizes.
 
 import multiprocessing
 import os
-import queue
 import signal
 import sys
 import time
 import traceback
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
@@ -54,8 +54,8 @@ def work_of(run: Run) -> float:
     return run.recipe.train_images * (3 + 0.4 * tokens + 0.0012 * tokens**2)
 
 
-def run_in_worker(run: Run, threads: int, messages: multiprocessing.Queue):
-    """The body of a worker: `execute`, with messages ("progress", "done" or "error", run name, ...) on the way."""
+def run_in_worker(run: Run, threads: int, messages: Connection):
+    """The body of a worker: `execute`, with messages ("progress", seen, loss), ("done",) or ("error", traceback)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process; the parent ends its workers
     parent = os.getppid()
     torch.set_num_threads(threads)
@@ -68,14 +68,14 @@ def run_in_worker(run: Run, threads: int, messages: multiprocessing.Queue):
             raise SystemExit(1)  # the parent was killed
         if time.monotonic() - reported > SECONDS_BETWEEN_REPORTS:
             reported = time.monotonic()
-            messages.put(("progress", run.name, seen, loss))
+            messages.send(("progress", seen, loss))
 
     try:
         execute(run, load_images(run.data), report)
     except Exception:
-        messages.put(("error", run.name, traceback.format_exc()))
+        messages.send(("error", traceback.format_exc()))
     else:
-        messages.put(("done", run.name))
+        messages.send(("done",))
 
 
 @dataclass
@@ -84,6 +84,7 @@ class _Active:
 
     run: Run
     process: SpawnProcess
+    messages: Connection
     started: float = field(default_factory=time.monotonic)
     first_share: float | None = None  # the share done at the first report, above zero if the run was resumed
     share: float = 0.0
@@ -110,7 +111,6 @@ class WorkerPool:
         self.active: dict[str, _Active] = {}
         self.errors: dict[str, str] = {}
         self.context = multiprocessing.get_context("spawn")
-        self.messages = self.context.Queue()
         self.total_work = sum(map(work_of, runs))
         self.finished_work = 0.0
         self.speed: float | None = None  # seconds per unit of work, of one process
@@ -127,7 +127,6 @@ class WorkerPool:
                 while self.waiting and len(self.active) < self.workers:
                     self._start(self.waiting.pop(0))
                 self._receive()
-                self._find_dead()
                 self._show()
             self.bar.n = self.bar.total
             self.bar.set_postfix_str("all runs done")
@@ -140,27 +139,40 @@ class WorkerPool:
         return self.errors
 
     def _start(self, run: Run):
-        process = self.context.Process(target=run_in_worker, args=(run, self.threads, self.messages), daemon=True)
-        process.start()
-        self.active[run.name] = _Active(run, process)
+        messages, sender = self.context.Pipe(duplex=False)
+        process = self.context.Process(target=run_in_worker, args=(run, self.threads, sender), daemon=True)
+        # Inherited, so that Ctrl-C does not reach a worker that is still importing.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            process.start()
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        sender.close()  # the worker's end of the pipe is then the only one, so its death ends the messages
+        self.active[run.name] = _Active(run, process, messages)
 
     def _receive(self):
-        try:
-            kind, name, *details = self.messages.get(timeout=SECONDS_TO_WAIT)
-        except queue.Empty:
-            return
-        if name not in self.active:
-            return
-        if kind == "progress":
-            active = self.active[name]
-            active.share, active.loss = details[0] / active.run.recipe.train_images, details[1]
-            if active.first_share is None:
-                active.first_share, active.started = active.share, time.monotonic()
-            self.speed = active.seconds_per_work() or self.speed
-        else:
-            self._finish(name, details[0] if kind == "error" else None)
+        names = {active.messages: name for name, active in self.active.items()}
+        for messages in wait(list(names), timeout=SECONDS_TO_WAIT):
+            name = names[messages]
+            try:
+                kind, *details = messages.recv()
+            except EOFError:  # killed, for one because memory ran out
+                self.active[name].process.join()
+                code = self.active[name].process.exitcode
+                self._finish(name, f"its process ended with exit code {code} (if negative, by that signal)")
+                continue
+            if kind == "progress":
+                self._note_progress(self.active[name], *details)
+            else:
+                self._finish(name, *details)
 
-    def _finish(self, name: str, error: str | None):
+    def _note_progress(self, active: _Active, seen: int, loss: float):
+        active.share, active.loss = seen / active.run.recipe.train_images, loss
+        if active.first_share is None:
+            active.first_share, active.started = active.share, time.monotonic()
+        self.speed = active.seconds_per_work() or self.speed
+
+    def _finish(self, name: str, error: str | None = None):
         active = self.active.pop(name)
         active.process.join()
         self.finished_work += work_of(active.run)
@@ -171,12 +183,6 @@ class WorkerPool:
         else:
             self.errors[name] = error
             self.bar.write(f"{name}: failed: {error.strip().splitlines()[-1]}")
-
-    def _find_dead(self):
-        """A process that was killed, for one because memory ran out, says nothing itself."""
-        for name, active in list(self.active.items()):
-            if active.process.exitcode not in (None, 0):
-                self._finish(name, f"its process ended with exit code {active.process.exitcode} (negative: a signal)")
 
     def _show(self):
         pause = SECONDS_TO_WAIT if sys.stderr.isatty() else SECONDS_BETWEEN_LINES
