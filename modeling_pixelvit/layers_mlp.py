@@ -6,9 +6,11 @@ import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
+from .ops_segments import map_segments
+
 
 class MLP(nn.Module):
-    """Two linear layers with an activation between them: tokens (..., D) to (..., D)."""
+    """Two linear layers with an activation between them: tokens (B, T, D) to (B, T, D)."""
 
     def __init__(self, hidden_size: int, intermediate_size: int, hidden_act: str):
         super().__init__()
@@ -17,11 +19,14 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(intermediate_size, hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return map_segments(self._mix, hidden_states)
+
+    def _mix(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.fc2(self.activation_fn(self.fc1(hidden_states)))
 
 
 class GatedMLP(nn.Module):
-    """W3(silu(W1 n) * (W2 n)) with biases on all three: tokens (..., D) to (..., D)."""
+    """W3(silu(W1 n) * (W2 n)) with biases on all three: tokens (B, T, D) to (B, T, D)."""
 
     def __init__(self, hidden_size: int, intermediate_size: int):
         super().__init__()
@@ -30,5 +35,8 @@ class GatedMLP(nn.Module):
         self.down_proj = nn.Linear(intermediate_size, hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return map_segments(self._mix, hidden_states)
+
+    def _mix(self, hidden_states: torch.Tensor) -> torch.Tensor:
         gate = nn.functional.silu(self.gate_proj(hidden_states))
         return self.down_proj(gate * self.up_proj(hidden_states))

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .ops_segments import Workspace, compute_dtype
+from .ops_segments import Workspace, compute_dtype, map_segments
 
 
 class RMSNorm(nn.Module):
-    """weight * h / sqrt(mean(h^2) + eps) over the last dimension, in float32 at least; the dtype of h comes back."""
+    """weight * h / sqrt(mean(h^2) + eps) for tokens (B, T, D), in float32 at least; the dtype of h comes back."""
 
     def __init__(self, hidden_size: int, eps: float):
         super().__init__()
@@ -20,6 +20,9 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return map_segments(self._norm, hidden_states)
+
+    def _norm(self, hidden_states: torch.Tensor) -> torch.Tensor:
         dtype = compute_dtype(hidden_states.dtype)
         normed = F.rms_norm(hidden_states.to(dtype), self.weight.shape, self.weight.to(dtype), self.eps)
         return normed.to(hidden_states.dtype)

@@ -42,12 +42,11 @@ class MixerBackend:
     ssd: Callable
     causal_conv1d: Callable
     rms_norm_gated: Callable
-    segment_length: int
+    segment_length: int | None = None  # what suits the device
 
 
-# A CPU wants what is in use to stay in its cache; a GPU wants much to do at once.
-_TORCH_CPU = MixerBackend("torch", ssd_chunked, causal_conv1d, rms_norm_gated, segment_length=2048)
-_TORCH_GPU = replace(_TORCH_CPU, ssd=partial(ssd_chunked, matrices_per_segment=8192), segment_length=16384)
+_TORCH_CPU = MixerBackend("torch", ssd_chunked, causal_conv1d, rms_norm_gated)
+_TORCH_GPU = replace(_TORCH_CPU, ssd=partial(ssd_chunked, matrices_per_segment=8192))
 
 
 def check_mixer_implementation(name: str):

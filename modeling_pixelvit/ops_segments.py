@@ -17,6 +17,11 @@ def segments(length: int, segment_length: int, start: int = 0) -> list[slice]:
     return [slice(first, min(first + segment_length, length)) for first in range(start, length, segment_length)]
 
 
+def device_segment_length(device: torch.device) -> int:
+    """Tokens to work on together: a CPU wants them to stay in its cache, a GPU wants much to do at once."""
+    return 2048 if device.type == "cpu" else 16384
+
+
 def batch_blocks(tokens: torch.Tensor, segment_length: int) -> list[slice]:
     """Slices of the batch of `tokens` (B, T, ...), each of about `segment_length` tokens in all, or one sequence."""
     return segments(tokens.shape[0], max(1, segment_length // tokens.shape[1]))
@@ -44,15 +49,18 @@ def empty_like(name: str, tensor: torch.Tensor, workspace: Workspace | None) -> 
 
 
 def map_segments(
-    function: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor, segment_length: int
+    function: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor, segment_length: int | None = None
 ) -> torch.Tensor:
     """
-    `function` of the segments of `tokens` (batch_size, sequence_length, ...), first to last, put side by side.
+    `function` of the segments of `tokens` (batch_size, sequence_length, ...), first to last, put side by side; a
+    segment has `segment_length` tokens, or what suits the device.
 
     Where autograd records, it is called once with all tokens: everything has to be kept for the backward pass anyway.
     So it is where a compiler or exporter traces, which would unroll the loop.
     """
     length = tokens.shape[1]
+    if segment_length is None:
+        segment_length = device_segment_length(tokens.device)
     if length <= segment_length or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return function(tokens)
     output = None
