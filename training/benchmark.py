@@ -164,7 +164,14 @@ def in_fresh_process_of_import() -> float:
 
 
 def peak_gigabytes() -> float:
-    """Largest resident size of this process so far, in GB (10^9 bytes)."""
+    """
+    Largest resident size of this process so far, in GB (10^9 bytes).
+
+    Linux counts into `ru_maxrss` what the parent had when it started the process, so there its own peak is read.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
