@@ -35,7 +35,7 @@ class StoredImages(ImageSet):
     def __init__(self, source: str, image_size: int):
         splits = _load(source)
         image_column, label_column = _columns(next(iter(splits.values())), source)
-        train, test = _training_and_test(splits, source)
+        train, test = _training_and_test(splits, source, label_column)
         train, test, names = _with_class_labels(train, test, label_column)
         self.train_pixels, self.train_labels = _read(train, image_column, label_column, image_size)
         test_pixels, test_labels = _read(test, image_column, label_column, image_size)
@@ -74,10 +74,13 @@ def _load(source: str) -> datasets.DatasetDict:
         ) from error
 
 
-def _training_and_test(splits: datasets.DatasetDict, source: str) -> tuple[datasets.Dataset, datasets.Dataset]:
-    train = splits["train"] if "train" in splits else splits[next(iter(splits))]
+def _training_and_test(
+    splits: datasets.DatasetDict, source: str, label_column: str
+) -> tuple[datasets.Dataset, datasets.Dataset]:
+    train = splits["train"] if "train" in splits else next(iter(splits.values()))
     for name in TEST_SPLITS:
-        if name in splits and splits[name] is not train:
+        # Some data sets keep the labels of their test split to themselves and give -1.
+        if name in splits and splits[name] is not train and -1 not in splits[name].unique(label_column):
             return train, splits[name]
     if len(train) < 2:
         raise ValueError(f"--dataset {source} has {len(train)} images; at least two are needed, to train and to test.")

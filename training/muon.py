@@ -62,7 +62,7 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
             for parameters in by_shape.values():
-                self._step_matrices(parameters, **{name: group[name] for name in self.defaults})
+                self._step_matrices(parameters, group["lr"], group["momentum"], group["weight_decay"])
 
     def _step_matrices(self, parameters: list[torch.Tensor], lr: float, momentum: float, weight_decay: float):
         """Matrices of one shape, in one batched iteration."""

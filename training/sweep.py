@@ -29,9 +29,10 @@ from .image_set import ImageSet
 from .sweep_law import judge_convergence
 from .sweep_report import PICTURE_FILE, RESULTS_FILE, TABLE_FILE, draw, format_report, write_results
 from .sweep_run import FAMILIES, METRICS_FILE, RECIPES, Run
-from .sweep_workers import WorkerPool, load_images
+from .sweep_workers import WorkerPool
 
 
+EMBEDDED_DIGITS = "embedded digits"
 DIGITS_IMAGE_SIZE = 16
 DATASET_IMAGE_SIZE = 32
 DATASET_EPOCHS = 20
@@ -106,12 +107,24 @@ def check_arguments(options: argparse.Namespace, image_size: int):
             )
 
 
+def load_images(dataset: str | None, image_size: int) -> ImageSet:
+    """The embedded digits, or a data set by its name or folder."""
+    # Each brings a library that the other does without.
+    if dataset is None:
+        from .digits import DigitCanvases
+
+        return DigitCanvases(image_size)
+    from .hub_images import StoredImages
+
+    return StoredImages(dataset, image_size)
+
+
 def plan_runs(options: argparse.Namespace) -> tuple[list[Run], ImageSet]:
     """All runs that the options ask for, finished or not, and the image set that they share."""
     image_size = options.image_size or (DATASET_IMAGE_SIZE if options.dataset else DIGITS_IMAGE_SIZE)
     check_arguments(options, image_size)
-    data: dict[str, Any] = {"source": options.dataset or "digits", "image_size": image_size}
-    images = load_images(data)
+    data = {"source": options.dataset or EMBEDDED_DIGITS, "image_size": image_size}
+    images = load_images(options.dataset, image_size)
     changes = {name: getattr(options, name) for name in ("train_images", *RECIPE_OPTIONS)}
     if options.train_images is None and (options.epochs or options.dataset):
         changes["train_images"] = round((options.epochs or DATASET_EPOCHS) * images.num_train)
@@ -214,7 +227,7 @@ def sweep(options: argparse.Namespace, command: str) -> int:
         f"{runs[0].recipe.train_images:,} images each, {options.workers} at a time."
     )
     started = time.monotonic()
-    errors = WorkerPool(to_do, options.workers, options.threads).execute() if to_do else {}
+    errors = WorkerPool(to_do, images, options.workers, options.threads).execute() if to_do else {}
     print(f"{len(to_do) - len(errors)} runs done in {time.monotonic() - started:.0f} s.")
     finished = judge_convergence([metrics for run in runs if (metrics := run.finished_metrics()) is not None])
     if finished:

@@ -11,12 +11,12 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -31,18 +31,6 @@ SECONDS_TO_WAIT = 0.5
 SECONDS_BETWEEN_LINES = 15.0  # where the progress goes to a file
 
 
-def load_images(data: dict[str, Any]) -> ImageSet:
-    """The image set that `Run.data` tells of."""
-    # Each brings a library that the other does without.
-    if data["source"] == "digits":
-        from .digits import DigitCanvases
-
-        return DigitCanvases(data["image_size"])
-    from .hub_images import StoredImages
-
-    return StoredImages(data["source"], data["image_size"])
-
-
 def work_of(run: Run) -> float:
     """
     Rough work of a run, in arbitrary units: per image, a constant, a share per token and, for attention, per pair of
@@ -54,7 +42,7 @@ def work_of(run: Run) -> float:
     return run.recipe.train_images * (3 + 0.4 * tokens + 0.0012 * tokens**2)
 
 
-def run_in_worker(run: Run, threads: int, messages: Connection):
+def run_in_worker(run: Run, images_file: str, threads: int, messages: Connection):
     """The body of a worker: `execute`, with messages ("progress", seen, loss), ("done",) or ("error", traceback)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process; the parent ends its workers
     parent = os.getppid()
@@ -71,7 +59,9 @@ def run_in_worker(run: Run, threads: int, messages: Connection):
             messages.send(("progress", seen, loss))
 
     try:
-        execute(run, load_images(run.data), report)
+        # Written by the parent. Mapped, so that workers share the memory of a large image set.
+        images = torch.load(images_file, weights_only=False, mmap=True)
+        execute(run, images, report)
     except Exception:
         messages.send(("error", traceback.format_exc()))
     else:
@@ -101,11 +91,13 @@ class WorkerPool:
 
     Args:
         runs: What to do.
+        images: The image set of all of them.
         workers: Processes at a time.
         threads: PyTorch's threads in each.
     """
 
-    def __init__(self, runs: list[Run], workers: int, threads: int):
+    def __init__(self, runs: list[Run], images: ImageSet, workers: int, threads: int):
+        self.images = images
         self.waiting = sorted(runs, key=work_of, reverse=True)
         self.workers, self.threads = workers, threads
         self.active: dict[str, _Active] = {}
@@ -122,6 +114,9 @@ class WorkerPool:
         Returns when all runs are done: the traceback of each run that failed, by its name. An exception, as Ctrl-C
         raises it, ends the workers; what they were doing can be continued.
         """
+        folder = tempfile.TemporaryDirectory(prefix="sweep-")
+        self.images_file = os.path.join(folder.name, "images.pt")
+        torch.save(self.images, self.images_file)
         try:
             while self.waiting or self.active:
                 while self.waiting and len(self.active) < self.workers:
@@ -136,11 +131,13 @@ class WorkerPool:
             for active in self.active.values():
                 active.process.join()
             self.bar.close()
+            folder.cleanup()
         return self.errors
 
     def _start(self, run: Run):
         messages, sender = self.context.Pipe(duplex=False)
-        process = self.context.Process(target=run_in_worker, args=(run, self.threads, sender), daemon=True)
+        arguments = (run, self.images_file, self.threads, sender)
+        process = self.context.Process(target=run_in_worker, args=arguments, daemon=True)
         # Inherited, so that Ctrl-C does not reach a worker that is still importing.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The patch-size sweep: its data, one run, what is kept and repeated, and the law fitted in the end."""
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -18,13 +19,13 @@ from training.digits import DigitCanvases, load_digits
 from training.image_set import shuffled_epochs
 from training.muon import Muon, orthogonalize
 from training.sweep_law import fit_power_law, judge_convergence, summarize_curve
-from training.sweep_run import METRICS_FILE, STATE_FILE, Recipe, Run, execute
-from training.sweep_workers import WorkerPool, load_images
+from training.sweep_run import METRICS_FILE, RECIPES, STATE_FILE, Recipe, Run, execute
+from training.sweep_workers import WorkerPool
 
 
 REPOSITORY = Path(__file__).parents[2]
 TINY = Recipe(train_images=96, batch_size=16, width=32, num_blocks=2)
-DIGITS = {"source": "digits", "image_size": 16}
+DIGITS = {"source": sweep.EMBEDDED_DIGITS, "image_size": 16}
 TINY_COMMAND = ["--train_images", "96", "--batch_size", "16", "--width", "32", "--num_blocks", "2"]
 
 
@@ -54,7 +55,9 @@ def few_digits():
 def finished(tmp_path_factory, few_digits):
     """An output folder with one finished run."""
     folder = tmp_path_factory.mktemp("sweep")
-    execute(Run("adventurer", 8, TINY, DIGITS, str(folder / "adventurer-patch8")), few_digits)
+    # As the command line makes it of TINY_COMMAND.
+    recipe = dataclasses.replace(RECIPES["adventurer"], train_images=96, batch_size=16, width=32, num_blocks=2)
+    execute(Run("adventurer", 8, recipe, DIGITS, str(folder / "adventurer-patch8")), few_digits)
     return folder
 
 
@@ -74,9 +77,9 @@ def in_process(monkeypatch):
     """Makes the sweep run in this process, without starting others."""
 
     def execute_all(pool):
+        images = pool.images
+        images.test_pixels, images.test_labels = images.test_pixels[:50], images.test_labels[:50]
         for run in pool.waiting:
-            images = load_images(run.data)
-            images.test_pixels, images.test_labels = images.test_pixels[:50], images.test_labels[:50]
             execute(run, images)
         pool.bar.close()
         return {}
@@ -266,7 +269,7 @@ class TestSweep:
         error = capsys.readouterr().err
         assert f"python -m training.sweep --output_dir {tmp_path}" in error and "Traceback" not in error
 
-    def test_a_killed_worker_is_reported(self, tmp_path, monkeypatch):
+    def test_a_killed_worker_is_reported(self, tmp_path, monkeypatch, few_digits):
         start = WorkerPool._start
 
         def start_and_kill(pool, run):
@@ -274,7 +277,8 @@ class TestSweep:
             pool.active[run.name].process.kill()
 
         monkeypatch.setattr(WorkerPool, "_start", start_and_kill)
-        errors = WorkerPool([Run("pixelvit", 8, TINY, DIGITS, str(tmp_path))], workers=1, threads=1).execute()
+        runs = [Run("pixelvit", 8, TINY, DIGITS, str(tmp_path))]
+        errors = WorkerPool(runs, few_digits, workers=1, threads=1).execute()
         assert errors == {"pixelvit-patch8": "its process ended with exit code -9 (if negative, by that signal)"}
 
     def test_image_folder(self, image_folder, tmp_path, monkeypatch, capsys):
@@ -294,7 +298,7 @@ class TestSweep:
         (tmp_path / "train").rename(tmp_path / "tree" / "train")
         (tmp_path / "tree" / "test" / "light").mkdir(parents=True)
         (tmp_path / "tree" / "train" / "light" / "9.png").rename(tmp_path / "tree" / "test" / "light" / "9.png")
-        images = load_images({"source": str(tmp_path / "tree"), "image_size": 8})
+        images = sweep.load_images(str(tmp_path / "tree"), image_size=8)
         assert images.num_train == 19 and images.test_labels.tolist() == [1]
         assert images.test_pixels.float().mean() > 155
 
@@ -320,7 +324,7 @@ class TestSweep:
         (tmp_path / "flat").mkdir()
         (image_folder / "dark" / "0.png").rename(tmp_path / "flat" / "0.png")
         with pytest.raises(ValueError, match=r"has images but no class labels .*subfolder of its own"):
-            load_images({"source": str(tmp_path / "flat"), "image_size": 8})
+            sweep.load_images(str(tmp_path / "flat"), image_size=8)
 
 
 class TestLaw:
