@@ -1,25 +1,28 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Which implementation the Mamba-2 mixer runs on: the one place that looks for compiled kernels.
+Which implementation an op runs on: the one place that looks for compiled kernels and at the processor.
 
-`"torch"` is plain PyTorch and runs everywhere. `"mamba_ssm"` takes the Triton kernels of the mamba-ssm package, and
-the CUDA convolution of causal-conv1d where that is installed too; it needs a CUDA device (or Triton's interpreter,
-`TRITON_INTERPRET=1`, for tests). `"auto"` takes mamba_ssm where it can run and torch elsewhere.
+For the Mamba-2 mixer `"torch"` is plain PyTorch and runs everywhere. `"mamba_ssm"` takes the Triton kernels of the
+mamba-ssm package, and the CUDA convolution of causal-conv1d where that is installed too; it needs a CUDA device (or
+Triton's interpreter, `TRITON_INTERPRET=1`, for tests). `"auto"` takes mamba_ssm where it can run and torch elsewhere.
 """
 
 import importlib.util
 import logging
 import os
+import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
 from .ops_conv1d import causal_conv1d
+from .ops_linear import FEWEST_MULTIPLICATIONS, linear_onednn
 from .ops_norm import rms_norm_gated
 from .ops_ssd import ssd_chunked
 
@@ -142,3 +145,32 @@ def _load_mamba_ssm() -> tuple[MixerBackend | None, str]:
 
     # The kernels keep their own working set small, so they get the whole sequence.
     return MixerBackend("mamba_ssm", ssd, conv1d, norm, segment_length=sys.maxsize), ""
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """x weight^T + bias for x (..., in_features), by oneDNN where that is faster than what PyTorch would take."""
+    if _prefers_onednn(x, weight):
+        return linear_onednn(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
+def _prefers_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    return (
+        x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.dim() > 1
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"))
+        # Quantized, distributed and traced tensors are subclasses that know nothing of oneDNN's op.
+        and type(x) is torch.Tensor
+        and type(weight) in (torch.Tensor, torch.nn.Parameter)
+        and x.numel() * weight.shape[0] >= FEWEST_MULTIPLICATIONS
+        and _mkl_is_slow()
+    )
+
+
+@cache
+def _mkl_is_slow() -> bool:
+    """Whether float32 products go to MKL on a processor that it has no kernels of its own for, with oneDNN at hand."""
+    cpuinfo = Path("/proc/cpuinfo")
+    processor = cpuinfo.read_text() if cpuinfo.exists() else platform.processor()
+    return torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available() and "AuthenticAMD" in processor
