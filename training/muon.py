@@ -5,7 +5,8 @@ The Muon optimizer for the weight matrices of a model's blocks.
 
 Each matrix moves along its momentum with all singular values set to about one, so that rare directions are learned as
 fast as frequent ones. (K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024, which also
-gives the coefficients below.) PyTorch has had one since 2.9, but this package supports older releases.
+gives the coefficients below.) PyTorch 2.9 and timm have one too, which iterate in bfloat16, one matrix at a time: on a
+processor without instructions for that it takes the sweep's PixelViT 68 ms a step, this one 5 ms.
 """
 
 from collections import defaultdict

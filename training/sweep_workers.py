@@ -7,6 +7,7 @@ A process per run makes its peak memory its own. One thread each uses the cores 
 threads does at the sweep's sizes.
 """
 
+import copy
 import multiprocessing
 import os
 import signal
@@ -42,7 +43,23 @@ def work_of(run: Run) -> float:
     return run.recipe.train_images * (3 + 0.4 * tokens + 0.0012 * tokens**2)
 
 
-def run_in_worker(run: Run, images_file: str, threads: int, messages: Connection):
+def put_tensors_aside(images: ImageSet, file: str) -> ImageSet:
+    """Writes the tensors of an image set to `file`; returns the rest of it, which is light enough to pass around."""
+    tensors = {name: value for name, value in vars(images).items() if isinstance(value, torch.Tensor)}
+    torch.save(tensors, file)
+    rest = copy.copy(images)
+    for name in tensors:
+        delattr(rest, name)
+    return rest
+
+
+def put_tensors_back(rest: ImageSet, file: str) -> ImageSet:
+    """Undoes `put_tensors_aside`, in place. The file is mapped, so that processes share the memory of its images."""
+    vars(rest).update(torch.load(file, weights_only=True, mmap=True))
+    return rest
+
+
+def run_in_worker(run: Run, images: ImageSet, tensors_file: str, threads: int, messages: Connection):
     """The body of a worker: `execute`, with messages ("progress", seen, loss), ("done",) or ("error", traceback)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process; the parent ends its workers
     parent = os.getppid()
@@ -59,9 +76,7 @@ def run_in_worker(run: Run, images_file: str, threads: int, messages: Connection
             messages.send(("progress", seen, loss))
 
     try:
-        # Written by the parent. Mapped, so that workers share the memory of a large image set.
-        images = torch.load(images_file, weights_only=False, mmap=True)
-        execute(run, images, report)
+        execute(run, put_tensors_back(images, tensors_file), report)
     except Exception:
         messages.send(("error", traceback.format_exc()))
     else:
@@ -115,8 +130,8 @@ class WorkerPool:
         raises it, ends the workers; what they were doing can be continued.
         """
         folder = tempfile.TemporaryDirectory(prefix="sweep-")
-        self.images_file = os.path.join(folder.name, "images.pt")
-        torch.save(self.images, self.images_file)
+        self.tensors_file = os.path.join(folder.name, "images.pt")
+        self.images = put_tensors_aside(self.images, self.tensors_file)
         try:
             while self.waiting or self.active:
                 while self.waiting and len(self.active) < self.workers:
@@ -136,7 +151,7 @@ class WorkerPool:
 
     def _start(self, run: Run):
         messages, sender = self.context.Pipe(duplex=False)
-        arguments = (run, self.images_file, self.threads, sender)
+        arguments = (run, self.images, self.tensors_file, self.threads, sender)
         process = self.context.Process(target=run_in_worker, args=arguments, daemon=True)
         # Inherited, so that Ctrl-C does not reach a worker that is still importing.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
