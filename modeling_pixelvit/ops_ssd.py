@@ -197,19 +197,14 @@ class _Segment:
 
     def __init__(self, x, dt, A_log, B, C, dt_bias, chunk_size, workspace):
         self.length, groups, dtype = x.shape[1], B.shape[2], compute_dtype(x.dtype)
-        self.workspace, self.chunk_size = workspace, chunk_size
-
-        def by_group(tensor):
-            return self.chunks(tensor).unflatten(3, (groups, -1)).transpose(2, 3)
-
-        self.chunked_by_group = by_group
-        self.x = by_group(x)  # k b g q r p
+        self.workspace, self.chunk_size, self.groups = workspace, chunk_size, groups
+        self.x = self.by_group(x)  # k b g q r p
         self.B, self.C = (self.chunks(t).to(dtype).transpose(2, 3).contiguous() for t in (B, C))  # k b g q s
         self.A = -torch.exp(A_log.to(dtype)).unflatten(0, (groups, 1, -1))  # g 1 r
         pre_step = dt.to(dtype) + dt_bias.to(dtype)
-        self.pre_step = by_group(pre_step)  # k b g q r
+        self.pre_step = self.by_group(pre_step)  # k b g q r
         # Padding must neither decay nor feed the state, so it is the step that is padded, with zeros.
-        self.step = by_group(F.softplus(pre_step))
+        self.step = self.by_group(F.softplus(pre_step))
         self.log_decay = (self.step * self.A).clamp_(min=MIN_LOG_DECAY)
         self.cumulative = self.log_decay.cumsum(3)
         self.decay_in = torch.exp(self.cumulative)  # from the chunk's start to q
@@ -221,6 +216,10 @@ class _Segment:
         if padding:
             tensor = F.pad(tensor, (0, 0) * (tensor.dim() - 2) + (0, padding))
         return tensor.unflatten(1, (-1, self.chunk_size)).transpose(0, 1)
+
+    def by_group(self, tensor: torch.Tensor) -> torch.Tensor:
+        """(b, L, heads, ...) to (k b g q r ...)."""
+        return self.chunks(tensor).unflatten(3, (self.groups, -1)).transpose(2, 3)
 
     def unpad(self, tensor: torch.Tensor) -> torch.Tensor:
         """(k b g q ...), by group, to (b, L, g, ...)."""
@@ -378,7 +377,7 @@ def _segment_backward(segment: _Segment, D, state, grad_y, grad_state):
     Returns:
         Gradients of x, dt, B and C by group, and those of A_log, D and dt_bias.
     """
-    grad_y = segment.chunked_by_group(grad_y).to(state.dtype)  # k b g q r p
+    grad_y = segment.by_group(grad_y).to(state.dtype)  # k b g q r p
     states = segment.states(state)
     whole_decay = segment.whole_decay()
 

@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The scan: the sequential reference by hand and against transformers, the chunked form against the reference."""
 
+import gc
 import math
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from helpers import relative_difference, tiny_config
 from transformers.models.mamba2.configuration_mamba2 import Mamba2Config
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
+from modeling_pixelvit import ops_ssd
 from modeling_pixelvit.layers_mamba2 import Mamba2Mixer as OurMixer
 from modeling_pixelvit.ops_conv1d import causal_conv1d_reference
 from modeling_pixelvit.ops_norm import rms_norm_gated_reference
@@ -227,3 +230,23 @@ def test_working_set_does_not_grow_with_the_sequence(gradients):
     command = [sys.executable, "-c", MEMORY_CODE, "131072", str(gradients)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert float(run.stdout) < 48, f"{run.stdout.strip()} MB beyond inputs and outputs"
+
+
+def test_segments_are_freed_at_once(monkeypatch):
+    """A cycle of references would keep every segment's tensors until the garbage collector happens to run."""
+    made, alive = [], weakref.WeakSet()
+
+    class Tracked(ops_ssd._Segment):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(self.length)
+            alive.add(self)
+
+    monkeypatch.setattr(ops_ssd, "_Segment", Tracked)
+    gc.disable()
+    try:
+        y, _ = ssd_chunked(*make_arguments(1, 40), chunk_size=8, matrices_per_segment=1)
+        y.sum().backward()
+        assert len(made) >= 10 and not alive
+    finally:
+        gc.enable()
