@@ -99,8 +99,12 @@ class Recipe:
 # scan knows the order, and a strong table only covers up what the pixels show. Attention learns faster from fewer,
 # larger batches, the scan from more steps.
 RECIPES = {
-    "adventurer": Recipe(batch_size=16, width=48, initializer_range=0.02, position_scale=0.0, peak_rate=3e-3),
-    "pixelvit": Recipe(batch_size=32, width=64, initializer_range=0.1, position_scale=2.0, peak_rate=1e-3),
+    "adventurer": Recipe(
+        batch_size=16, width=48, initializer_range=0.02, position_scale=0.0, muon_rate=0.01, peak_rate=3e-3
+    ),
+    "pixelvit": Recipe(
+        batch_size=32, width=64, initializer_range=0.1, position_scale=2.0, muon_rate=0.02, peak_rate=1e-3
+    ),
 }
 FAMILIES = tuple(RECIPES)
 
