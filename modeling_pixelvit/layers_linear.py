@@ -9,7 +9,7 @@ from .ops_backend import linear
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` with the product that is fastest where it runs: parameters, hooks and results are the same."""
+    """`nn.Linear` with the product that is fastest where it runs; parameters and hooks are the same, results nearly."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return linear(hidden_states, self.weight, self.bias)
