@@ -1,0 +1,75 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+What a recipe does to the training images of a classification: timm's transforms, Mixup and CutMix, and the order of the
+images, with repeats.
+"""
+
+from collections.abc import Callable
+
+import torch
+from PIL import Image
+from timm.data import Mixup, create_transform
+from timm.data.distributed_sampler import RepeatAugSampler
+from torch.utils.data import DistributedSampler, Sampler
+
+from .recipe import Recipe
+
+
+def build_train_transform(
+    recipe: Recipe, image_mean: list[float], image_std: list[float]
+) -> Callable[[Image.Image], torch.Tensor]:
+    """
+    Random resized crop (bicubic), mirroring, the recipe's policy and colour jitter, normalization, random erasing.
+
+    Returns:
+        A function of an RGB image, to float32 of shape (3, image_size, image_size). Its randomness comes from Python's,
+        NumPy's and PyTorch's global generators.
+    """
+    return create_transform(
+        recipe.image_size,
+        is_training=True,
+        scale=(recipe.min_crop_scale, 1.0),
+        hflip=recipe.horizontal_flip,
+        # None leaves it out, where 0.0 would be a jitter that changes nothing. Beside a RandAugment timm drops it.
+        color_jitter=recipe.color_jitter or None,
+        auto_augment=recipe.auto_augment,
+        interpolation="bicubic",
+        re_prob=recipe.random_erasing,
+        re_mode="pixel",
+        mean=tuple(image_mean),
+        std=tuple(image_std),
+    )
+
+
+def build_mixup(recipe: Recipe, num_classes: int) -> Mixup | None:
+    """
+    Mixup and CutMix of a batch, with the recipe's label smoothing; None if the recipe has neither.
+
+    The result takes images (B, 3, H, W), B even, and labels (B,) and returns mixed images, in place, and soft labels
+    (B, num_classes). Its randomness comes from NumPy's global generator.
+    """
+    if recipe.mixup_probability == 0 or (recipe.mixup_alpha == 0 and recipe.cutmix_alpha == 0):
+        return None
+    return Mixup(
+        mixup_alpha=recipe.mixup_alpha,
+        cutmix_alpha=recipe.cutmix_alpha,
+        prob=recipe.mixup_probability,
+        switch_prob=recipe.mixup_switch_probability,
+        label_smoothing=recipe.label_smoothing,
+        num_classes=num_classes,
+    )
+
+
+def build_sampler(recipe: Recipe, num_images: int, rank: int, num_ranks: int) -> Sampler[int]:
+    """
+    The order of the training images for one process; `set_epoch` draws that of another epoch.
+
+    With repeats the copies of an image go to neighbouring ranks, and an epoch ends after as many images as without
+    repeats, rounded down to a multiple of 256, as in the released training code; its order depends on the epoch alone.
+    Without, every image comes once, some twice to make the processes' shares equal, by the recipe's seed.
+    """
+    images = range(num_images)
+    if recipe.augmentation_repeats > 1:
+        return RepeatAugSampler(images, num_ranks, rank, num_repeats=recipe.augmentation_repeats)
+    return DistributedSampler(images, num_ranks, rank, seed=recipe.seed)

@@ -1,0 +1,81 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""The optimizer of a recipe: which parameters decay, how fast each block learns, and the learning rate's course."""
+
+import re
+from typing import Any
+
+import torch
+from timm.scheduler import CosineLRScheduler
+from timm.scheduler.scheduler import Scheduler
+from transformers import PreTrainedModel
+
+from .recipe import Recipe
+
+
+NEVER_DECAYED = ("cls_token", "position_embeddings")
+
+
+def parameter_groups(model: PreTrainedModel, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+    """
+    The trainable parameters by depth and by whether they decay.
+
+    Vectors (biases, norms, and of the scan A_log, D and dt_bias), the class token and the position table do not decay,
+    as in the released training code. With L blocks a parameter of block i learns at `layer_decay ** (L - i)` of the
+    rate, the embeddings at `layer_decay ** (L + 1)`, the final norm and the head at the whole rate.
+
+    Returns:
+        Groups with `params`, `names`, `weight_decay` and `lr_scale`, which timm's schedulers multiply the rate by.
+    """
+    depth = model.config.num_hidden_layers + 1
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decays = parameter.dim() > 1 and not name.endswith(NEVER_DECAYED)
+        level = _level(name, depth)
+        group = groups.setdefault(
+            (level, decays),
+            {
+                "params": [],
+                "names": [],
+                "weight_decay": weight_decay if decays else 0.0,
+                "lr_scale": layer_decay ** (depth - level),
+            },
+        )
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return [groups[key] for key in sorted(groups)]
+
+
+def _level(name: str, depth: int) -> int:
+    """0 for the embeddings, i + 1 for block i, `depth` for what comes after the last block."""
+    block = re.search(r"\.layers\.(\d+)\.|^layers\.(\d+)\.", name)
+    if block:
+        return int(block[1] or block[2]) + 1
+    return 0 if "embeddings." in name else depth
+
+
+def build_optimizer(model: PreTrainedModel, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW of a recipe over `parameter_groups`."""
+    groups = parameter_groups(model, recipe.weight_decay, recipe.layer_decay)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.adam_beta1, recipe.adam_beta2))
+
+
+def build_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> Scheduler:
+    """
+    Linear warmup, then half a cosine, which is read at the epoch counted from the start of the training.
+
+    Without state of its own: `scheduler.step(epoch)` sets the rate of an epoch if the recipe changes it by epoch,
+    `scheduler.step_update(step)` that of a step if it does so by step; the other call has no effect.
+    """
+    by_epoch = recipe.learning_rate_changes == "epoch"
+    units = 1 if by_epoch else steps_per_epoch
+    return CosineLRScheduler(
+        optimizer,
+        t_initial=max(1, round(recipe.num_train_epochs * units)),
+        lr_min=recipe.min_learning_rate,
+        warmup_t=round(recipe.warmup_epochs * units),
+        warmup_lr_init=recipe.warmup_learning_rate,
+        t_in_epochs=by_epoch,
+    )
