@@ -7,13 +7,13 @@ A run that was interrupted goes on at any step without reading what came before,
 no state of samplers, workers or generators has to be saved.
 """
 
-import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import set_seed
 
 from .augmentation import build_sampler
 from .recipe import Recipe
@@ -22,13 +22,6 @@ from .recipe import Recipe
 def derive_seed(*numbers: int) -> int:
     """A seed of 32 bits that differs, but by chance, for any other sequence of numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def seed_generators(seed: int):
-    """Seeds the global generators of Python, NumPy and PyTorch, on every device."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 class TrainingBatches(Sampler[list[tuple[int, int]]]):
@@ -67,11 +60,12 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
         self.rank, self.num_ranks = rank, num_ranks
         self.accumulation, self.first_step = accumulation, first_step
         self.batch_size = recipe.total_batch_size // (num_ranks * accumulation)
-        self.steps_per_epoch = len(self._sampler()) // (self.batch_size * accumulation)
+        share = len(self._sampler())
+        self.steps_per_epoch = share // (self.batch_size * accumulation)
         if self.steps_per_epoch == 0:
             raise ValueError(
                 f"total_batch_size={recipe.total_batch_size} was given, but an epoch has only "
-                f"{len(self._sampler()) * num_ranks} images; make it smaller."
+                f"{share * num_ranks} images; make it smaller."
             )
 
     def _sampler(self):
@@ -109,7 +103,7 @@ class SeededExamples(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         index, seed = key
-        seed_generators(seed)
+        set_seed(seed)
         return self.example(index)
 
 

@@ -50,9 +50,9 @@ def parameter_groups(model: PreTrainedModel, weight_decay: float, layer_decay: f
 
 def _level(name: str, depth: int) -> int:
     """0 for the embeddings, i + 1 for block i, `depth` for what comes after the last block."""
-    block = re.search(r"\.layers\.(\d+)\.|^layers\.(\d+)\.", name)
+    block = re.search(r"\blayers\.(\d+)\.", name)
     if block:
-        return int(block[1] or block[2]) + 1
+        return int(block[1]) + 1
     return 0 if "embeddings." in name else depth
 
 

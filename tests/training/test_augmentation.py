@@ -3,12 +3,12 @@
 """Augmentation as the released training code has it: which steps, which images on which rank, which soft labels."""
 
 import dataclasses
-import random
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter, ImageOps
+from transformers import set_seed
 
 from training.augmentation import build_mixup, build_sampler, build_train_transform
 from training.recipe import Recipe, load_recipe
@@ -19,12 +19,6 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 def steps_of(recipe):
     return [type(step).__name__ for step in build_train_transform(recipe, MEAN, STD).transforms]
-
-
-def seed_all(seed):
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def test_steps_of_each_stage():
@@ -51,7 +45,7 @@ def test_three_augment_is_one_of_grey_solarized_and_blurred():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8))
     grey = image.convert("L").convert("RGB")
     counts = {"grey": 0, "solarized": 0, "blurred": 0}
-    seed_all(0)
+    set_seed(0)
     for _ in range(600):
         result = policy(image)
         if difference(result, grey) <= 1:
@@ -77,9 +71,9 @@ def contrast(image):
 def test_output_is_normalized_and_follows_the_global_seeds():
     transform = build_train_transform(load_recipe("adventurer-stage3", image_size=32), MEAN, STD)
     image = Image.new("RGB", (50, 40), (255, 255, 255))
-    seed_all(3)
+    set_seed(3)
     first = transform(image)
-    seed_all(3)
+    set_seed(3)
     assert torch.equal(first, transform(image))
     assert first.shape == (3, 32, 32) and first.dtype == torch.float32
     plain = Recipe(image_size=32, color_jitter=0.0, patch_size=4)
@@ -115,7 +109,7 @@ def test_mixup_labels():
     off, labels = 0.1 / 4, torch.tensor([0, 1, 2, 3])
     seen = {"mixup": 0, "cutmix": 0}
     for seed in range(200):
-        seed_all(seed)
+        set_seed(seed)
         images = torch.arange(4.0)[:, None, None, None].expand(-1, 3, 8, 8).clone()
         mixed, targets = mixup(images, labels)
         torch.testing.assert_close(targets.sum(1), torch.ones(4))
