@@ -7,21 +7,53 @@ A run that was interrupted goes on at any step without reading what came before,
 no state of samplers, workers or generators has to be saved.
 """
 
+import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import set_seed
 
 from .augmentation import build_sampler
 from .recipe import Recipe
+from .unreadable_images import TooManyUnreadable, UnreadableImage
+
+
+UNREADABLE = "unreadable"  # the key of a batch for the images that it should have had
+MAX_TRIES = 100
 
 
 def derive_seed(*numbers: int) -> int:
     """A seed of 32 bits that differs, but by chance, for any other sequence of numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def share_of_batch(recipe: Recipe, num_ranks: int, accumulation: int) -> int:
+    """
+    Images in one batch of one process.
+
+    Raises:
+        ValueError: if the total batch cannot be shared equally.
+    """
+    if recipe.total_batch_size % (num_ranks * accumulation):
+        raise ValueError(
+            f"total_batch_size={recipe.total_batch_size} was given for {num_ranks} processes and {accumulation} "
+            "accumulation steps; it must be a multiple of their product."
+        )
+    return recipe.total_batch_size // (num_ranks * accumulation)
+
+
+def seed_cpu(seed: int):
+    """
+    Seeds the global generators that images are augmented with: Python's, NumPy's and PyTorch's of the CPU.
+
+    transformers' `set_seed` seeds those of the devices as well. That takes a quarter of the time that it takes to read
+    a photograph, where the device is not in use as in workers; where it is, it would interfere with the model.
+    """
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
 
 
 class TrainingBatches(Sampler[list[tuple[int, int]]]):
@@ -51,15 +83,10 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
         accumulation: int = 1,
         first_step: int = 0,
     ):
-        if recipe.total_batch_size % (num_ranks * accumulation):
-            raise ValueError(
-                f"total_batch_size={recipe.total_batch_size} was given for {num_ranks} processes and {accumulation} "
-                "accumulation steps; it must be a multiple of their product."
-            )
         self.recipe, self.num_images = recipe, num_images
         self.rank, self.num_ranks = rank, num_ranks
         self.accumulation, self.first_step = accumulation, first_step
-        self.batch_size = recipe.total_batch_size // (num_ranks * accumulation)
+        self.batch_size = share_of_batch(recipe, num_ranks, accumulation)
         share = len(self._sampler())
         self.steps_per_epoch = share // (self.batch_size * accumulation)
         if self.steps_per_epoch == 0:
@@ -96,25 +123,67 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
 
 
 class SeededExamples(Dataset):
-    """`example(index)` with all global generators seeded before, for the keys of `TrainingBatches`."""
+    """
+    `example(index)` with the global generators of the CPU seeded before, for the keys of `TrainingBatches`.
 
-    def __init__(self, example: Callable[[int], Any]):
-        self.example = example
+    An image that cannot be decoded is replaced by the next one that can, under the same seed, so that batches keep
+    their size and a step depends on nothing but its number and the files.
 
-    def __getitem__(self, key: tuple[int, int]) -> Any:
+    Args:
+        example: Makes the example of an image; it may raise `UnreadableImage`.
+        num_images: After the last of them comes the first.
+    """
+
+    def __init__(self, example: Callable[[int], Any], num_images: int):
+        self.example, self.num_images = example, num_images
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Any, list[str]]:
+        """
+        The example, and an entry for each image that could not be decoded on the way to it.
+
+        Raises:
+            TooManyUnreadable: if there are `MAX_TRIES` such images in a row, or no others.
+        """
         index, seed = key
-        set_seed(seed)
-        return self.example(index)
+        unreadable: list[str] = []
+        for tries in range(min(MAX_TRIES, self.num_images)):
+            seed_cpu(seed)
+            try:
+                return self.example((index + tries) % self.num_images), unreadable
+            except UnreadableImage as error:
+                unreadable.append(error.entry)
+        raise TooManyUnreadable(
+            f"{len(unreadable)} training images in a row could not be decoded, the last of them {unreadable[-1]}; "
+            "repair or remove these files."
+        )
+
+
+class CollateReadable:
+    """`collate` for pairs of an example and the list of those that it replaces, which go into the batch if any."""
+
+    def __init__(self, collate: Callable[[list], Any]):
+        self.collate = collate
+
+    def __call__(self, pairs: list[tuple[Any, list[str]]]) -> Any:
+        batch = self.collate([example for example, _ in pairs])
+        if unreadable := list(dict.fromkeys(entry for _, entries in pairs for entry in entries)):
+            batch[UNREADABLE] = unreadable
+        return batch
 
 
 def build_train_loader(
     example: Callable[[int], Any], batches: TrainingBatches, collate: Callable[[list], Any], num_workers: int = 0
 ) -> DataLoader:
-    """Loads `batches`, all epochs in one go, so that workers read ahead across the end of an epoch."""
+    """
+    Loads `batches`, all epochs in one go, so that workers read ahead across the end of an epoch.
+
+    A batch is what `collate` makes of a list of examples. If images could not be decoded it must be a dictionary, and
+    gets a list of strings "file: reason" under the key "unreadable".
+    """
     return DataLoader(
-        SeededExamples(example),
+        SeededExamples(example, batches.num_images),
         batch_sampler=batches,
-        collate_fn=collate,
+        collate_fn=CollateReadable(collate),
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
     )

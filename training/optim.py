@@ -56,10 +56,10 @@ def _level(name: str, depth: int) -> int:
     return 0 if "embeddings." in name else depth
 
 
-def build_optimizer(model: PreTrainedModel, recipe: Recipe) -> torch.optim.AdamW:
+def build_optimizers(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """AdamW of a recipe over `parameter_groups`."""
     groups = parameter_groups(model, recipe.weight_decay, recipe.layer_decay)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.adam_beta1, recipe.adam_beta2))
+    return [torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.adam_beta1, recipe.adam_beta2))]
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> Scheduler:

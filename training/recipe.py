@@ -31,6 +31,8 @@ RECIPES_DIR = Path(__file__).parent / "recipes"
 SHARED_DIR = "shared"
 # Keys of a file that are not fields of a recipe.
 FILE_KEYS = ("include", "variants")
+MAPPING_FIELD = "model"
+VARIANTS = ("tiny", "small", "base", "large", "huge")
 CONFIG_CLASSES = {"adventurer": AdventurerConfig, "pixelvit": PixelViTConfig}
 
 
@@ -66,7 +68,7 @@ class Recipe:
 
     family: Literal["adventurer", "pixelvit"] = _field("adventurer", "model family")
     task: Literal["classification"] = _field("classification", "what is learned")
-    variant: Literal["tiny", "small", "base", "large", "huge"] = _field("base", "size of the model (Table 7)")
+    variant: Literal[VARIANTS] = _field("base", "size of the model (Table 7)")
     patch_size: int = _count(16, "side of a patch in pixels")
     image_size: int = _count(224, "side of the training images in pixels")
     eval_image_size: int | None = _count(None, "side of the images in evaluation; as in training if not given")
@@ -108,12 +110,16 @@ class Recipe:
     augmentation_repeats: int = _count(1, "differently augmented copies of an image in one epoch")
     min_crop_scale: float = _share(0.08, "smallest share of an image's area that a random crop keeps")
     horizontal_flip: float = _share(0.5, "share of the images that are mirrored")
+    model: dict[str, Any] = dataclasses.field(
+        default_factory=dict,
+        metadata={"help": "fields of the model's configuration that differ from the variant's, as JSON"},
+    )
     seed: int = _field(0, "of initial weights, order and augmentation")
 
     def validate_ranges(self):
         """Called by `strict` after the types have been checked."""
         for field in dataclasses.fields(self):
-            value, bounds = getattr(self, field.name), field.metadata["bounds"]
+            value, bounds = getattr(self, field.name), field.metadata.get("bounds")
             if value is None or bounds is None or bounds[0] <= value <= bounds[1]:
                 continue
             upper = "" if bounds[1] == math.inf else f" and at most {bounds[1]}"
@@ -132,13 +138,8 @@ class Recipe:
 
     def build_config(self, **fields: Any) -> AdventurerConfig | PixelViTConfig:
         """The model's configuration; `fields` are those that the data decide, such as the labels."""
-        return CONFIG_CLASSES[self.family].from_variant(
-            self.variant,
-            patch_size=self.patch_size,
-            image_size=self.image_size,
-            drop_path_rate=self.drop_path_rate,
-            **fields,
-        )
+        sizes = {"patch_size": self.patch_size, "image_size": self.image_size, "drop_path_rate": self.drop_path_rate}
+        return CONFIG_CLASSES[self.family].from_variant(self.variant, **{**sizes, **self.model, **fields})
 
     def save(self, path: str | Path):
         """Writes all fields as a YAML file that `load_recipe` reads."""
@@ -233,7 +234,8 @@ def _for_variant(content: dict[str, Any], variant: str, path: Path) -> dict[str,
     """Replaces each mapping from variant to value by the value."""
     values = {}
     for key, value in content.items():
-        if isinstance(value, dict):
+        # The one field that is a mapping itself has keys of its own kind.
+        if isinstance(value, dict) and (key != MAPPING_FIELD or value.keys() & set(VARIANTS)):
             if variant not in value:
                 raise RecipeError(f"{path} gives {key} for {', '.join(map(str, value))} and not for {variant!r}.")
             value = value[variant]

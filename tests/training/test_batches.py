@@ -10,6 +10,7 @@ import torch
 
 from training.batches import TrainingBatches, build_train_loader
 from training.recipe import Recipe
+from training.unreadable_images import TooManyUnreadable, UnreadableImage, UnreadableImages
 
 
 def make_recipe(**fields):
@@ -72,3 +73,51 @@ def test_workers_change_nothing(num_workers):
     assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
     assert len({row[1].item() for batch in alone for row in batch}) == 288
     assert all(torch.equal(one, other) for one, other in zip(load(num_workers, 20), alone[20:], strict=True))
+
+
+def readable_but(*unreadable):
+    """Examples of which some cannot be decoded; they tell their index and the next random number."""
+
+    def example(index):
+        if index in unreadable:
+            raise UnreadableImage(f"{index}.jpg", "truncated")
+        return index, random.random()
+
+    return example
+
+
+def as_lists(pairs):
+    return {"index": [index for index, _ in pairs], "draw": [draw for _, draw in pairs]}
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_unreadable_image_is_replaced_by_the_next(num_workers):
+    def load(unreadable, first_step=0):
+        batches = TrainingBatches(make_recipe(), 24, first_step=first_step)
+        return list(build_train_loader(readable_but(*unreadable), batches, as_lists, num_workers))
+
+    whole, damaged = load([]), load([5, 6, 23])
+    replacement = {5: 7, 6: 7, 23: 0}
+    for complete, batch in zip(whole, damaged, strict=True):
+        assert batch["index"] == [replacement.get(index, index) for index in complete["index"]]
+        assert batch["draw"] == complete["draw"]  # the seed is that of the place
+        names = {f"{index}.jpg: truncated" for index in complete["index"] if index in replacement}
+        names |= {"6.jpg: truncated"} if 5 in complete["index"] else set()
+        assert set(batch.get("unreadable", [])) == names and ("unreadable" in batch) == bool(names)
+        assert "unreadable" not in complete
+    assert load([5, 6, 23], first_step=3) == damaged[3:]
+
+
+def test_no_readable_image_in_a_row():
+    batches = TrainingBatches(make_recipe(), 200)
+    with pytest.raises(TooManyUnreadable, match="100 training images in a row could not be decoded, the last of them"):
+        next(iter(build_train_loader(readable_but(*range(200)), batches, as_lists)))
+
+
+def test_unreadable_images_are_counted_once_and_limited():
+    images = UnreadableImages(limit=2)
+    images.add(["a.jpg: truncated", "b.jpg: empty"])
+    images.add(["a.jpg: truncated"])
+    assert len(images) == 2 and images.names == ["a.jpg: truncated", "b.jpg: empty"]
+    with pytest.raises(TooManyUnreadable, match=r"3 images .* more than the 2 allowed, the last of them c\.jpg: empty"):
+        images.add(["c.jpg: empty"])

@@ -9,7 +9,7 @@ import torch
 from helpers import tiny_model
 
 from modeling_pixelvit import AdventurerForImageClassification, AdventurerModel, PixelViTForImageClassification
-from training.optim import build_optimizer, build_scheduler, parameter_groups
+from training.optim import build_optimizers, build_scheduler, parameter_groups
 from training.recipe import Recipe, load_recipe
 
 
@@ -45,7 +45,7 @@ def test_blocks_of_a_base_model_and_frozen_parameters():
 def test_rate_by_epoch_is_the_released_course():
     """Epochs 0 to 4 rise from 1e-6 in equal steps; from there on half a cosine over all 300, down to 1e-5."""
     recipe = load_recipe("adventurer-stage1", "base")
-    optimizer = build_optimizer(tiny_model(AdventurerForImageClassification), recipe)
+    optimizer = build_optimizers(tiny_model(AdventurerForImageClassification), recipe)[0]
     assert optimizer.defaults["betas"] == (0.9, 0.999)
     scheduler = build_scheduler(optimizer, recipe, steps_per_epoch=7)
     for epoch in (0, 1, 4, 5, 150, 299):
@@ -61,7 +61,7 @@ def test_rate_by_step():
     recipe = Recipe(
         num_train_epochs=10.0, warmup_epochs=1.0, base_learning_rate=1.0, learning_rate_batch_size=None, layer_decay=0.5
     )
-    optimizer = build_optimizer(tiny_model(AdventurerForImageClassification), recipe)
+    optimizer = build_optimizers(tiny_model(AdventurerForImageClassification), recipe)[0]
     scheduler = build_scheduler(optimizer, recipe, steps_per_epoch=20)
     scheduler.step_update(50)
     scheduler.step(1)  # without effect
@@ -74,7 +74,7 @@ def test_frozen_rate_learns_nothing():
     """A layer decay of zero leaves all but the head as it is."""
     model = tiny_model(PixelViTForImageClassification)
     recipe = Recipe(layer_decay=0.0, base_learning_rate=0.1)
-    optimizer = build_optimizer(model, recipe)
+    optimizer = build_optimizers(model, recipe)[0]
     build_scheduler(optimizer, recipe, steps_per_epoch=1).step_update(10)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     model(torch.randn(2, 3, 8, 8), labels=torch.tensor([0, 1])).loss.backward()

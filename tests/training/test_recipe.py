@@ -11,7 +11,7 @@ import torch
 from helpers import tiny_model
 
 from modeling_pixelvit import AdventurerForImageClassification, PixelViTForImageClassification
-from training.optim import build_optimizer, build_scheduler
+from training.optim import build_optimizers, build_scheduler
 from training.recipe import RECIPES_DIR, Recipe, RecipeError, find_recipes, load_recipe
 
 
@@ -85,7 +85,7 @@ def test_headers_tell_how_to_run_it_and_what_to_expect(name):
 def test_takes_a_step_at_toy_width(name):
     recipe = load_recipe(name, "large" if name.endswith("-large") else "base")
     model = tiny_model(MODEL_CLASSES[recipe.family], drop_path_rate=recipe.drop_path_rate).train()
-    optimizer = build_optimizer(model, recipe)
+    optimizer = build_optimizers(model, recipe)[0]
     build_scheduler(optimizer, recipe, steps_per_epoch=10).step(int(recipe.warmup_epochs))
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     torch.manual_seed(0)

@@ -1,0 +1,161 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+A run that is killed and goes on is the same run: losses step by step and final weights, bit for bit.
+
+Runs are killed by SIGKILL, all their processes at once, at random moments: while they start, in a step, while they
+evaluate or write a checkpoint. `make test-faults` kills some sixty times, the default suite seven.
+"""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from training.run_checkpoints import PARTIAL, find_checkpoints
+
+
+REPOSITORY = Path(__file__).parents[2]
+LAUNCHED = Path(__file__).with_name("launch_train.py")
+CONFIGS = REPOSITORY / "training" / "configs"
+TINY = {
+    "adventurer": {"hidden_size": 32, "num_hidden_layers": 2, "head_dim": 16, "state_size": 16},
+    "pixelvit": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
+}
+PLAIN = {
+    "dataset": "digits",
+    "variant": "tiny",
+    "patch_size": 8,
+    "image_size": 16,
+    "num_train_epochs": 1.5,
+    "warmup_epochs": 0.2,
+    "learning_rate_changes": "step",
+    "base_learning_rate": 5e-3,
+    "total_batch_size": 64,
+    "max_grad_norm": 1.0,
+    "augmentation_repeats": 1,
+    "logging_steps": 1,
+    "save_steps": 4,
+    "eval_epochs": 0.5,
+    "report_to": "none",
+    "resume": "auto",
+}
+EVERYTHING = {"gradient_accumulation_steps": 2, "ema_decay": 0.9, "augmentation_repeats": 3, "num_workers": 2}
+ONE_PROCESS, DDP, ZERO2, ZERO3 = "cpu", "cpux2", "cpux2_zero2", "cpux2_zero3"
+# name: (family, configuration, launch options, options)
+MODES = {
+    "plain": ("adventurer", ONE_PROCESS, [], {}),
+    "accumulation": ("pixelvit", ONE_PROCESS, [], {"gradient_accumulation_steps": 2}),
+    "average": ("adventurer", ONE_PROCESS, [], {"ema_decay": 0.9}),
+    "repeats": ("pixelvit", ONE_PROCESS, [], {"augmentation_repeats": 3}),
+    "workers": ("adventurer", ONE_PROCESS, [], {"num_workers": 2}),
+    "everything": ("adventurer", ONE_PROCESS, [], EVERYTHING),
+    "ddp": ("adventurer", DDP, [], EVERYTHING),
+    "zero2-fp16": ("pixelvit", ZERO2, ["--mixed_precision", "fp16"], EVERYTHING),
+    "zero3-bf16": ("adventurer", ZERO3, [], EVERYTHING),
+}
+
+
+def launch(mode, folder):
+    """Starts a run in a session of its own, so that all its processes can be killed at once."""
+    family, config, launch_options, options = MODES[mode]
+    options = {**PLAIN, **options, "model": json.dumps(TINY[family]), "output_dir": str(folder)}
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / f"{config}.yaml")]
+    if config != ONE_PROCESS:
+        command += ["--main_process_port", str(free_port())]
+    command += [*launch_options, str(LAUNCHED), "--recipe", f"{family}-stage1"]
+    command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(REPOSITORY)}
+    log = (folder.parent / f"{folder.name}.log").open("a")
+    return subprocess.Popen(command, cwd=folder.parent, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(("localhost", 0))
+        return server.getsockname()[1]
+
+
+def finish(mode, folder):
+    process = launch(mode, folder)
+    assert process.wait(timeout=300) == 0, (folder.parent / f"{folder.name}.log").read_text()[-3000:]
+
+
+def kill_after(mode, folder, chance, while_saving):
+    """Starts a run and kills it after some more steps; returns whether it was killed."""
+    process = launch(mode, folder)
+    metrics = folder / "metrics.jsonl"
+    before = steps_in(metrics)
+    wanted = chance.randint(1, 9)
+    while process.poll() is None:
+        is_writing = any((folder / "checkpoints").glob(f"*{PARTIAL}"))
+        if steps_in(metrics) >= before + wanted and (is_writing or not while_saving):
+            break
+        time.sleep(0.002)
+    else:
+        assert process.returncode == 0, (folder.parent / f"{folder.name}.log").read_text()[-3000:]
+        return False
+    time.sleep(chance.random() * (0.01 if while_saving else 0.1))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return True
+
+
+def steps_in(metrics):
+    return metrics.read_bytes().count(b'"learning_rate"') if metrics.exists() else 0
+
+
+def losses(folder):
+    """What metrics.jsonl says of training and evaluation, without the times."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {name: value for name, value in record.items() if "loss" in name or "accuracy" in name or name == "step"}
+        for record in records
+    ]
+
+
+def tensors(folder):
+    """All tensors of the last checkpoint and of the best, by file and name, as bytes."""
+    checkpoint = max(find_checkpoints(folder / "checkpoints"))
+    files = sorted([*checkpoint.rglob("*.safetensors"), *(folder / "best").resolve().rglob("*.safetensors")])
+    return {
+        (file.parent.name, file.name, name): tensor.numpy().tobytes()
+        for file in files
+        for name, tensor in load_file(file).items()
+    }
+
+
+def check_kills(mode, kills, tmp_path, seed=0):
+    chance = random.Random(f"{mode}{seed}")
+    finish(mode, tmp_path / "whole")
+    done = 0
+    for attempt in range(3 * kills):
+        if done == kills or not kill_after(mode, tmp_path / "killed", chance, while_saving=attempt % 2 == 1):
+            break
+        done += 1
+        for checkpoint in (tmp_path / "killed" / "checkpoints").glob("step-*[0-9]"):
+            assert checkpoint in find_checkpoints(checkpoint.parent), f"{checkpoint} is torn"
+    finish(mode, tmp_path / "killed")
+    assert done == kills
+    whole, killed = losses(tmp_path / "whole"), losses(tmp_path / "killed")
+    assert len(whole) > 30 and killed == whole
+    assert tensors(tmp_path / "killed") == tensors(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("mode, kills", [("everything", 3), ("ddp", 1), ("zero2-fp16", 1), ("zero3-bf16", 1)])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(mode, kills, tmp_path):
+    check_kills(mode, kills, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_many_kills(mode, tmp_path):
+    check_kills(mode, 4, tmp_path, seed=1)

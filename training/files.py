@@ -1,0 +1,48 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""Writing files so that what is there under its name is whole, also after a crash."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+
+def flush_to_disk(path: Path):
+    """Returns once the content of a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str):
+    """Writes the whole file or, if interrupted, nothing."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    flush_to_disk(partial)
+    os.replace(partial, path)
+    flush_to_disk(path.parent)
+
+
+def write_json(path: Path, content: Any):
+    """Writes the whole file or, if interrupted, nothing."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def point_to(link: Path, target: Path):
+    """Makes `link` a symbolic link to `target`, both in one folder, in place of what it pointed to before."""
+    partial = link.with_name(link.name + ".partial")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(target.name, target_is_directory=True)
+    os.replace(partial, link)
+    flush_to_disk(link.parent)
+
+
+def remove_folder(path: Path):
+    """Removes a folder; interrupted in between, it leaves none of the name."""
+    doomed = path.with_name(path.name + ".removed")
+    os.replace(path, doomed)
+    shutil.rmtree(doomed)

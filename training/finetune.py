@@ -1,0 +1,375 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Fine-tunes a checkpoint of either family with transformers' Trainer.
+
+    python -m training.finetune --model_name_or_path CHECKPOINT --dataset SOURCE --output_dir OUT
+    python -m training.finetune ... --patch_size 8          # at another patch size
+    python -m training.finetune ... --lora_rank 8           # low-rank changes only
+    accelerate launch -m training.finetune ...              # on several devices
+
+It takes every option of transformers' TrainingArguments. The output folder loads by `from_pretrained` and by
+`pipeline`, and the same command given again goes on from the last checkpoint in it.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    BaseImageProcessor,
+    HfArgumentParser,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Trainer,
+    set_seed,
+)
+from transformers.trainer_optimizer import is_optimizer_factory
+from transformers.trainer_utils import get_last_checkpoint
+
+from modeling_pixelvit.configuration_base import as_pair
+from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
+
+from .files import write_json
+from .finetune_arguments import DataArguments, FinetuneArguments, ModelArguments
+from .finetune_classification import ClassificationTask
+from .finetune_lora import add_lora
+from .finetune_task import FinetuneTask
+from .optim import parameter_groups
+from .recipe import CONFIG_CLASSES
+from .unreadable_images import TooManyUnreadable
+
+
+TASKS: dict[str, type[FinetuneTask]] = {"classification": ClassificationTask}
+ADAPTER_FOLDER = "adapter"
+# What a run must have in common with the one that it goes on from: the model, and what it learns.
+SETTINGS_FILE = "finetune_settings.json"
+
+logger = logging.getLogger(__name__)
+
+
+class FinetuneTrainer(Trainer):
+    """
+    The Trainer with the parameter groups of `optim.parameter_groups` and a collator for training alone.
+
+    Args:
+        train_collator: Makes the training batches; `data_collator` makes those of the evaluation.
+    """
+
+    def __init__(self, *args, train_collator: Any, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.train_collator = train_collator
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        eval_collator, self.data_collator = self.data_collator, self.train_collator
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = eval_collator
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            # Some optimizers choose their parameters themselves.
+            if not is_optimizer_factory(optimizer_class) and not {"model", "optimizer_dict"} & set(options):
+                options.setdefault("params", self.parameter_groups(model))
+            self.optimizer_cls_and_kwargs = optimizer_class, options
+        return super().create_optimizer(model)
+
+    def parameter_groups(self, model: torch.nn.Module) -> list[dict[str, Any]]:
+        """From the head down, because the Trainer logs the rate of the first group."""
+        groups = parameter_groups(model, self.args.weight_decay, self.args.layer_decay)
+        return [
+            {
+                "params": group["params"],
+                "weight_decay": group["weight_decay"],
+                "lr": self.args.learning_rate * group["lr_scale"],
+            }
+            for group in reversed(groups)
+        ]
+
+    def create_model_card(self, *args, **kwargs):
+        super().create_model_card(*args, **kwargs)
+        folder = Path(getattr(self.model.config, "_name_or_path", ""))
+        if self.is_world_process_zero() and folder.name and folder.is_dir():
+            # transformers takes whatever does not come from the hub for new.
+            card = Path(self.args.output_dir, "README.md")
+            text = card.read_text(encoding="utf-8")
+            origin = f"is a fine-tuned version of the checkpoint {folder.name}"
+            card.write_text(text.replace("was trained from scratch", origin), encoding="utf-8")
+
+    def merge_adapter(self):
+        """From here on the model is an ordinary one, with the low-rank changes in its weights."""
+        self.model = self.model_wrapped = self.model.merge_and_unload()
+
+
+def find_checkpoint(training: FinetuneArguments) -> str | None:
+    """
+    The Trainer's checkpoint to go on from: the given one, else the last one in the output folder, if it has any.
+
+    Raises:
+        ValueError: if the given one is none, or the output folder holds something else.
+    """
+    if not training.do_train:
+        return None
+    folder, given = training.output_dir, training.resume_from_checkpoint
+    if given is not None:
+        if not Path(given, "trainer_state.json").is_file():
+            raise ValueError(
+                f"--resume_from_checkpoint {given} was given, which is no folder with a state of the Trainer; give one "
+                "called checkpoint-<step>."
+            )
+        return given
+    if training.overwrite_output_dir or not os.path.isdir(folder) or set(os.listdir(folder)) <= {SETTINGS_FILE}:
+        return None
+    last = get_last_checkpoint(folder)
+    if last is None:
+        raise ValueError(
+            f"--output_dir {folder} is not empty and holds no checkpoint to go on from; give another folder, or "
+            "--overwrite_output_dir to write into this one."
+        )
+    logger.info("Going on from %s; to start anew, give --overwrite_output_dir or another --output_dir.", last)
+    return last
+
+
+def load_config(arguments: ModelArguments) -> PreTrainedConfig:
+    """
+    The checkpoint's configuration with what the options change.
+
+    Raises:
+        ValueError: if there is no such checkpoint, it is of another family, or the patch does not fit the image.
+    """
+    name, revision = arguments.model_name_or_path, arguments.model_revision
+    try:
+        stored, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"--model_name_or_path {name} is neither a checkpoint folder nor a checkpoint that could be loaded from "
+            f"the hub ({str(error).strip().splitlines()[0]}); check the name."
+        ) from None
+    family = stored.get("model_type")
+    if family not in CONFIG_CLASSES:
+        raise ValueError(
+            f"--model_name_or_path {name} holds a model of type {family!r}; this script trains "
+            f"{' and '.join(sorted(CONFIG_CLASSES))} (a ViT or DeiT becomes a pixelvit by training.convert_checkpoint)."
+        )
+    config = AutoConfig.from_pretrained(name, revision=revision)
+    patch_size = config.patch_size if arguments.patch_size is None else arguments.patch_size
+    height, width = as_pair(config.image_size if arguments.image_size is None else arguments.image_size)
+    if height != width:
+        raise ValueError(
+            f"--model_name_or_path {name} is for images of {height} by {width} pixels, but training images are cut out "
+            "as squares; give --image_size."
+        )
+    for name, value in (("image_size", height), ("patch_size", patch_size)):
+        if value < 1:
+            raise ValueError(f"--{name} {value} was given; it must be at least 1.")
+    if height % patch_size:
+        divisors = ", ".join(str(size) for size in range(1, height + 1) if height % size == 0)
+        raise ValueError(
+            f"--patch_size {patch_size} does not divide images of {height} pixels; choose from {divisors}, or "
+            "change --image_size."
+        )
+    config.patch_size, config.image_size = patch_size, height
+    if arguments.drop_path_rate is not None:
+        config.drop_path_rate = arguments.drop_path_rate
+    config.validate_architecture()
+    return config
+
+
+def build_model(
+    task: FinetuneTask, arguments: ModelArguments, config: PreTrainedConfig, do_train: bool
+) -> PreTrainedModel:
+    """
+    The model in float32: the checkpoint's weights, resampled to the patch and image size of `config`, with a new head
+    where the checkpoint has none for these labels; or new weights alone.
+
+    Raises:
+        ValueError: if the checkpoint lacks weights of the encoder, or the head would be new and not be trained.
+    """
+    num_stored_labels = config.num_labels
+    config.id2label = dict(enumerate(task.label_names))
+    config.label2id = {label: index for index, label in enumerate(task.label_names)}
+    config.problem_type = None  # what the checkpoint was trained for
+    if arguments.from_scratch:
+        config.name_or_path = os.curdir  # no checkpoint, for the model card
+        return task.auto_class.from_config(config, dtype=torch.float32)
+    name = arguments.model_name_or_path
+    model, info = task.auto_class.from_pretrained(
+        name,
+        revision=arguments.model_revision,
+        config=config,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    new = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+    if encoder := [key for key in new if key.startswith(f"{model.base_model_prefix}.")]:
+        raise ValueError(
+            f"--model_name_or_path {name} lacks {len(encoder)} weights of the encoder or has them in other sizes "
+            f"({encoder[0]}); give a complete checkpoint."
+        )
+    if new and not do_train:
+        raise ValueError(
+            f"--model_name_or_path {name} has no head for the {config.num_labels} classes of {task.name}; train one, "
+            "or evaluate on the data set that it was trained on."
+        )
+    if new:
+        logger.info(
+            "The head (%s) is new: the checkpoint has none, or one for %d classes, and %s has %d.",
+            ", ".join(new),
+            num_stored_labels,
+            task.name,
+            config.num_labels,
+        )
+    return model
+
+
+def load_processor(task: FinetuneTask, arguments: ModelArguments, config: PreTrainedConfig) -> BaseImageProcessor:
+    """The checkpoint's own image processor at the image size of `config`; without one, the paper's for the data."""
+    size = {"height": config.image_size, "width": config.image_size}
+    try:
+        return AutoImageProcessor.from_pretrained(
+            arguments.model_name_or_path, revision=arguments.model_revision, size=size
+        )
+    except OSError:
+        logger.info("The checkpoint has no image processor; it gets the one of the paper's evaluation.")
+        return PixelViTImageProcessor.for_config(config, image_mean=task.image_mean, image_std=task.image_std)
+
+
+def check_resumed(checkpoint: str, settings: dict[str, Any]):
+    """
+    Raises:
+        ValueError: if the Trainer's checkpoint is of a run with other settings.
+    """
+    try:
+        found = json.loads(Path(checkpoint).with_name(SETTINGS_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:  # copied from elsewhere; whether the weights fit is then up to the Trainer
+        return
+    differences = [
+        f"{name} {found.get(name)} there, {value} now" for name, value in settings.items() if found.get(name) != value
+    ]
+    if differences:
+        raise ValueError(
+            f"{checkpoint} is of a run with other options ({'; '.join(differences)}); give those, another "
+            "--output_dir, or --overwrite_output_dir."
+        )
+
+
+def prepare(
+    task_name: str, arguments: ModelArguments, data: DataArguments, training: FinetuneArguments
+) -> tuple[FinetuneTask, FinetuneTrainer, str | None]:
+    """
+    Everything up to the training.
+
+    Returns:
+        The task, the Trainer, and the Trainer's checkpoint to go on from, if any.
+
+    Raises:
+        ValueError: for whatever the options ask for and cannot be had, in one sentence.
+    """
+    checkpoint = find_checkpoint(training)
+    settings = {"task": task_name, "dataset": data.dataset, **dataclasses.asdict(arguments)}
+    if checkpoint is not None:
+        check_resumed(checkpoint, settings)
+    config = load_config(arguments)
+    recipe = data.build_recipe(config.image_size, training.label_smoothing_factor)
+    with training.main_process_first(desc="loading the data"):
+        task = TASKS[task_name](data)
+    for name, value in task.training_arguments.items():
+        setattr(training, name, value)
+    set_seed(training.seed)
+    processor = load_processor(task, arguments, config)
+    options = task.trainer_options(processor, recipe)
+    model = build_model(task, arguments, config, training.do_train)
+    if arguments.lora_rank is not None and training.do_train:
+        model = add_lora(model, arguments)
+    trainer = FinetuneTrainer(model=model, args=training, processing_class=processor, **options)
+    if training.do_train and training.should_save:
+        write_json(Path(training.output_dir, SETTINGS_FILE), settings)
+    return task, trainer, checkpoint
+
+
+def train(trainer: FinetuneTrainer, checkpoint: str | None):
+    """Trains and saves; of a model with LoRA the adapter, and the model with the adapter merged into it."""
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+    if hasattr(trainer.model, "merge_and_unload"):
+        if trainer.args.should_save:
+            trainer.model.save_pretrained(Path(trainer.args.output_dir, ADAPTER_FOLDER))
+        trainer.merge_adapter()
+    trainer.save_model()
+    metrics = {**result.metrics, "train_samples": len(trainer.train_dataset)}
+    trainer.log_metrics("train", metrics)
+    trainer.save_metrics("train", metrics)
+    trainer.save_state()
+
+
+def evaluate(trainer: FinetuneTrainer):
+    metrics = {**trainer.evaluate(), "eval_samples": len(trainer.eval_dataset)}
+    trainer.log_metrics("eval", metrics)
+    trainer.save_metrics("eval", metrics)
+
+
+def publish(trainer: FinetuneTrainer, task: FinetuneTask):
+    """Writes the model card, and with --push_to_hub sends the folder there."""
+    name = Path(task.name).name if os.path.exists(task.name) else task.name
+    card = {"tasks": task.hub_name, "dataset": name, "tags": [task.hub_name, "vision"]}
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub(**card)
+    else:
+        trainer.create_model_card(**card)
+
+
+def build_parser() -> HfArgumentParser:
+    parser = HfArgumentParser(
+        (ModelArguments, DataArguments, FinetuneArguments),
+        prog="python -m training.finetune",
+        description="Fine-tunes a PixelViT or Adventurer checkpoint with transformers' Trainer.",
+    )
+    parser.add_argument("--task", choices=list(TASKS), default="classification", help="what is learned")
+    return parser
+
+
+def report_error(sentence: str) -> int:
+    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    return 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    logging.basicConfig(format="%(message)s")
+    try:
+        *groups, others, unknown = build_parser().parse_args_into_dataclasses(
+            arguments, return_remaining_strings=True, look_for_args_file=False
+        )
+        if unknown:
+            raise ValueError(f"{' '.join(unknown)} was given, which is no option; see --help.")
+        training = groups[-1]
+        logging.getLogger("training").setLevel(logging.INFO if training.should_log else logging.ERROR)
+        task, trainer, checkpoint = prepare(others.task, *groups)
+    except ValueError as error:
+        return report_error(str(error))
+    # From here on only images can be the user's mistake; anything else is worth its traceback.
+    try:
+        if training.do_train:
+            train(trainer, checkpoint)
+        if training.do_eval:
+            evaluate(trainer)
+    except TooManyUnreadable as error:
+        # From a process of a data loader the sentence comes below its traceback.
+        return report_error(str(error).rsplit(f"{TooManyUnreadable.__name__}: ", 1)[-1])
+    if training.do_train:
+        publish(trainer, task)
+    trainer.end()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""The model that a training starts from: new, or the checkpoint of an earlier stage at another patch or image size."""
+
+from typing import Any
+
+import torch
+from transformers import AutoConfig, PreTrainedModel
+
+from .recipe import Recipe, RecipeError
+
+
+# What makes a checkpoint another model, rather than the same model on another grid.
+SIZE_FIELDS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "head_dim", "state_size")
+
+
+def build_initial_model(recipe: Recipe, model_class: type[PreTrainedModel], **fields: Any) -> PreTrainedModel:
+    """
+    Args:
+        recipe: Its seed draws all weights that no checkpoint gives.
+        model_class: The task's class for the recipe's family.
+        fields: Of the configuration, as the data decide them: the labels.
+
+    Returns:
+        The model in float32 on the CPU. From a checkpoint patch kernel and positions are resampled to the recipe's
+        patch and image size, and a head for another number of classes is new.
+
+    Raises:
+        RecipeError: if the initial checkpoint is not there, or is another family or size.
+    """
+    config = recipe.build_config(**fields)
+    torch.manual_seed(recipe.seed)
+    if recipe.initial_checkpoint is None:
+        return model_class(config)
+    _check_initial_checkpoint(recipe, config)
+    return model_class.from_pretrained(
+        recipe.initial_checkpoint,
+        patch_size=recipe.patch_size,
+        image_size=recipe.image_size,
+        drop_path_rate=recipe.drop_path_rate,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,
+        **fields,
+    )
+
+
+def _check_initial_checkpoint(recipe: Recipe, config: Any):
+    try:
+        found = AutoConfig.from_pretrained(recipe.initial_checkpoint)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RecipeError(
+            f"initial_checkpoint={recipe.initial_checkpoint} was given, but no model can be loaded from there ({reason})."
+        ) from None
+    names = ("model_type", *SIZE_FIELDS)
+    differences = [
+        f"{name} {getattr(found, name, None)} there, {getattr(config, name, None)} in the recipe"
+        for name in names
+        if getattr(found, name, None) != getattr(config, name, None)
+    ]
+    if differences:
+        raise RecipeError(
+            f"initial_checkpoint={recipe.initial_checkpoint} was given, which is another model than the recipe's "
+            f"({'; '.join(differences)}); choose the recipe and variant of the checkpoint."
+        )

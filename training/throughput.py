@@ -1,0 +1,110 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""How fast a run is, of how much the device could do, and how much memory it takes."""
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
+
+
+# Dense tensor-core peaks in half precision as the vendor's data sheets give them, in 1e12 operations a second, by a
+# part of the device's name. The first match counts, so a longer name comes before what it contains.
+PEAK_TFLOPS = {
+    "H100 PCIe": 756,
+    "H100": 989,
+    "H200": 989,
+    "A100": 312,
+    "L40S": 362,
+    "A10G": 70,
+    "A10": 125,
+    "V100": 125,
+}
+# A forward pass and, for each of its products, one for either factor's gradient.
+PASSES_PER_STEP = 3
+
+
+def forward_flops(template: PreTrainedModel, image_size: int) -> int:
+    """
+    Floating-point operations of one image's forward pass, a multiplication and an addition counting as two.
+
+    Args:
+        template: The model on the meta device, where nothing is computed.
+        image_size: Side of the image in pixels.
+
+    Matrix products, convolutions and attention count; the scan as its products in plain PyTorch.
+    """
+    pixel_values = torch.empty(1, 3, image_size, image_size, device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        template(pixel_values=pixel_values)
+    return counter.get_total_flops()
+
+
+def peak_flops(device: torch.device, mixed_precision: str) -> float | None:
+    """The device's operations per second in half precision; None if not known, or in fp32."""
+    if device.type != "cuda" or mixed_precision not in ("fp16", "bf16"):
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((1e12 * peak for part, peak in PEAK_TFLOPS.items() if part in name), None)
+
+
+def peak_memory_mib(device: torch.device | None = None) -> float:
+    """
+    The most memory that this process has had, in MiB: on a GPU that of its tensors, otherwise what was resident,
+    libraries included.
+
+    Linux counts into `ru_maxrss` what the parent had when it started the process, so there its own peak is read.
+    """
+    if device is not None and device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    except (OSError, IndexError):
+        import resource  # not on Windows
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+class Throughput:
+    """
+    Counts images and tokens of all processes against the time between logs, pauses taken out.
+
+    Args:
+        image_flops: Of one image's forward pass, or None.
+        device_flops: Peak of one device a second, or None.
+        num_devices: Of the run.
+    """
+
+    def __init__(self, image_flops: int | None, device_flops: float | None, num_devices: int):
+        self.image_flops, self.device_flops, self.num_devices = image_flops, device_flops, num_devices
+        self._restart()
+
+    def add(self, images: int, tokens: int):
+        self.images += images
+        self.tokens += tokens
+
+    def pause(self):
+        """Stops the clock for what is no training: evaluation and saving."""
+        self.paused_at = time.monotonic()
+
+    def go_on(self):
+        self.started += time.monotonic() - self.paused_at
+
+    def rates(self) -> dict[str, float]:
+        """`images_per_second`, `tokens_per_second` and, where the peak is known, `mfu` (0 to 1) since the last call."""
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        rates = {"images_per_second": self.images / seconds, "tokens_per_second": self.tokens / seconds}
+        if self.image_flops and self.device_flops:
+            done = PASSES_PER_STEP * self.image_flops * rates["images_per_second"]
+            rates["mfu"] = done / (self.device_flops * self.num_devices)
+        self._restart()
+        return rates
+
+    def _restart(self):
+        self.images = self.tokens = 0
+        self.started = time.monotonic()
