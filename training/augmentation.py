@@ -25,7 +25,20 @@ def build_train_transform(
     Returns:
         A function of an RGB image, to float32 of shape (3, image_size, image_size). Its randomness comes from Python's,
         NumPy's and PyTorch's global generators.
+
+    Raises:
+        ValueError: for a policy that timm does not know.
     """
+    try:
+        return _create_transform(recipe, image_mean, image_std)
+    except (AssertionError, KeyError, ValueError) as error:  # as timm's parsing of the name happens to fail
+        raise ValueError(
+            f"auto_augment={recipe.auto_augment} was given, which timm does not know ({error}); give for instance 3a, "
+            "rand-m9-mstd0.5-inc1 or none."
+        ) from None
+
+
+def _create_transform(recipe: Recipe, image_mean: list[float], image_std: list[float]) -> Callable:
     return create_transform(
         recipe.image_size,
         is_training=True,

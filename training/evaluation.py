@@ -43,8 +43,8 @@ class _Examples(Dataset):
             counts = tries == 0 and index < self.task.num_eval
             return example, index if counts else NOT_COUNTED, unreadable
         raise TooManyUnreadable(
-            f"{MAX_TRIES} evaluation images in a row could not be decoded, the last of them {unreadable[-1]}; repair or "
-            "remove these files."
+            f"{MAX_TRIES} evaluation images in a row could not be decoded, the last of them {unreadable[-1]}; repair "
+            "or remove these files."
         )
 
 

@@ -12,11 +12,13 @@ It takes every option of transformers' TrainingArguments. The output folder load
 `pipeline`, and the same command given again goes on from the last checkpoint in it.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from transformers import (
 )
 from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging as transformers_logging
 
 from modeling_pixelvit.configuration_base import as_pair
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
@@ -185,6 +188,17 @@ def load_config(arguments: ModelArguments) -> PreTrainedConfig:
     return config
 
 
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without transformers' warnings."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
 def build_model(
     task: FinetuneTask, arguments: ModelArguments, config: PreTrainedConfig, do_train: bool
 ) -> PreTrainedModel:
@@ -203,14 +217,15 @@ def build_model(
         config.name_or_path = os.curdir  # no checkpoint, for the model card
         return task.auto_class.from_config(config, dtype=torch.float32)
     name = arguments.model_name_or_path
-    model, info = task.auto_class.from_pretrained(
-        name,
-        revision=arguments.model_revision,
-        config=config,
-        dtype=torch.float32,
-        ignore_mismatched_sizes=True,
-        output_loading_info=True,
-    )
+    with quiet_transformers():  # whose table of what is new says no more than we do below
+        model, info = task.auto_class.from_pretrained(
+            name,
+            revision=arguments.model_revision,
+            config=config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
     new = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     if encoder := [key for key in new if key.startswith(f"{model.base_model_prefix}.")]:
         raise ValueError(

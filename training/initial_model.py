@@ -50,7 +50,8 @@ def _check_initial_checkpoint(recipe: Recipe, config: Any):
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise RecipeError(
-            f"initial_checkpoint={recipe.initial_checkpoint} was given, but no model can be loaded from there ({reason})."
+            f"initial_checkpoint={recipe.initial_checkpoint} was given, but no model can be loaded from there "
+            f"({reason})."
         ) from None
     names = ("model_type", *SIZE_FIELDS)
     differences = [

@@ -14,7 +14,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -32,7 +31,7 @@ from .run_log import RunLog
 from .run_state import RECIPE_FILE, Progress, RunState
 from .sharding import ShardedModel
 from .task import Batch, Share, Task
-from .throughput import Throughput, forward_flops, peak_flops, peak_memory_mib
+from .throughput import Throughput, peak_flops, peak_memory_mib
 from .unreadable_images import TooManyUnreadable, UnreadableImages
 from .weight_average import WeightAverage
 
@@ -51,7 +50,7 @@ class TrainingStopped(RuntimeError):
 
 @dataclasses.dataclass(kw_only=True)
 class LoopOptions:
-    """How a run is carried out, which apart from rounding does not change its result. The help is the command line's."""
+    """How a run is carried out, which but for rounding does not change its result. The help is the command line's."""
 
     output_dir: str = dataclasses.field(
         default="runs/train", metadata={"help": "folder of the run, on a disk that all processes share"}
@@ -403,10 +402,9 @@ class TrainingLoop:
         first = self.progress.first_loss
         if not math.isfinite(loss):
             raise self._stopped(f"The training loss is {loss}")
-        if first is not None and loss > self.options.max_loss_ratio * max(first, 0):
-            raise self._stopped(
-                f"The training loss is {loss:.4g}, more than {self.options.max_loss_ratio:g} times the first, {first:.4g}"
-            )
+        ratio = self.options.max_loss_ratio
+        if first is not None and loss > ratio * max(first, 0):
+            raise self._stopped(f"The training loss is {loss:.4g}, more than {ratio:g} times the first, {first:.4g}")
 
     def _stopped(self, what: str) -> TrainingStopped:
         last = self.checkpoints.find_last()
@@ -415,8 +413,10 @@ class TrainingLoop:
 
     def _evaluation_due(self) -> bool:
         step = self.progress.step
-        due = step == self.num_steps or (self.eval_steps and step and step % self.eval_steps == 0)
-        return bool(due) and self.progress.evaluated_step != step
+        # A model that was trained before is also evaluated as it comes: what did its new patch or image size cost?
+        comes_trained = self.recipe.initial_checkpoint is not None
+        is_multiple = bool(self.eval_steps) and step % self.eval_steps == 0 and (step > 0 or comes_trained)
+        return (step == self.num_steps or is_multiple) and self.progress.evaluated_step != step
 
     def _evaluate(self):
         """Evaluates the weights and their average, and keeps the better of them if it is the best so far."""

@@ -244,7 +244,12 @@ def _for_variant(content: dict[str, Any], variant: str, path: Path) -> dict[str,
 
 
 def _as_declared(value: Any, declared: Any) -> Any:
-    """YAML reads 1 as an integer and 5e-4, without a point, as text; for a field that is a float both are meant so."""
+    """
+    YAML reads 1 as an integer and 5e-4, without a point, as text; for a field that is a float both are meant so. A
+    command line has no other way to say null than "none".
+    """
+    if value == "none" and type(None) in get_args(declared):
+        return None
     if float in (get_args(declared) or (declared,)) and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
             return float(value)

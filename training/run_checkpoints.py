@@ -3,8 +3,8 @@
 """
 The checkpoint folders of a run: never torn, found again, and no more of them than wanted.
 
-A checkpoint is written as `step-00001234.partial`, its files are flushed to the disk, a list of them with their sizes is
-added, and only then the folder gets its name. What does not have its name and all files of its list is no checkpoint.
+A checkpoint is written as `step-00001234.partial`, its files are flushed to the disk, a list of them with their sizes
+is added, and only then the folder gets its name. What has not both, name and all files of its list, is no checkpoint.
 """
 
 import json

@@ -15,6 +15,7 @@ Samplers and random generators have no state: both are functions of the step.
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ class RunState:
                 self.average.set(shard.name, averages[shard.name])
         states = TensorFiles(folder, "optimizer-*.safetensors")
         shards = {shard.name: shard for shard in self.sharded.shards}
-        for key in states.keys():
+        for key in states:
             kind, name = key.split("|")
             self.sharded.set_state(shards[name], kind, states[key])
         content = json.loads((folder / PROGRESS_FILE).read_text())
@@ -191,11 +192,13 @@ class TensorFiles:
         files = sorted(folder.glob(pattern))
         if not files:
             raise FileNotFoundError(f"{folder} has no {pattern}; it is no checkpoint of a run.")
-        self.handles = [safe_open(file, framework="pt") for file in files]
-        self.places = {key: handle for handle in self.handles for key in handle.keys()}
+        self.places = {}
+        for file in files:
+            handle = safe_open(file, framework="pt")
+            self.places.update(dict.fromkeys(handle.keys(), handle))
 
-    def keys(self) -> list[str]:
-        return list(self.places)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
 
     def __getitem__(self, key: str) -> torch.Tensor:
         return self.places[key].get_tensor(key)

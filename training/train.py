@@ -3,7 +3,7 @@
 """
 Trains a model by a recipe.
 
-    accelerate launch -m training.train --recipe adventurer-stage1 --variant tiny --patch_size 8 --dataset path/to/images
+    accelerate launch -m training.train --recipe adventurer-stage1 --variant tiny --patch_size 8 --dataset path/to/data
     python -m training.train --help
 
 Any field of the recipe can be given on the command line. `accelerate launch --config_file training/configs/NAME.yaml`

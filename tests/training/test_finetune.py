@@ -61,7 +61,7 @@ def image_folder(tmp_path):
     for label, low in (("dark", 0), ("light", 155)):
         (tmp_path / "images" / label).mkdir(parents=True)
         for index in range(10):
-            pixels = torch.randint(low, low + 100, (24, 20, 3), generator=generator, dtype=torch.uint8)
+            pixels = torch.randint(low, low + 100, (24, 24, 3), generator=generator, dtype=torch.uint8)
             Image.fromarray(pixels.numpy()).save(tmp_path / "images" / label / f"{index}.png")
     return tmp_path / "images"
 
@@ -213,7 +213,8 @@ class TestResuming:
     ):
         if lora:
             pytest.importorskip("peft")
-        # Two steps an epoch. What is drawn for an image is not repeated: the Trainer reads a batch ahead of a checkpoint.
+        # Two steps an epoch, and nothing drawn for an image, which would not be repeated: at a checkpoint the Trainer has
+        # already read the next batch.
         options = ["--save_steps", "1", "--learning_rate", "0.01", *UNAUGMENTED, *lora]
         whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
         assert run(checkpoints / family, whole, *options, dataset=image_folder) == 0
