@@ -13,6 +13,7 @@ go to a JSON file with device, versions and date.
 """
 
 import argparse
+import dataclasses
 import json
 import resource
 import statistics
@@ -116,9 +117,16 @@ def measure(folder: Path, num_images: int, batch_size: int, worker_counts: list[
     images_read = num_images // batch_size * batch_size
     rows: Rows = {}
     for workers in worker_counts:
-        sides = (our_loader, splits, recipe, workers), (timm_loader, folder / "train", splits, recipe, workers)
-        # The first pass of each finds neither files nor code in memory.
-        pairs = [[read_all(*side) for side in sides] for _ in range(rounds + 1)][1:]
+        pairs = []
+        for seed in range(rounds + 1):
+            seeded = dataclasses.replace(recipe, seed=seed)  # timm draws other augmentations in every round as well
+            pairs.append(
+                (
+                    read_all(our_loader, splits, seeded, workers),
+                    read_all(timm_loader, folder / "train", splits, seeded, workers),
+                )
+            )
+        del pairs[0]  # found neither files nor code in memory
         row: dict[str, float | str] = {}
         for index, (unit, cores) in enumerate((("second_per_core", max(1, workers)), ("cpu_second", 1))):
             ours, other = ([pair[side][index] for pair in pairs] for side in (0, 1))

@@ -12,41 +12,31 @@ It takes every option of transformers' TrainingArguments. The output folder load
 `pipeline`, and the same command given again goes on from the last checkpoint in it.
 """
 
-import contextlib
 import dataclasses
 import json
 import logging
 import os
+import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    BaseImageProcessor,
     HfArgumentParser,
-    PreTrainedConfig,
-    PreTrainedModel,
     Trainer,
     set_seed,
 )
 from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.trainer_utils import get_last_checkpoint
-from transformers.utils import logging as transformers_logging
-
-from modeling_pixelvit.configuration_base import as_pair
-from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
 from .files import write_json
 from .finetune_arguments import DataArguments, FinetuneArguments, ModelArguments
 from .finetune_classification import ClassificationTask
 from .finetune_lora import add_lora
+from .finetune_model import build_model, load_config, load_processor
 from .finetune_task import FinetuneTask
 from .optim import parameter_groups
-from .recipe import CONFIG_CLASSES
 from .unreadable_images import TooManyUnreadable
 
 
@@ -55,7 +45,7 @@ ADAPTER_FOLDER = "adapter"
 # What a run must have in common with the one that it goes on from: the model, and what it learns.
 SETTINGS_FILE = "finetune_settings.json"
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("training.finetune")  # not by __name__, which is __main__ when this is the command
 
 
 class FinetuneTrainer(Trainer):
@@ -114,12 +104,12 @@ class FinetuneTrainer(Trainer):
         self.model = self.model_wrapped = self.model.merge_and_unload()
 
 
-def find_checkpoint(training: FinetuneArguments) -> str | None:
+def find_checkpoint(training: FinetuneArguments, model_name_or_path: str) -> str | None:
     """
     The Trainer's checkpoint to go on from: the given one, else the last one in the output folder, if it has any.
 
     Raises:
-        ValueError: if the given one is none, or the output folder holds something else.
+        ValueError: if the given one is none, or the output folder holds something else, or the model to start from.
     """
     if not training.do_train:
         return None
@@ -131,6 +121,11 @@ def find_checkpoint(training: FinetuneArguments) -> str | None:
                 "called checkpoint-<step>."
             )
         return given
+    if training.overwrite_output_dir and Path(folder).resolve() in Path(model_name_or_path).resolve().parents:
+        raise ValueError(
+            f"--model_name_or_path {model_name_or_path} is in the folder that --overwrite_output_dir would overwrite; "
+            "give another --output_dir."
+        )
     if training.overwrite_output_dir or not os.path.isdir(folder) or set(os.listdir(folder)) <= {SETTINGS_FILE}:
         return None
     last = get_last_checkpoint(folder)
@@ -143,121 +138,10 @@ def find_checkpoint(training: FinetuneArguments) -> str | None:
     return last
 
 
-def load_config(arguments: ModelArguments) -> PreTrainedConfig:
-    """
-    The checkpoint's configuration with what the options change.
-
-    Raises:
-        ValueError: if there is no such checkpoint, it is of another family, or the patch does not fit the image.
-    """
-    name, revision = arguments.model_name_or_path, arguments.model_revision
-    try:
-        stored, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"--model_name_or_path {name} is neither a checkpoint folder nor a checkpoint that could be loaded from "
-            f"the hub ({str(error).strip().splitlines()[0]}); check the name."
-        ) from None
-    family = stored.get("model_type")
-    if family not in CONFIG_CLASSES:
-        raise ValueError(
-            f"--model_name_or_path {name} holds a model of type {family!r}; this script trains "
-            f"{' and '.join(sorted(CONFIG_CLASSES))} (a ViT or DeiT becomes a pixelvit by training.convert_checkpoint)."
-        )
-    config = AutoConfig.from_pretrained(name, revision=revision)
-    patch_size = config.patch_size if arguments.patch_size is None else arguments.patch_size
-    height, width = as_pair(config.image_size if arguments.image_size is None else arguments.image_size)
-    if height != width:
-        raise ValueError(
-            f"--model_name_or_path {name} is for images of {height} by {width} pixels, but training images are cut out "
-            "as squares; give --image_size."
-        )
-    for name, value in (("image_size", height), ("patch_size", patch_size)):
-        if value < 1:
-            raise ValueError(f"--{name} {value} was given; it must be at least 1.")
-    if height % patch_size:
-        divisors = ", ".join(str(size) for size in range(1, height + 1) if height % size == 0)
-        raise ValueError(
-            f"--patch_size {patch_size} does not divide images of {height} pixels; choose from {divisors}, or "
-            "change --image_size."
-        )
-    config.patch_size, config.image_size = patch_size, height
-    if arguments.drop_path_rate is not None:
-        config.drop_path_rate = arguments.drop_path_rate
-    config.validate_architecture()
-    return config
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Without transformers' warnings."""
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-
-
-def build_model(
-    task: FinetuneTask, arguments: ModelArguments, config: PreTrainedConfig, do_train: bool
-) -> PreTrainedModel:
-    """
-    The model in float32: the checkpoint's weights, resampled to the patch and image size of `config`, with a new head
-    where the checkpoint has none for these labels; or new weights alone.
-
-    Raises:
-        ValueError: if the checkpoint lacks weights of the encoder, or the head would be new and not be trained.
-    """
-    num_stored_labels = config.num_labels
-    config.id2label = dict(enumerate(task.label_names))
-    config.label2id = {label: index for index, label in enumerate(task.label_names)}
-    config.problem_type = None  # what the checkpoint was trained for
-    if arguments.from_scratch:
-        config.name_or_path = os.curdir  # no checkpoint, for the model card
-        return task.auto_class.from_config(config, dtype=torch.float32)
-    name = arguments.model_name_or_path
-    with quiet_transformers():  # whose table of what is new says no more than we do below
-        model, info = task.auto_class.from_pretrained(
-            name,
-            revision=arguments.model_revision,
-            config=config,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    new = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
-    if encoder := [key for key in new if key.startswith(f"{model.base_model_prefix}.")]:
-        raise ValueError(
-            f"--model_name_or_path {name} lacks {len(encoder)} weights of the encoder or has them in other sizes "
-            f"({encoder[0]}); give a complete checkpoint."
-        )
-    if new and not do_train:
-        raise ValueError(
-            f"--model_name_or_path {name} has no head for the {config.num_labels} classes of {task.name}; train one, "
-            "or evaluate on the data set that it was trained on."
-        )
-    if new:
-        logger.info(
-            "The head (%s) is new: the checkpoint has none, or one for %d classes, and %s has %d.",
-            ", ".join(new),
-            num_stored_labels,
-            task.name,
-            config.num_labels,
-        )
-    return model
-
-
-def load_processor(task: FinetuneTask, arguments: ModelArguments, config: PreTrainedConfig) -> BaseImageProcessor:
-    """The checkpoint's own image processor at the image size of `config`; without one, the paper's for the data."""
-    size = {"height": config.image_size, "width": config.image_size}
-    try:
-        return AutoImageProcessor.from_pretrained(
-            arguments.model_name_or_path, revision=arguments.model_revision, size=size
-        )
-    except OSError:
-        logger.info("The checkpoint has no image processor; it gets the one of the paper's evaluation.")
-        return PixelViTImageProcessor.for_config(config, image_mean=task.image_mean, image_std=task.image_std)
+def remove_checkpoints(folder: str):
+    """Removes the Trainer's checkpoints of an earlier run, which would pass for those of a run that starts anew."""
+    while os.path.isdir(folder) and (checkpoint := get_last_checkpoint(folder)) is not None:
+        shutil.rmtree(checkpoint)
 
 
 def check_resumed(checkpoint: str, settings: dict[str, Any]):
@@ -291,7 +175,7 @@ def prepare(
     Raises:
         ValueError: for whatever the options ask for and cannot be had, in one sentence.
     """
-    checkpoint = find_checkpoint(training)
+    checkpoint = find_checkpoint(training, arguments.model_name_or_path)
     settings = {"task": task_name, "dataset": data.dataset, **dataclasses.asdict(arguments)}
     if checkpoint is not None:
         check_resumed(checkpoint, settings)
@@ -309,6 +193,8 @@ def prepare(
         model = add_lora(model, arguments)
     trainer = FinetuneTrainer(model=model, args=training, processing_class=processor, **options)
     if training.do_train and training.should_save:
+        if checkpoint is None:
+            remove_checkpoints(training.output_dir)
         write_json(Path(training.output_dir, SETTINGS_FILE), settings)
     return task, trainer, checkpoint
 

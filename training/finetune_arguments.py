@@ -109,7 +109,8 @@ class FinetuneArguments(TrainingArguments):
     # The tasks make their own examples of what their model takes; there are no other columns.
     remove_unused_columns: bool = field(default=False, metadata={"help": "without effect on labelled images"})
     overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "start anew in a folder that holds something, and do not resume"}
+        default=False,
+        metadata={"help": "start anew in a folder that holds something, and remove the checkpoints in it"},
     )
     layer_decay: float = field(
         default=1.0, metadata={"help": "factor of the learning rate from a block to the one before it"}

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model that a training starts from: new, or the checkpoint of an earlier stage at another patch or image size."""
 
+import math
 from typing import Any
 
 import torch
@@ -31,7 +32,10 @@ def build_initial_model(recipe: Recipe, model_class: type[PreTrainedModel], **fi
     config = recipe.build_config(**fields)
     torch.manual_seed(recipe.seed)
     if recipe.initial_checkpoint is None:
-        return model_class(config)
+        model = model_class(config)
+        if recipe.position_scale:
+            start_positions(model, recipe.position_scale)
+        return model
     _check_initial_checkpoint(recipe, config)
     return model_class.from_pretrained(
         recipe.initial_checkpoint,
@@ -42,6 +46,30 @@ def build_initial_model(recipe: Recipe, model_class: type[PreTrainedModel], **fi
         ignore_mismatched_sizes=True,
         **fields,
     )
+
+
+@torch.no_grad()
+def start_positions(model: PreTrainedModel, scale: float):
+    """
+    Fills the patch positions with sines and cosines of row and column, of amplitude `scale`.
+
+    Wavelengths go from 4 pixels to four times the image, whatever the patch size. The table is learned from there on.
+    """
+    embeddings = model.base_model.embeddings
+    size, (rows, columns) = embeddings.image_size, embeddings.grid_size
+    table = embeddings.patch_tokens(embeddings.position_embeddings)
+    waves = table.shape[-1] // 4
+    wavelengths = torch.logspace(math.log2(4), math.log2(4 * max(size)), waves, base=2)
+
+    def encode(count):
+        centres = (torch.arange(count) + 0.5) * embeddings.patch_size
+        angles = 2 * math.pi * centres[:, None] / wavelengths
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+    picture = torch.zeros(rows, columns, table.shape[-1])
+    picture[..., : 2 * waves] = encode(rows)[:, None]
+    picture[..., 2 * waves : 4 * waves] = encode(columns)
+    table.copy_(scale * picture.flatten(0, 1))
 
 
 def _check_initial_checkpoint(recipe: Recipe, config: Any):

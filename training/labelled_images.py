@@ -309,12 +309,20 @@ class LabelledImages(torch.utils.data.Dataset):
 
     def __init__(self, split: datasets.Dataset):
         self.split = split
+        # `datasets` takes a thirtieth of the time that it takes to read a photograph to make a row. Images in files of
+        # their own are so many paths, small enough to hold, from which it is made ten times as fast.
+        are_files = len(split) > 0 and split[0]["image"]["bytes"] is None
+        self._columns = split.with_format("arrow")[:] if are_files else None
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return read_row(self.split[index], f"{self.split.split}[{index}]")
+        if self._columns is None:
+            row = self.split[index]
+        else:
+            row = {name: self._columns[name][index].as_py() for name in ("image", "label")}
+        return read_row(row, f"{self.split.split}[{index}]")
 
 
 def read_row(row: dict[str, Any], name: str | None = None) -> tuple[Image.Image, int]:
@@ -338,7 +346,11 @@ def read_row(row: dict[str, Any], name: str | None = None) -> tuple[Image.Image,
         with fsspec.open(path, "rb") as file:
             content = file.read()
     try:
-        image = upright_image(Image.open(path if content is None else BytesIO(content)), "the image", max_pixels=None)
+        if content is None:
+            # In one go: Pillow would read a photograph in dozens of pieces.
+            with open(path, "rb") as file:
+                content = file.read()
+        image = upright_image(Image.open(BytesIO(content)), "the image", max_pixels=None)
         if image.mode != "RGB" or "transparency" in image.info:
             image = Image.fromarray(read_pixels(image).permute(1, 2, 0).numpy())
     except MemoryError:

@@ -3,6 +3,7 @@
 """The optimizer of a recipe: which parameters decay, how fast each block learns, and the learning rate's course."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,19 +11,26 @@ from timm.scheduler import CosineLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from transformers import PreTrainedModel
 
+from .muon import Muon
 from .recipe import Recipe
 
 
 NEVER_DECAYED = ("cls_token", "position_embeddings")
 
 
-def parameter_groups(model: PreTrainedModel, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: PreTrainedModel,
+    weight_decay: float,
+    layer_decay: float = 1.0,
+    belongs: Callable[[str, torch.nn.Parameter], bool] = lambda name, parameter: True,
+) -> list[dict[str, Any]]:
     """
     The trainable parameters by depth and by whether they decay.
 
     Vectors (biases, norms, and of the scan A_log, D and dt_bias), the class token and the position table do not decay,
     as in the released training code. With L blocks a parameter of block i learns at `layer_decay ** (L - i)` of the
-    rate, the embeddings at `layer_decay ** (L + 1)`, the final norm and the head at the whole rate.
+    rate, the embeddings at `layer_decay ** (L + 1)`, the final norm and the head at the whole rate. `belongs` leaves
+    parameters to another optimizer.
 
     Returns:
         Groups with `params`, `names`, `weight_decay` and `lr_scale`, which timm's schedulers multiply the rate by.
@@ -30,7 +38,7 @@ def parameter_groups(model: PreTrainedModel, weight_decay: float, layer_decay: f
     depth = model.config.num_hidden_layers + 1
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
+        if not parameter.requires_grad or not belongs(name, parameter):
             continue
         decays = parameter.dim() > 1 and not name.endswith(NEVER_DECAYED)
         level = _level(name, depth)
@@ -57,9 +65,22 @@ def _level(name: str, depth: int) -> int:
 
 
 def build_optimizers(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """AdamW of a recipe over `parameter_groups`."""
-    groups = parameter_groups(model, recipe.weight_decay, recipe.layer_decay)
-    return [torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.adam_beta1, recipe.adam_beta2))]
+    """AdamW of a recipe over `parameter_groups`, and Muon for the matrices of the blocks if the recipe says so."""
+    decays = {"weight_decay": recipe.weight_decay, "layer_decay": recipe.layer_decay}
+    adamw = {"lr": recipe.learning_rate, "betas": (recipe.adam_beta1, recipe.adam_beta2)}
+    if recipe.muon_learning_rate is None:
+        return [torch.optim.AdamW(parameter_groups(model, **decays), **adamw)]
+    others = parameter_groups(model, **decays, belongs=lambda *parameter: not _is_for_muon(*parameter))
+    matrices = parameter_groups(model, **decays, belongs=_is_for_muon)
+    return [torch.optim.AdamW(others, **adamw), Muon(matrices, lr=recipe.muon_learning_rate)]
+
+
+def _is_for_muon(name: str, parameter: torch.nn.Parameter) -> bool:
+    """
+    Adventurer's input projection stays with AdamW: it is five maps in one, of which the step's has a row per head, and
+    learns badly when Muon gives all of them the same share of a step.
+    """
+    return ".layers." in name and parameter.dim() == 2 and not name.endswith("in_proj.weight")
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> Scheduler:

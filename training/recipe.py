@@ -91,6 +91,9 @@ class Recipe:
     weight_decay: float = _amount(0.05, "of matrices; vectors, class token and position table do not decay")
     adam_beta1: float = _share(0.9, "AdamW's first moment")
     adam_beta2: float = _share(0.999, "AdamW's second moment")
+    muon_learning_rate: float | None = _amount(
+        None, "Muon's peak learning rate for the matrices of the blocks, never scaled; AdamW has them if not given"
+    )
     layer_decay: float = _share(1.0, "factor of the learning rate from a block to the one before it")
     max_grad_norm: float | None = _amount(None, "largest norm of the gradient; not clipped if not given")
     ema_decay: float | None = _share(0.99996, "of the average of the weights; none is kept if not given")
@@ -110,6 +113,9 @@ class Recipe:
     augmentation_repeats: int = _count(1, "differently augmented copies of an image in one epoch")
     min_crop_scale: float = _share(0.08, "smallest share of an image's area that a random crop keeps")
     horizontal_flip: float = _share(0.5, "share of the images that are mirrored")
+    position_scale: float = _amount(
+        0.0, "amplitude of the sines and cosines that new position tables start from; 0: random, as in the paper"
+    )
     model: dict[str, Any] = dataclasses.field(
         default_factory=dict,
         metadata={"help": "fields of the model's configuration that differ from the variant's, as JSON"},

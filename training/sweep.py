@@ -18,39 +18,49 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from .image_set import ImageSet
+from .batches import TrainingBatches
+from .labelled_images import LabelledSplits
+from .recipe import CONFIG_CLASSES, Recipe, load_recipe
+from .sweep_images import EMBEDDED_DIGITS, load_sweep_images, store_images
 from .sweep_law import judge_convergence
 from .sweep_report import PICTURE_FILE, RESULTS_FILE, TABLE_FILE, draw, format_report, write_results
-from .sweep_run import FAMILIES, METRICS_FILE, RECIPES, Run
+from .sweep_run import METRICS_FILE, Run
 from .sweep_workers import WorkerPool
 
 
-EMBEDDED_DIGITS = "embedded digits"
 DIGITS_IMAGE_SIZE = 16
 DATASET_IMAGE_SIZE = 32
 DATASET_EPOCHS = 20
 MOST_WORKERS = 4
-# Fields of the recipe that the command line can change, for all runs alike.
+TRAIN_IMAGES = 40_000
+WARMUP_SHARE = 0.1  # of a run
+# What the command line can change, for all runs alike: (type, field of the recipe or of its model, help).
 RECIPE_OPTIONS = {
-    "batch_size": (int, "images per step"),
-    "width": (int, "hidden size"),
-    "num_blocks": (int, "blocks of a model"),
-    "peak_rate": (float, "AdamW's learning rate after the warmup"),
-    "seed": (int, "of initial weights, and of order and placement in training"),
+    "batch_size": (int, "total_batch_size", "images per step"),
+    "width": (int, "hidden_size", "hidden size"),
+    "num_blocks": (int, "num_hidden_layers", "blocks of a model"),
+    "peak_rate": (float, "base_learning_rate", "AdamW's learning rate after the warmup"),
+    "seed": (int, "seed", "of initial weights, and of order and placement in training"),
 }
+FAMILIES = tuple(CONFIG_CLASSES)
+RECIPES = {family: load_recipe(f"{family}-sweep") for family in FAMILIES}
 POSITIVE_OPTIONS = ("image_size", "train_images", "epochs", "batch_size", "width", "num_blocks", "peak_rate")
 
 
-def describe_default(name: str) -> str:
+def recipe_value(recipe: Recipe, field: str) -> Any:
+    """A field of a recipe, or of its model."""
+    return recipe.model[field] if field in recipe.model else getattr(recipe, field)
+
+
+def describe_default(field: str) -> str:
     """The default of a recipe's field, family by family where they differ."""
-    values = {family: getattr(recipe, name) for family, recipe in RECIPES.items()}
+    values = {family: recipe_value(recipe, field) for family, recipe in RECIPES.items()}
     if len(set(values.values())) == 1:
         return f"default: {values.popitem()[1]}"
     return "default: " + ", ".join(f"{family} {value}" for family, value in values.items())
@@ -71,11 +81,11 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     length.add_argument(
         "--train_images",
         type=int,
-        help=f"images a run sees, for the digits placements ({describe_default('train_images')})",
+        help=f"images a run sees, for the digits placements (default: {TRAIN_IMAGES})",
     )
     length.add_argument("--epochs", type=float, help=f"the same in epochs (with --dataset {DATASET_EPOCHS})")
-    for name, (kind, text) in RECIPE_OPTIONS.items():
-        add(f"--{name}", type=kind, help=f"{text} ({describe_default(name)})")
+    for name, (kind, field, text) in RECIPE_OPTIONS.items():
+        add(f"--{name}", type=kind, help=f"{text} ({describe_default(field)})")
     cores = os.cpu_count() or 1
     add("--workers", type=int, default=min(cores, MOST_WORKERS), help="runs at a time, each in its own process")
     add("--threads", type=int, default=1, help="PyTorch's threads in each process; results depend on it")
@@ -93,7 +103,7 @@ def check_arguments(options: argparse.Namespace, image_size: int):
         if value is not None and value <= 0:
             raise ValueError(f"--{name} {value} was given; it must be above zero.")
     for family in options.families:
-        head_dim = RECIPES[family].head_dim
+        head_dim = head_width(RECIPES[family])
         if options.width is not None and options.width % head_dim:
             raise ValueError(
                 f"--width {options.width} was given; {family} takes multiples of its head width {head_dim}."
@@ -107,38 +117,46 @@ def check_arguments(options: argparse.Namespace, image_size: int):
             )
 
 
-def load_images(dataset: str | None, image_size: int) -> ImageSet:
-    """The embedded digits, or a data set by its name or folder."""
-    # Each brings a library that the other does without.
-    if dataset is None:
-        from .digits import DigitCanvases
-
-        return DigitCanvases(image_size)
-    from .hub_images import StoredImages
-
-    return StoredImages(dataset, image_size)
+def head_width(recipe: Recipe) -> int:
+    """Width of a head, in the attention and in the scan, which another hidden size keeps."""
+    model = recipe.model
+    return model["head_dim"] if "head_dim" in model else model["hidden_size"] // model["num_attention_heads"]
 
 
-def plan_runs(options: argparse.Namespace) -> tuple[list[Run], ImageSet]:
-    """All runs that the options ask for, finished or not, and the image set that they share."""
-    image_size = options.image_size or (DATASET_IMAGE_SIZE if options.dataset else DIGITS_IMAGE_SIZE)
-    check_arguments(options, image_size)
-    data = {"source": options.dataset or EMBEDDED_DIGITS, "image_size": image_size}
-    images = load_images(options.dataset, image_size)
-    changes = {name: getattr(options, name) for name in ("train_images", *RECIPE_OPTIONS)}
-    if options.train_images is None and (options.epochs or options.dataset):
-        changes["train_images"] = round((options.epochs or DATASET_EPOCHS) * images.num_train)
-    changes = {name: value for name, value in changes.items() if value is not None}
-    recipes = {family: dataclasses.replace(RECIPES[family], **changes) for family in options.families}
-    for recipe in recipes.values():
-        if recipe.num_steps == 0:
-            raise ValueError(f"{recipe.train_images} training images are fewer than one batch of {recipe.batch_size}.")
-    runs = [
-        Run(family, patch_size, recipe, data, folder=str(Path(options.output_dir, f"{family}-patch{patch_size}")))
-        for family, recipe in recipes.items()
-        for patch_size in dict.fromkeys(options.patch_sizes)
-    ]
-    return runs, images
+def change_recipe(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with other values of its fields or of its model's."""
+    of_model = {name: value for name, value in changes.items() if name in recipe.model}
+    if "hidden_size" in of_model and "num_attention_heads" in recipe.model:
+        of_model["num_attention_heads"] = of_model["hidden_size"] // head_width(recipe)
+        of_model["intermediate_size"] = 4 * of_model["hidden_size"]
+    of_recipe = {name: value for name, value in changes.items() if name not in recipe.model}
+    return dataclasses.replace(recipe, **of_recipe, model={**recipe.model, **of_model})
+
+
+def plan_runs(options: argparse.Namespace, image_size: int, num_train: int, data: dict[str, Any]) -> list[Run]:
+    """All runs that the options ask for, finished or not, on a data set of so many training images."""
+    changes = {field: getattr(options, name) for name, (_, field, _) in RECIPE_OPTIONS.items()}
+    changes = {field: value for field, value in changes.items() if value is not None}
+    train_images = options.train_images
+    if train_images is None and (options.epochs or options.dataset):
+        train_images = round((options.epochs or DATASET_EPOCHS) * num_train)
+    runs = []
+    for family in options.families:
+        recipe = change_recipe(RECIPES[family], {**changes, "image_size": image_size})
+        steps_per_epoch = TrainingBatches(recipe, num_train).steps_per_epoch
+        num_steps = (train_images or TRAIN_IMAGES) // recipe.total_batch_size
+        if num_steps == 0:
+            raise ValueError(
+                f"{train_images} training images are fewer than one batch of {recipe.total_batch_size}; give more."
+            )
+        epochs = num_steps / steps_per_epoch
+        for patch_size in dict.fromkeys(options.patch_sizes):
+            run_recipe = dataclasses.replace(
+                recipe, patch_size=patch_size, num_train_epochs=epochs, warmup_epochs=WARMUP_SHARE * epochs
+            )
+            folder = Path(options.output_dir, f"{family}-patch{patch_size}")
+            runs.append(Run(run_recipe, num_steps, data, str(folder)))
+    return runs
 
 
 def unfinished_runs(runs: list[Run], overwrite: bool) -> list[Run]:
@@ -175,11 +193,12 @@ def describe_differences(metrics: dict[str, Any], settings: dict[str, Any]) -> s
     return "; ".join(differences)
 
 
-def save_example(images: ImageSet, folder: Path) -> tuple[Path, str]:
+def save_example(images: LabelledSplits, folder: Path) -> tuple[Path, str]:
     """Writes the first test image, for trying a checkpoint; returns its path and its class."""
     path = folder / "test_image.png"
-    Image.fromarray(images.test_pixels[0].permute(1, 2, 0).contiguous().numpy()).save(path)
-    return path, images.label_names[images.test_labels[0]]
+    image, label = images.evaluation[0]
+    image.save(path)
+    return path, images.label_names[label]
 
 
 def loading_example(run: dict[str, Any], folder: Path, image: Path, label: str) -> str:
@@ -198,15 +217,13 @@ def loading_example(run: dict[str, Any], folder: Path, image: Path, label: str) 
         """)
 
 
-def report(runs: list[dict[str, Any]], images: ImageSet, options: argparse.Namespace, command: str):
+def report(runs: list[dict[str, Any]], images: LabelledSplits, options: argparse.Namespace, command: str):
     """Writes table, picture and results, and prints what they say."""
     folder = Path(options.output_dir)
     text = format_report(runs)
     (folder / TABLE_FILE).write_text(text)
-    recipe = runs[0]["recipe"]
-    title = (
-        f"{images.name} on {images.image_size} by {images.image_size} pixels, {recipe['train_images']:,} images seen"
-    )
+    size = runs[0]["data"]["image_size"]
+    title = f"{images.name} on {size} by {size} pixels, {runs[0]['images_seen']:,} images seen"
     draw(runs, title, folder / PICTURE_FILE)
     write_results(runs, folder, command, options.workers, options.threads)
     print(f"\n{text}\nPicture: {folder / PICTURE_FILE}\nNumbers: {folder / RESULTS_FILE}")
@@ -218,20 +235,27 @@ def report(runs: list[dict[str, Any]], images: ImageSet, options: argparse.Names
 
 def sweep(options: argparse.Namespace, command: str) -> int:
     """The whole sweep; returns the process's exit status."""
-    runs, images = plan_runs(options)
-    to_do = unfinished_runs(runs, options.overwrite)
-    Path(options.output_dir).mkdir(parents=True, exist_ok=True)
-    print(
-        f"{images.name}: {images.num_train:,} training images, {len(images.test_labels):,} test images, "
-        f"{images.image_size} by {images.image_size} pixels. {len(to_do)} of {len(runs)} runs to do, "
-        f"{runs[0].recipe.train_images:,} images each, {options.workers} at a time."
-    )
-    started = time.monotonic()
-    errors = WorkerPool(to_do, images, options.workers, options.threads).execute() if to_do else {}
-    print(f"{len(to_do) - len(errors)} runs done in {time.monotonic() - started:.0f} s.")
-    finished = judge_convergence([metrics for run in runs if (metrics := run.finished_metrics()) is not None])
-    if finished:
-        report(finished, images, options, command)
+    image_size = options.image_size or (DATASET_IMAGE_SIZE if options.dataset else DIGITS_IMAGE_SIZE)
+    check_arguments(options, image_size)
+    source = options.dataset or EMBEDDED_DIGITS
+    with tempfile.TemporaryDirectory(prefix="sweep-") as images_folder:
+        if source != EMBEDDED_DIGITS:
+            store_images(source, image_size, Path(images_folder))
+        images = load_sweep_images(source, image_size, Path(images_folder))
+        runs = plan_runs(options, image_size, len(images.train), {"source": source, "image_size": image_size})
+        to_do = unfinished_runs(runs, options.overwrite)
+        Path(options.output_dir).mkdir(parents=True, exist_ok=True)
+        print(
+            f"{images.name}: {len(images.train):,} training images, {len(images.evaluation):,} test images, "
+            f"{image_size} by {image_size} pixels. {len(to_do)} of {len(runs)} runs to do, "
+            f"{runs[0].num_steps * runs[0].recipe.total_batch_size:,} images each, {options.workers} at a time."
+        )
+        started = time.monotonic()
+        errors = WorkerPool(to_do, images_folder, options.workers, options.threads).execute() if to_do else {}
+        print(f"{len(to_do) - len(errors)} runs done in {time.monotonic() - started:.0f} s.")
+        finished = judge_convergence([metrics for run in runs if (metrics := run.finished_metrics()) is not None])
+        if finished:
+            report(finished, images, options, command)
     for name, error in errors.items():
         print(f"{name} failed:\n{error}", file=sys.stderr)
     return 1 if errors else 0

@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .files import write_json
 from .sweep_law import CONVERGENCE_RULE, FEWEST_POINTS, GAIN_NOTE, PowerLaw, fit_power_law
-from .sweep_run import write_json
 
 
 TABLE_FILE = "table.md"

@@ -7,24 +7,23 @@ A process per run makes its peak memory its own. One thread each uses the cores 
 threads does at the sweep's sizes.
 """
 
-import copy
 import multiprocessing
 import os
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
 from transformers.utils import logging
 
-from .image_set import ImageSet
-from .sweep_run import Run, execute
+from .sweep_images import load_sweep_images
+from .sweep_run import Interrupted, Run, execute
 
 
 SECONDS_BETWEEN_REPORTS = 0.5
@@ -41,45 +40,32 @@ def work_of(run: Run) -> float:
     tokens. The constants are measured at the default width; they only order the runs and scale the progress bar.
     """
     tokens = run.num_tokens
-    if run.family == "adventurer":
-        return run.recipe.train_images * (6 + tokens)
-    return run.recipe.train_images * (3 + 0.4 * tokens + 0.0012 * tokens**2)
+    images = run.num_steps * run.recipe.total_batch_size
+    if run.recipe.family == "adventurer":
+        return images * (6 + tokens)
+    return images * (3 + 0.4 * tokens + 0.0012 * tokens**2)
 
 
-def put_tensors_aside(images: ImageSet, file: str) -> ImageSet:
-    """Writes the tensors of an image set to `file`; returns the rest of it, which is light enough to pass around."""
-    tensors = {name: value for name, value in vars(images).items() if isinstance(value, torch.Tensor)}
-    torch.save(tensors, file)
-    rest = copy.copy(images)
-    for name in tensors:
-        delattr(rest, name)
-    return rest
-
-
-def put_tensors_back(rest: ImageSet, file: str) -> ImageSet:
-    """Undoes `put_tensors_aside`, in place. The file is mapped, so that processes share the memory of its images."""
-    vars(rest).update(torch.load(file, weights_only=True, mmap=True))
-    return rest
-
-
-def run_in_worker(run: Run, images: ImageSet, tensors_file: str, threads: int, messages: Connection):
-    """The body of a worker: `execute`, with messages ("progress", seen, loss), ("done",) or ("error", traceback)."""
+def run_in_worker(run: Run, images_folder: str, threads: int, messages: Connection):
+    """The body of a worker: `execute`, with messages ("progress", steps, loss), ("done",) or ("error", traceback)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process; the parent ends its workers
     parent = os.getppid()
     torch.set_num_threads(threads)
     logging.disable_progress_bar()  # there is one already
     reported = 0.0
 
-    def report(seen: int, loss: float):
+    def report(steps: int, loss: float):
         nonlocal reported
         if os.getppid() != parent:
             raise SystemExit(1)  # the parent was killed
         if time.monotonic() - reported > SECONDS_BETWEEN_REPORTS:
             reported = time.monotonic()
-            messages.send(("progress", seen, loss))
+            messages.send(("progress", steps, loss))
 
     try:
-        execute(run, put_tensors_back(images, tensors_file), report)
+        execute(run, load_sweep_images(run.data["source"], run.data["image_size"], Path(images_folder)), report)
+    except Interrupted:
+        raise SystemExit(128 + signal.SIGTERM) from None
     except Exception:
         messages.send(("error", traceback.format_exc()))
     else:
@@ -109,13 +95,13 @@ class WorkerPool:
 
     Args:
         runs: What to do.
-        images: The image set of all of them.
+        images_folder: Where their images are stored.
         workers: Processes at a time.
         threads: PyTorch's threads in each.
     """
 
-    def __init__(self, runs: list[Run], images: ImageSet, workers: int, threads: int):
-        self.images = images
+    def __init__(self, runs: list[Run], images_folder: str, workers: int, threads: int):
+        self.images_folder = images_folder
         self.waiting = sorted(runs, key=work_of, reverse=True)
         self.workers, self.threads = workers, threads
         self.active: dict[str, _Active] = {}
@@ -132,9 +118,6 @@ class WorkerPool:
         Returns when all runs are done: the traceback of each run that failed, by its name. An exception, as Ctrl-C
         raises it, ends the workers; what they were doing can be continued.
         """
-        folder = tempfile.TemporaryDirectory(prefix="sweep-")
-        self.tensors_file = os.path.join(folder.name, "images.pt")
-        self.images = put_tensors_aside(self.images, self.tensors_file)
         for name, value in ALLOCATOR_SETTINGS.items():
             os.environ.setdefault(name, value)  # the workers inherit it
         try:
@@ -151,12 +134,11 @@ class WorkerPool:
             for active in self.active.values():
                 active.process.join()
             self.bar.close()
-            folder.cleanup()
         return self.errors
 
     def _start(self, run: Run):
         messages, sender = self.context.Pipe(duplex=False)
-        arguments = (run, self.images, self.tensors_file, self.threads, sender)
+        arguments = (run, self.images_folder, self.threads, sender)
         process = self.context.Process(target=run_in_worker, args=arguments, daemon=True)
         # Inherited, so that Ctrl-C does not reach a worker that is still importing.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -183,8 +165,8 @@ class WorkerPool:
             else:
                 self._finish(name, *details)
 
-    def _note_progress(self, active: _Active, seen: int, loss: float):
-        active.share, active.loss = seen / active.run.recipe.train_images, loss
+    def _note_progress(self, active: _Active, steps: int, loss: float):
+        active.share, active.loss = steps / active.run.num_steps, loss
         if active.first_share is None:
             active.first_share, active.started = active.share, time.monotonic()
         self.speed = active.seconds_per_work() or self.speed

@@ -79,6 +79,16 @@ class Task(ABC):
     main_metric: str
     higher_is_better: bool
 
+    @classmethod
+    @abstractmethod
+    def from_options(cls, recipe: Recipe, data: DataOptions) -> "Task":
+        """
+        The task on the images that a command line names.
+
+        Raises:
+            ValueError: if they cannot be loaded, or do not fit the task or the recipe.
+        """
+
     @abstractmethod
     def build_model(self) -> PreTrainedModel:
         """The model to train, on the CPU in float32: new, its weights by the recipe's seed, or from its checkpoint."""

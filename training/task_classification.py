@@ -15,6 +15,7 @@ from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 from .augmentation import build_mixup, build_train_transform
 from .image_sources import load_images
 from .initial_model import build_initial_model
+from .labelled_images import LabelledSplits
 from .recipe import Recipe
 from .task import Batch, DataOptions, Task
 
@@ -26,17 +27,23 @@ class ClassificationTask(Task):
     """
     Args:
         recipe: What to train and how.
-        data: Where the images come from.
-
-    Raises:
-        ValueError: if the images cannot be loaded, or the batch has an odd number of images and is to be mixed.
+        images: What to train and to evaluate on.
     """
 
     main_metric, higher_is_better = "accuracy", True
 
-    def __init__(self, recipe: Recipe, data: DataOptions):
-        self.recipe = recipe
-        self.images = load_images(
+    def __init__(self, recipe: Recipe, images: LabelledSplits):
+        self.recipe, self.images = recipe, images
+        self.num_train, self.num_eval = len(self.images.train), len(self.images.evaluation)
+        mean, std = list(self.images.image_mean), list(self.images.image_std)
+        self.train_transform = build_train_transform(recipe, mean, std)
+        self.mixup = build_mixup(recipe, len(self.images.label_names))
+        self.train_loss = SoftTargetCrossEntropy()
+        self.processor = self._build_processor(image_mean=mean, image_std=std)
+
+    @classmethod
+    def from_options(cls, recipe: Recipe, data: DataOptions) -> "ClassificationTask":
+        images = load_images(
             data.dataset,
             streaming=data.streaming,
             train_split=data.train_split,
@@ -44,12 +51,7 @@ class ClassificationTask(Task):
             image_column=data.image_column,
             label_column=data.label_column,
         )
-        self.num_train, self.num_eval = len(self.images.train), len(self.images.evaluation)
-        mean, std = list(self.images.image_mean), list(self.images.image_std)
-        self.train_transform = build_train_transform(recipe, mean, std)
-        self.mixup = build_mixup(recipe, len(self.images.label_names))
-        self.train_loss = SoftTargetCrossEntropy()
-        self.processor = self._build_processor(image_mean=mean, image_std=std)
+        return cls(recipe, images)
 
     def _build_processor(self, **statistics: Any) -> PixelViTImageProcessor:
         config = self.recipe.build_config()

@@ -110,7 +110,7 @@ def train(recipe: Recipe, data: DataOptions, options: LoopOptions) -> Outcome:
     """One run from its options to its end."""
     accelerator = build_accelerator(options)
     with accelerator.local_main_process_first():  # which fills the cache of the data set for the others
-        task = TASKS[recipe.task](recipe, data)
+        task = TASKS[recipe.task].from_options(recipe, data)
     loop = TrainingLoop(accelerator, recipe, task, options)
     if accelerator.trackers is not None and accelerator.log_with:
         start_trackers(accelerator, recipe, loop.progress.step)

@@ -120,10 +120,15 @@ class TestFinetuning:
         assert run(checkpoints / "pixelvit", tmp_path, "--no_do_train") == 0
         assert {path.name for path in tmp_path.iterdir()} == {"eval_results.json", "all_results.json"}
 
-    def test_another_number_of_classes(self, checkpoints, tmp_path, image_folder, caplog):
+    def test_another_number_of_classes_by_the_command(self, checkpoints, tmp_path, image_folder):
         out = tmp_path / "out"
-        assert run(checkpoints / "pixelvit", out, dataset=image_folder) == 0
-        assert sum("The head (classifier.bias, classifier.weight) is new" in line for line in caplog.messages) == 1
+        command = [
+            *(sys.executable, "-m", "training.finetune", "--model_name_or_path", str(checkpoints / "pixelvit")),
+            *("--dataset", str(image_folder), "--output_dir", str(out), *FEW_STEPS),
+        ]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+        assert done.stderr.count("The head (classifier.bias, classifier.weight) is new") == 1
+        assert "LOAD REPORT" not in done.stderr
         config = AutoModelForImageClassification.from_pretrained(out).config
         assert config.id2label == {0: "dark", 1: "light"} and config.label2id == {"dark": 0, "light": 1}
         assert "eval_accuracy_top5" not in json.loads((out / "all_results.json").read_text())
@@ -213,8 +218,8 @@ class TestResuming:
     ):
         if lora:
             pytest.importorskip("peft")
-        # Two steps an epoch, and nothing drawn for an image, which would not be repeated: at a checkpoint the Trainer has
-        # already read the next batch.
+        # Two steps an epoch, and nothing drawn for an image, which would not be repeated: at a checkpoint the Trainer
+        # has already read the next batch.
         options = ["--save_steps", "1", "--learning_rate", "0.01", *UNAUGMENTED, *lora]
         whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
         assert run(checkpoints / family, whole, *options, dataset=image_folder) == 0
@@ -229,7 +234,11 @@ class TestResuming:
         assert run(checkpoints / "pixelvit", out, "--patch_size", "8") == 0
         error = refusal(capsys, checkpoints / "pixelvit", out, "--patch_size", "4")
         assert "checkpoint-3 is of a run with other options (patch_size 8 there, 4 now)" in error
-        assert run(checkpoints / "pixelvit", out, "--patch_size", "4", "--overwrite_output_dir") == 0
+        anew = ["--overwrite_output_dir", "--save_strategy", "no"]
+        error = refusal(capsys, out / "checkpoint-3", out, *anew)
+        assert "is in the folder that --overwrite_output_dir would overwrite" in error
+        assert run(checkpoints / "pixelvit", out, "--patch_size", "4", *anew) == 0
+        assert not (out / "checkpoint-3").exists()
         error = refusal(capsys, checkpoints / "pixelvit", checkpoints)
         assert "is not empty and holds no checkpoint" in error
         error = refusal(capsys, checkpoints / "pixelvit", out, "--resume_from_checkpoint", str(checkpoints))

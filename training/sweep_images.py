@@ -1,0 +1,77 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The images of a sweep, all of one size.
+
+Those of a data set are read once, resized and stored as arrays, which every run of the sweep maps into its memory.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import Dataset
+
+from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
+
+from .image_sources import load_images
+from .labelled_images import LabelledSplits
+
+
+EMBEDDED_DIGITS = "embedded digits"
+SPLITS = ("train", "evaluation")
+SPLITS_FILE = "splits.json"
+
+
+class StoredImages(Dataset):
+    """
+    One split of stored images, by index: (PIL image in RGB, class index).
+
+    Args:
+        folder: Where `store_images` has written it.
+        split: "train" or "evaluation".
+    """
+
+    def __init__(self, folder: Path, split: str):
+        self.pixels = np.load(folder / f"{split}_pixels.npy", mmap_mode="r")
+        self.labels = np.load(folder / f"{split}_labels.npy")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(self.pixels[index]), int(self.labels[index])
+
+
+def store_images(source: str, image_size: int, folder: Path):
+    """
+    Reads a data set, resizes its images (shorter side, then centre crop) and writes them to `folder`.
+
+    Raises:
+        ValueError: if there is no such data set, or it has no images, no class labels or an image that is damaged.
+    """
+    images = load_images(source)
+    processor = PixelViTImageProcessor(
+        size={"height": image_size, "width": image_size}, crop_pct=1.0, do_rescale=False, do_normalize=False
+    )
+    for split in SPLITS:
+        examples = getattr(images, split)
+        pixels = np.empty((len(examples), image_size, image_size, 3), dtype=np.uint8)
+        labels = np.empty(len(examples), dtype=np.int64)
+        for index in range(len(examples)):
+            image, labels[index] = examples[index]
+            resized = processor(image, return_tensors="np")["pixel_values"][0]
+            pixels[index] = resized.round().clip(0, 255).transpose(1, 2, 0)
+        np.save(folder / f"{split}_pixels.npy", pixels)
+        np.save(folder / f"{split}_labels.npy", labels)
+    facts = {name: getattr(images, name) for name in ("name", "label_names", "image_mean", "image_std")}
+    (folder / SPLITS_FILE).write_text(json.dumps(facts))
+
+
+def load_sweep_images(source: str, image_size: int, folder: Path) -> LabelledSplits:
+    """The embedded digits on a canvas of `image_size`, or what `store_images` has written to `folder`."""
+    if source == EMBEDDED_DIGITS:
+        return load_images(f"digits-{image_size}")
+    splits = {split: StoredImages(folder, split) for split in SPLITS}
+    return LabelledSplits(**splits, **json.loads((folder / SPLITS_FILE).read_text()))
