@@ -18,9 +18,8 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from transformers import set_seed
 
-from .batches import UNREADABLE, derive_seed
+from .batches import UNREADABLE, derive_seed, seed_cpu
 from .coordination import Coordination, StopRequest
 from .evaluation import evaluate
 from .files import point_to, write_json
@@ -319,7 +318,7 @@ class TrainingLoop:
             batch = next(batches)
             unreadable += batch.pop(UNREADABLE, [])
             # After the batch has been read, which may have happened in this process.
-            set_seed(derive_seed(recipe.seed, progress.step, index, self.share.rank))
+            self._seed(derive_seed(recipe.seed, progress.step, index, self.share.rank))
             batch = self.to_device(self.task.prepare_batch(self.to_device(batch)))
             with self.accelerator.accumulate(self.model):
                 with self.accelerator.autocast():
@@ -338,6 +337,11 @@ class TrainingLoop:
             )
         self._after_optimizer_step(sums)
         return sums, unreadable
+
+    def _seed(self, seed: int):
+        seed_cpu(seed)
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _after_optimizer_step(self, losses: dict[str, torch.Tensor]):
         progress = self.progress
@@ -480,13 +484,12 @@ class TrainingLoop:
         new = [entry for entry in dict.fromkeys(entries) if entry not in self.unreadable.names]
         for entry in new:
             self.log.say(f"skipped an image that cannot be read: {entry}")
+        self.progress.unreadable += new
         try:
             self.unreadable.add(new)
         except TooManyUnreadable:
             self._save()
             raise
-        finally:
-            self.progress.unreadable = list(self.unreadable.names)
 
     def _save_due(self) -> bool:
         return bool(self.options.save_steps) and self.progress.step % self.options.save_steps == 0

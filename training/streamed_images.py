@@ -35,8 +35,8 @@ class StreamedBatches(IterableDataset):
 
     Every epoch each lane passes once through its part of the stream, in another order, and gives as many batches as it
     takes to make an epoch. Lanes may be of unequal length: what is left of one is not seen in that epoch, and one that
-    is short goes through its part again. Where a batch has images that cannot be decoded, others of the batch stand in
-    for them, so that a lane's position is known without decoding.
+    is short begins another pass, through the part that is dealt to it there. Where a batch has images that cannot be
+    decoded, others of the batch stand in for them, so that a lane's position is known without decoding.
 
     If the number of shards is neither a multiple of the number of lanes nor `MANY_SHARDS` times as large, every lane
     reads the whole stream and keeps its share of the images.
@@ -125,14 +125,14 @@ class StreamedBatches(IterableDataset):
         return [examples[key] for key in enumerate(seeds)]
 
     def _rows(self, lane: int, epoch: int) -> Iterator[dict[str, Any]]:
-        """The lane's part of the stream in the order of an epoch, and again in other orders, without end."""
+        """The lane's part of the stream in the order of an epoch, followed by further passes without end."""
         lanes = self.num_ranks * self.lanes_per_rank
         if self.stream.num_shards % lanes and self.stream.num_shards >= MANY_SHARDS * lanes:
             part = self.stream.shard(lanes, lane, contiguous=False)
         else:
             part = split_dataset_by_node(self.stream, lane, lanes)
         part = part.shuffle(seed=self.recipe.seed, buffer_size=self.shuffle_buffer)
-        # The orders of second passes are those of epochs after the last.
+        # Further passes are those of epochs after the last.
         for order in count(epoch, step=-(-self.num_steps // self.steps_per_epoch)):
             part.set_epoch(order)
             is_empty = True

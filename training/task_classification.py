@@ -4,9 +4,11 @@
 
 from typing import Any
 
+import datasets
 import torch
 from timm.loss import SoftTargetCrossEntropy
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from modeling_pixelvit import AdventurerForImageClassification, PixelViTForImageClassification
@@ -15,9 +17,10 @@ from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 from .augmentation import build_mixup, build_train_transform
 from .image_sources import load_images
 from .initial_model import build_initial_model
-from .labelled_images import LabelledSplits
+from .labelled_images import LabelledSplits, read_row
 from .recipe import Recipe
-from .task import Batch, DataOptions, Task
+from .streamed_images import build_streamed_loader
+from .task import Batch, DataOptions, Share, Task
 
 
 MODEL_CLASSES = {"adventurer": AdventurerForImageClassification, "pixelvit": PixelViTForImageClassification}
@@ -28,13 +31,16 @@ class ClassificationTask(Task):
     Args:
         recipe: What to train and how.
         images: What to train and to evaluate on.
+        num_train_images: In a stream that does not tell it.
     """
 
     main_metric, higher_is_better = "accuracy", True
 
-    def __init__(self, recipe: Recipe, images: LabelledSplits):
+    def __init__(self, recipe: Recipe, images: LabelledSplits, num_train_images: int | None = None):
         self.recipe, self.images = recipe, images
-        self.num_train, self.num_eval = len(self.images.train), len(self.images.evaluation)
+        self.is_streamed = isinstance(images.train, datasets.IterableDataset)
+        self.num_train = num_train_images or images.num_train_images if self.is_streamed else len(images.train)
+        self.num_eval = len(images.evaluation)
         mean, std = list(self.images.image_mean), list(self.images.image_std)
         self.train_transform = build_train_transform(recipe, mean, std)
         self.mixup = build_mixup(recipe, len(self.images.label_names))
@@ -51,7 +57,7 @@ class ClassificationTask(Task):
             image_column=data.image_column,
             label_column=data.label_column,
         )
-        return cls(recipe, images)
+        return cls(recipe, images, data.num_train_images)
 
     def _build_processor(self, **statistics: Any) -> PixelViTImageProcessor:
         config = self.recipe.build_config()
@@ -71,6 +77,27 @@ class ClassificationTask(Task):
     def train_example(self, index: int) -> tuple[torch.Tensor, int]:
         """Pixels (3, image_size, image_size), float32, and the class."""
         image, label = self.images.train[index]
+        return self.train_transform(image), label
+
+    def train_loader(self, share: Share) -> tuple[DataLoader, int, int]:
+        if not self.is_streamed:
+            return super().train_loader(share)
+        loader = build_streamed_loader(
+            self._example_from_row,
+            self.images.train,
+            self.recipe,
+            self.collate,
+            share.rank,
+            share.num_ranks,
+            share.accumulation,
+            share.first_step,
+            share.num_workers,
+            self.num_train,
+        )
+        return loader, loader.dataset.steps_per_epoch, loader.dataset.num_steps
+
+    def _example_from_row(self, row: dict[str, Any]) -> tuple[torch.Tensor, int]:
+        image, label = read_row(row)
         return self.train_transform(image), label
 
     def eval_example(self, index: int) -> tuple[torch.Tensor, int]:

@@ -20,6 +20,7 @@ import difflib
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from accelerate import Accelerator
@@ -62,9 +63,20 @@ def build_parser() -> HfArgumentParser:
     for action in parser._actions:
         if action.dest in names:
             action.default = argparse.SUPPRESS
+            action.type = _or_none(action.type)
         if action.dest == "model":
             action.type = json.loads
     return parser
+
+
+def _or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Leaves "none" for the recipe, which knows the fields that take it."""
+
+    def convert(word: str) -> Any:
+        return word if word == "none" else kind(word)
+
+    convert.__name__ = kind.__name__  # which argparse tells when a value is wrong
+    return convert
 
 
 def parse_arguments(arguments: list[str] | None = None) -> tuple[Recipe, DataOptions, LoopOptions]:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop: what it logs, keeps, refuses and stops for, its stored loss traces, and its command line."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 from PIL import Image
 from safetensors.torch import load_file
+from torch.utils.data import Subset
 from transformers import AutoModelForImageClassification, pipeline
 
 from training import train, train_stages
@@ -49,9 +51,7 @@ SHORT = {
 def digits():
     """With few images to evaluate on."""
     images = load_images("digits")
-    images.evaluation.canvases.test_pixels = images.evaluation.canvases.test_pixels[:50]
-    images.evaluation.canvases.test_labels = images.evaluation.canvases.test_labels[:50]
-    return images
+    return dataclasses.replace(images, evaluation=Subset(images.evaluation, range(50)))
 
 
 def make_recipe(family="adventurer", **fields):
@@ -81,7 +81,7 @@ class TestSteps:
         trace = TRACES[family]
         loop = make_loop(load_recipe(f"{family}-stage1", **trace["recipe"]), digits, tmp_path)
         loop.run()
-        assert train_losses(tmp_path) == pytest.approx(trace["losses"], rel=2e-3)
+        assert train_losses(tmp_path) == pytest.approx(trace["losses"], rel=1e-4)
         assert len(trace["losses"]) >= 24
 
     def test_is_plain_training(self, tmp_path, digits):
@@ -303,7 +303,7 @@ class TestStops:
         loop.run()
         assert 10 < len(loop.progress.unreadable) <= 14 and "truncated" in loop.progress.unreadable[0]
         loop = make_loop(recipe, digits, tmp_path / "few", Damaged, max_unreadable_images=3)
-        with pytest.raises(TooManyUnreadable, match=r"4 images could not be decoded.*00.jpg: truncated"):
+        with pytest.raises(TooManyUnreadable, match=r"4 images could not be decoded.*0.jpg: truncated"):
             loop.run()
         assert find_checkpoints(tmp_path / "few" / "checkpoints")
         with pytest.raises(TooManyUnreadable):
@@ -339,7 +339,7 @@ class TestCommandLine:
         "words, message",
         [
             (["--weight_decey", "1"], "unknown option --weight_decey. Did you mean --weight_decay?"),
-            (["--recipe", "pixelvit-stage"], "Did you mean 'pixelvit-stage1'?"),
+            (["--recipe", "pixelvit-stag1"], "Did you mean 'pixelvit-stage1'?"),
             (["--patch_size", "0"], "patch_size=0 was given; it must be at least 1."),
             (["--logging_steps", "0"], "--logging_steps 0 was given; it must be at least 1."),
             (["--num_train_epochs", "0.01", "--warmup_epochs", "0"], "less than one step"),
@@ -398,18 +398,23 @@ class TestStages:
     def test_another_model_is_refused(self, tmp_path, digits):
         make_loop(make_recipe("pixelvit"), digits, tmp_path / "other").run()
         recipe = make_recipe("adventurer", initial_checkpoint=str(tmp_path / "other" / "best"))
-        with pytest.raises(ValueError, match="another model than the recipe's .model_type pixelvit there, adventurer"):
+        with pytest.raises(
+            ValueError, match=r"another model than the recipe's \(model_type pixelvit there, adventurer"
+        ):
             make_loop(recipe, digits, tmp_path / "new")
 
 
-def test_an_image_folder(tmp_path):
+@pytest.mark.parametrize("streaming", [False, True])
+def test_an_image_folder(tmp_path, streaming):
     """From files on disk to a classifier of files."""
     generator = torch.Generator().manual_seed(0)
-    for label, low in (("dark", 0), ("light", 155)):
-        (tmp_path / "images" / label).mkdir(parents=True)
-        for index in range(20):
-            pixels = torch.randint(low, low + 100, (24, 20, 3), generator=generator, dtype=torch.uint8)
-            Image.fromarray(pixels.numpy()).save(tmp_path / "images" / label / f"{index}.png")
+    for split, count in (("train", 16), ("test", 4)):
+        for label, low in (("dark", 0), ("light", 155)):
+            folder = tmp_path / "images" / split / label
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = torch.randint(low, low + 100, (24, 20, 3), generator=generator, dtype=torch.uint8)
+                Image.fromarray(pixels.numpy()).save(folder / f"{index}.png")
     words = ["--recipe", "pixelvit-stage1", *TestCommandLine.WORDS, "--dataset", str(tmp_path / "images")]
     words += [
         "--total_batch_size",
@@ -422,6 +427,8 @@ def test_an_image_folder(tmp_path):
         "none",
     ]
     words += ["--mixup_probability", "0", "--output_dir", str(tmp_path / "run")]
+    if streaming:
+        words += ["--streaming", "--num_train_images", "32"]
     assert train.main(words) == 0
     classifier = pipeline("image-classification", model=str(tmp_path / "run" / "best"))
-    assert classifier(str(tmp_path / "images" / "dark" / "0.png"))[0]["label"] == "dark"
+    assert classifier(str(tmp_path / "images" / "test" / "dark" / "0.png"))[0]["label"] == "dark"

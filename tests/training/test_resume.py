@@ -11,21 +11,15 @@ import json
 import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from launching import DDP, ONE_PROCESS, ZERO2, ZERO3, launch
 from safetensors.torch import load_file
 
 from training.run_checkpoints import PARTIAL, find_checkpoints
 
 
-REPOSITORY = Path(__file__).parents[2]
-LAUNCHED = Path(__file__).with_name("launch_train.py")
-CONFIGS = REPOSITORY / "training" / "configs"
 TINY = {
     "adventurer": {"hidden_size": 32, "num_hidden_layers": 2, "head_dim": 16, "state_size": 16},
     "pixelvit": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
@@ -49,7 +43,6 @@ PLAIN = {
     "resume": "auto",
 }
 EVERYTHING = {"gradient_accumulation_steps": 2, "ema_decay": 0.9, "augmentation_repeats": 3, "num_workers": 2}
-ONE_PROCESS, DDP, ZERO2, ZERO3 = "cpu", "cpux2", "cpux2_zero2", "cpux2_zero3"
 # name: (family, configuration, launch options, options)
 MODES = {
     "plain": ("adventurer", ONE_PROCESS, [], {}),
@@ -64,34 +57,20 @@ MODES = {
 }
 
 
-def launch(mode, folder):
-    """Starts a run in a session of its own, so that all its processes can be killed at once."""
+def launch_mode(mode, folder):
     family, config, launch_options, options = MODES[mode]
-    options = {**PLAIN, **options, "model": json.dumps(TINY[family]), "output_dir": str(folder)}
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / f"{config}.yaml")]
-    if config != ONE_PROCESS:
-        command += ["--main_process_port", str(free_port())]
-    command += [*launch_options, str(LAUNCHED), "--recipe", f"{family}-stage1"]
-    command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(REPOSITORY)}
-    log = (folder.parent / f"{folder.name}.log").open("a")
-    return subprocess.Popen(command, cwd=folder.parent, env=environment, stdout=log, stderr=log, start_new_session=True)
-
-
-def free_port():
-    with socket.socket() as server:
-        server.bind(("localhost", 0))
-        return server.getsockname()[1]
+    options = {**PLAIN, **options, "recipe": f"{family}-stage1", "model": json.dumps(TINY[family])}
+    return launch(config, launch_options, {**options, "output_dir": str(folder)}, folder)
 
 
 def finish(mode, folder):
-    process = launch(mode, folder)
+    process = launch_mode(mode, folder)
     assert process.wait(timeout=300) == 0, (folder.parent / f"{folder.name}.log").read_text()[-3000:]
 
 
 def kill_after(mode, folder, chance, while_saving):
     """Starts a run and kills it after some more steps; returns whether it was killed."""
-    process = launch(mode, folder)
+    process = launch_mode(mode, folder)
     metrics = folder / "metrics.jsonl"
     before = steps_in(metrics)
     wanted = chance.randint(1, 9)

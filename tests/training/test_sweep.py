@@ -5,27 +5,31 @@
 import dataclasses
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import Subset
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 from training import sweep, sweep_run
-from training.digits import DigitCanvases, load_digits
-from training.image_set import shuffled_epochs
+from training.image_sources import load_images
 from training.muon import Muon, orthogonalize
+from training.run_checkpoints import find_checkpoints
+from training.sweep_images import EMBEDDED_DIGITS, load_sweep_images, store_images
 from training.sweep_law import fit_power_law, judge_convergence, summarize_curve
-from training.sweep_run import METRICS_FILE, RECIPES, STATE_FILE, Recipe, Run, execute
+from training.sweep_run import METRICS_FILE, UNFINISHED_FOLDER, Interrupted, execute
 from training.sweep_workers import WorkerPool
 
 
 REPOSITORY = Path(__file__).parents[2]
-TINY = Recipe(train_images=96, batch_size=16, width=32, num_blocks=2)
-DIGITS = {"source": sweep.EMBEDDED_DIGITS, "image_size": 16}
+DIGITS = {"source": EMBEDDED_DIGITS, "image_size": 16}
 TINY_COMMAND = ["--train_images", "96", "--batch_size", "16", "--width", "32", "--num_blocks", "2"]
 
 
@@ -39,25 +43,24 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def digits():
-    return DigitCanvases()
-
-
-@pytest.fixture(scope="module")
 def few_digits():
     """With a test set that takes no time."""
-    images = DigitCanvases()
-    images.test_pixels, images.test_labels = images.test_pixels[:50], images.test_labels[:50]
-    return images
+    images = load_images("digits-16")
+    return dataclasses.replace(images, evaluation=Subset(images.evaluation, range(50)))
+
+
+def make_run(folder, family="adventurer", **changes):
+    """A run as the command line makes it of `TINY_COMMAND`, at patch 8 or another."""
+    words = [*TINY_COMMAND, "--families", family, "--patch_sizes", str(changes.pop("patch_size", 8))]
+    (run,) = sweep.plan_runs(sweep.parse_arguments(words), 16, 1400, DIGITS)
+    return dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, **changes), folder=str(folder))
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, few_digits):
     """An output folder with one finished run."""
     folder = tmp_path_factory.mktemp("sweep")
-    # As the command line makes it of TINY_COMMAND.
-    recipe = dataclasses.replace(RECIPES["adventurer"], train_images=96, batch_size=16, width=32, num_blocks=2)
-    execute(Run("adventurer", 8, recipe, DIGITS, str(folder / "adventurer-patch8")), few_digits)
+    execute(make_run(folder / "adventurer-patch8"), few_digits)
     return folder
 
 
@@ -77,10 +80,9 @@ def in_process(monkeypatch):
     """Makes the sweep run in this process, without starting others."""
 
     def execute_all(pool):
-        images = pool.images
-        images.test_pixels, images.test_labels = images.test_pixels[:50], images.test_labels[:50]
         for run in pool.waiting:
-            execute(run, images)
+            images = load_sweep_images(run.data["source"], run.data["image_size"], Path(pool.images_folder))
+            execute(run, dataclasses.replace(images, evaluation=Subset(images.evaluation, range(4))))
         pool.bar.close()
         return {}
 
@@ -88,113 +90,63 @@ def in_process(monkeypatch):
 
 
 def stop_at_step(step):
-    def report(seen, loss):
-        if seen == step * TINY.batch_size:
-            raise KeyboardInterrupt
+    def report(steps, loss):
+        if steps == step:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     return report
-
-
-class TestDigits:
-    def test_training_and_test_digits_never_mix(self, digits):
-        originals, _ = load_digits()
-        test = {crop(canvas).tobytes() for canvas in digits.test_pixels}
-        train = {crop(digit.expand(3, 8, 8)).tobytes() for digit in digits.train_digits}
-        # By cropped content, which a handful of different digits could share; none does.
-        assert len(test) == 397 and len(train) == 1400 == digits.num_train
-        assert not test & train
-        assert len(originals) == 1797
-
-    def test_placements_for_testing_are_fixed_and_cover_the_canvas(self, digits):
-        torch.manual_seed(1)
-        again = DigitCanvases()
-        assert torch.equal(again.test_pixels, digits.test_pixels)
-        assert torch.equal(again.test_labels, digits.test_labels)
-        seen = digits.test_pixels[:, 0].amax(0) > 0
-        assert seen[:, 1:-1].all()
-
-    def test_placements_for_training_follow_the_seed(self, digits):
-        order = digits.training_order(3000, seed=5)
-        assert torch.equal(order, digits.training_order(3000, seed=5))
-        assert not torch.equal(order, digits.training_order(3000, seed=6))
-        assert sorted(order[:1400, 0].tolist()) == list(range(1400))
-        assert order[:, 1:].min() == 0 and order[:, 1:].max() == 8
-
-    def test_a_canvas_shows_the_digit_at_its_position(self, digits):
-        pixels, labels = digits.training_batch(torch.tensor([[3, 2, 7], [4, 0, 8]]))
-        assert pixels.shape == (2, 3, 16, 16) and pixels.dtype == torch.uint8
-        assert torch.equal(pixels[0, 1, 2:10, 7:15], digits.train_digits[3])
-        assert pixels[0].sum() == 3 * digits.train_digits[3].sum()
-        assert labels.tolist() == digits.train_labels[[3, 4]].tolist()
-
-    def test_a_canvas_must_hold_a_digit(self):
-        with pytest.raises(ValueError, match="image_size=4 was given, but a digit has 8 by 8"):
-            DigitCanvases(4)
-
-    def test_epochs_see_every_image(self):
-        order = shuffled_epochs(5, 12, torch.Generator().manual_seed(0))
-        assert sorted(order[:5].tolist()) == sorted(order[5:10].tolist()) == [0, 1, 2, 3, 4]
-        assert len(order) == 12
-
-
-def crop(canvas):
-    """The smallest rectangle around what is not black: the same wherever the digit stands."""
-    ink = canvas[0] > 0
-    rows, columns = ink.any(1).nonzero().flatten(), ink.any(0).nonzero().flatten()
-    return canvas[0, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].contiguous().numpy()
 
 
 class TestRun:
     def test_a_checkpoint_loads_and_gives_the_logged_test_result(self, finished, few_digits):
         folder = finished / "adventurer-patch8"
         metrics = json.loads((folder / METRICS_FILE).read_text())
-        model = AutoModelForImageClassification.from_pretrained(folder)
-        loss, accuracy = sweep_run.evaluate(model, few_digits)
-        assert loss == pytest.approx(metrics["test_loss"], rel=1e-6)
-        assert accuracy == pytest.approx(metrics["test_accuracy"])
-        assert metrics["tokens"] == 4 and metrics["peak_memory_mib"] > 50
+        model = AutoModelForImageClassification.from_pretrained(folder).eval()
+        processor = AutoImageProcessor.from_pretrained(folder)
+        pictures, labels = zip(*[few_digits.evaluation[index] for index in range(50)], strict=True)
+        with torch.no_grad():
+            logits = model(**processor(list(pictures), return_tensors="pt")).logits
+        labels = torch.tensor(labels)
+        loss = torch.nn.functional.cross_entropy(logits, labels).item()
+        assert loss == pytest.approx(metrics["test_loss"], rel=1e-5)
+        assert (logits.argmax(-1) == labels).float().mean() * 100 == pytest.approx(metrics["test_accuracy"])
+        assert metrics["tokens"] == 4 and metrics["peak_memory_mib"] > 50 and metrics["images_seen"] == 96
         assert model.config.id2label[7] == "7"
 
-    def test_the_saved_processor_does_what_training_did(self, finished, few_digits):
+    def test_training_sees_what_the_saved_processor_makes(self, finished, few_digits):
+        """The sweep trains on the pictures as they are: no crop, no mirroring, no change of colour."""
+        run = make_run(finished)
+        task = sweep_run.ClassificationTask(run.recipe, few_digits)
         processor = AutoImageProcessor.from_pretrained(finished / "adventurer-patch8")
-        image = Image.fromarray(few_digits.test_pixels[0].permute(1, 2, 0).contiguous().numpy())
-        pixel_values = processor(image, return_tensors="pt").pixel_values
-        torch.testing.assert_close(pixel_values, few_digits.normalize(few_digits.test_pixels[:1]))
+        image, _ = few_digits.evaluation[0]
+        expected = processor(image, return_tensors="pt").pixel_values[0]
+        torch.testing.assert_close(task.train_transform(image), expected, rtol=1e-5, atol=1e-5)
 
     def test_pipeline(self, finished, few_digits):
         classifier = pipeline("image-classification", model=str(finished / "adventurer-patch8"))
-        image = Image.fromarray(few_digits.test_pixels[0].permute(1, 2, 0).contiguous().numpy())
-        assert classifier(image)[0]["label"] in few_digits.label_names
+        assert classifier(few_digits.evaluation[0][0])[0]["label"] in few_digits.label_names
 
     @pytest.mark.parametrize("family", ["adventurer", "pixelvit"])
-    def test_an_interrupted_run_goes_on_to_the_same_result(self, tmp_path, few_digits, monkeypatch, family):
-        monkeypatch.setattr(sweep_run, "SECONDS_BETWEEN_STATES", 0.0)
-        whole, broken = (Run(family, 8, TINY, DIGITS, str(tmp_path / name)) for name in ("whole", "broken"))
-        expected = execute(whole, few_digits)
-        with pytest.raises(KeyboardInterrupt):
+    def test_an_interrupted_run_goes_on_to_the_same_result(self, tmp_path, few_digits, family):
+        expected = execute(make_run(tmp_path / "whole", family), few_digits)
+        broken = make_run(tmp_path / "broken", family)
+        with pytest.raises(Interrupted):
             execute(broken, few_digits, stop_at_step(4))
-        assert (tmp_path / "broken" / STATE_FILE).exists() and broken.finished_metrics() is None
+        assert find_checkpoints(tmp_path / "broken" / UNFINISHED_FOLDER / "checkpoints")
+        assert broken.finished_metrics() is None
         steps = []
-        metrics = execute(broken, few_digits, lambda seen, loss: steps.append(seen // TINY.batch_size))
-        assert steps == [4, 5, 6]  # the state is saved after the report of a step
+        metrics = execute(broken, few_digits, lambda step, loss: steps.append(step))
+        assert steps == [5, 6]
         for name in ("test_loss", "test_accuracy", "train_loss"):
             assert metrics[name] == expected[name]
-        assert not (tmp_path / "broken" / STATE_FILE).exists()
+        assert not (tmp_path / "broken" / UNFINISHED_FOLDER).exists()
 
-    def test_a_state_of_another_recipe_is_not_continued(self, tmp_path, few_digits, monkeypatch):
-        monkeypatch.setattr(sweep_run, "SECONDS_BETWEEN_STATES", 0.0)
-        with pytest.raises(KeyboardInterrupt):
-            execute(Run("pixelvit", 8, TINY, DIGITS, str(tmp_path)), few_digits, stop_at_step(4))
+    def test_what_was_begun_with_other_settings_is_not_continued(self, tmp_path, few_digits):
+        with pytest.raises(Interrupted):
+            execute(make_run(tmp_path), few_digits, stop_at_step(4))
         steps = []
-        recipe = Recipe(**{**vars(TINY), "peak_rate": 1e-4})
-        execute(Run("pixelvit", 8, recipe, DIGITS, str(tmp_path)), few_digits, lambda seen, loss: steps.append(seen))
-        assert len(steps) == recipe.num_steps
-
-    def test_schedule(self):
-        recipe = Recipe(train_images=1000, batch_size=10, warmup=0.1)
-        shares = [recipe.schedule(step) for step in range(recipe.num_steps)]
-        assert shares[0] == pytest.approx(0.1) and max(shares) == shares[9] == pytest.approx(1.0)
-        assert shares[-1] == pytest.approx(0.0, abs=1e-12)
+        execute(make_run(tmp_path, base_learning_rate=1e-4), few_digits, lambda step, loss: steps.append(step))
+        assert steps == [1, 2, 3, 4, 5, 6]
 
 
 class TestMuon:
@@ -225,7 +177,8 @@ class TestSweep:
         assert done.returncode == 0, done.stderr
         results = json.loads((tmp_path / "results.json").read_text())
         assert [run["patch_size"] for run in results["runs"]] == [16, 8]
-        assert results["recipes"]["pixelvit"]["train_images"] == 96 and results["fits"] == {"pixelvit": None}
+        assert results["recipes"]["pixelvit"]["total_batch_size"] == 16 and results["fits"] == {"pixelvit": None}
+        assert [run["images_seen"] for run in results["runs"]] == [96, 96]
         assert "fewer than 3 runs had converged" in done.stdout
         with Image.open(tmp_path / "scaling.png") as picture:
             assert picture.format == "PNG"
@@ -269,7 +222,7 @@ class TestSweep:
         error = capsys.readouterr().err
         assert f"python -m training.sweep --output_dir {tmp_path}" in error and "Traceback" not in error
 
-    def test_a_killed_worker_is_reported(self, tmp_path, monkeypatch, few_digits):
+    def test_a_killed_worker_is_reported(self, tmp_path, monkeypatch):
         start = WorkerPool._start
 
         def start_and_kill(pool, run):
@@ -277,8 +230,7 @@ class TestSweep:
             pool.active[run.name].process.kill()
 
         monkeypatch.setattr(WorkerPool, "_start", start_and_kill)
-        runs = [Run("pixelvit", 8, TINY, DIGITS, str(tmp_path))]
-        errors = WorkerPool(runs, few_digits, workers=1, threads=1).execute()
+        errors = WorkerPool([make_run(tmp_path, "pixelvit")], str(tmp_path), workers=1, threads=1).execute()
         assert errors == {"pixelvit-patch8": "its process ended with exit code -9 (if negative, by that signal)"}
 
     def test_image_folder(self, image_folder, tmp_path, monkeypatch, capsys):
@@ -288,7 +240,7 @@ class TestSweep:
         assert sweep.main([*arguments, "--output_dir", str(tmp_path / "out")]) == 0
         assert "16 training images, 4 test images" in capsys.readouterr().out
         metrics = json.loads((tmp_path / "out" / "pixelvit-patch4" / METRICS_FILE).read_text())
-        assert metrics["recipe"]["train_images"] == 48 and metrics["data"]["source"] == str(image_folder)
+        assert metrics["images_seen"] == 48 and metrics["data"]["source"] == str(image_folder)
         classifier = pipeline("image-classification", model=str(tmp_path / "out" / "pixelvit-patch4"))
         assert {answer["label"] for answer in classifier(str(image_folder / "dark" / "0.png"))} == {"dark", "light"}
 
@@ -298,9 +250,11 @@ class TestSweep:
         (tmp_path / "train").rename(tmp_path / "tree" / "train")
         (tmp_path / "tree" / "test" / "light").mkdir(parents=True)
         (tmp_path / "tree" / "train" / "light" / "9.png").rename(tmp_path / "tree" / "test" / "light" / "9.png")
-        images = sweep.load_images(str(tmp_path / "tree"), image_size=8)
-        assert images.num_train == 19 and images.test_labels.tolist() == [1]
-        assert images.test_pixels.float().mean() > 155
+        store_images(str(tmp_path / "tree"), 8, tmp_path)
+        images = load_sweep_images(str(tmp_path / "tree"), 8, tmp_path)
+        assert len(images.train) == 19 and len(images.evaluation) == 1
+        image, label = images.evaluation[0]
+        assert label == 1 and image.size == (8, 8) and np.asarray(image).mean() > 155
 
     @pytest.mark.parametrize(
         ("arguments", "sentence"),
@@ -324,7 +278,7 @@ class TestSweep:
         (tmp_path / "flat").mkdir()
         (image_folder / "dark" / "0.png").rename(tmp_path / "flat" / "0.png")
         with pytest.raises(ValueError, match=r"has images but no class labels .*subfolder of its own"):
-            sweep.load_images(str(tmp_path / "flat"), image_size=8)
+            store_images(str(tmp_path / "flat"), 8, tmp_path)
 
 
 class TestLaw:

@@ -1,0 +1,39 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""Starts `training.train` in processes of their own, by the shipped configurations for CPUs."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+
+REPOSITORY = Path(__file__).parents[1]
+LAUNCHED = REPOSITORY / "tests" / "training" / "launch_train.py"
+CONFIGS = REPOSITORY / "training" / "configs"
+ONE_PROCESS, DDP, ZERO2, ZERO3 = "cpu", "cpux2", "cpux2_zero2", "cpux2_zero3"
+
+
+def launch(config, launch_options, options, folder):
+    """
+    Starts a run in a session of its own, so that all its processes can be killed at once.
+
+    What it says goes to a file beside `folder`, named after it.
+    """
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / f"{config}.yaml")]
+    if config != ONE_PROCESS:
+        command += ["--main_process_port", str(_free_port())]
+    command += [*launch_options, str(LAUNCHED)]
+    command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(REPOSITORY)}
+    with (folder.parent / f"{folder.name}.log").open("a") as log:
+        return subprocess.Popen(
+            command, cwd=folder.parent, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def _free_port():
+    with socket.socket() as server:
+        server.bind(("localhost", 0))
+        return server.getsockname()[1]
