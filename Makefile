@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-faults lint format clean
 
 # The stamp is newer than pyproject.toml once the environment holds what it asks for.
 $(VENV)/.installed: pyproject.toml
@@ -18,6 +18,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(RUN) -m pytest -m "not slow and not gpu and not hub"
+
+# Kills training runs at random moments some forty times, and trains in fp16 against fp32: an hour.
+test-faults: $(VENV)/.installed
+	$(RUN) -m pytest -m slow tests/training/test_resume.py tests/training/test_precision.py
 
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .

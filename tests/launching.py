@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Starts `training.train` in processes of their own, by the shipped configurations for CPUs."""
+"""Starts `training.train` in processes of their own, as users do on a CPU."""
 
 import os
 import socket
@@ -12,7 +12,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 LAUNCHED = REPOSITORY / "tests" / "training" / "launch_train.py"
 CONFIGS = REPOSITORY / "training" / "configs"
-ONE_PROCESS, DDP, ZERO2, ZERO3 = "cpu", "cpux2", "cpux2_zero2", "cpux2_zero3"
+ONE_PROCESS, DDP, ZERO2, ZERO3 = "cpu", "torchrun", "cpux2_zero2", "cpux2_zero3"
 
 
 def launch(config, launch_options, options, folder):
@@ -21,9 +21,12 @@ def launch(config, launch_options, options, folder):
 
     What it says goes to a file beside `folder`, named after it.
     """
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / f"{config}.yaml")]
-    if config != ONE_PROCESS:
-        command += ["--main_process_port", str(_free_port())]
+    command = [sys.executable, "-m"]
+    if config == DDP:  # of which accelerate launch would start one process if there is no MPI
+        command += ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(_free_port())]
+    else:
+        command += ["accelerate.commands.launch", "--config_file", str(CONFIGS / f"{config}.yaml")]
+        command += [] if config == ONE_PROCESS else ["--main_process_port", str(_free_port())]
     command += [*launch_options, str(LAUNCHED)]
     command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(REPOSITORY)}

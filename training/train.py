@@ -107,7 +107,10 @@ def build_accelerator(options: LoopOptions) -> Accelerator:
     """Devices, precision and sharding as `accelerate launch` says; on a CPU processes talk through gloo."""
     several_on_cpu = "LOCAL_RANK" in os.environ and not is_cuda_available()
     trackers = [name.strip() for name in options.report_to.split(",") if name.strip() not in ("", "none")]
+    uses_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
     return Accelerator(
+        # Which switches DeepSpeed off, and without which there would be processes that do not talk.
+        cpu=several_on_cpu and not uses_deepspeed,
         gradient_accumulation_plugin=GradientAccumulationPlugin(
             num_steps=options.gradient_accumulation_steps, adjust_scheduler=False, sync_with_dataloader=False
         ),

@@ -4,6 +4,7 @@
 
 import copy
 import json
+import math
 import statistics
 
 import pytest
@@ -100,9 +101,12 @@ def test_what_rounding_the_scan_parameters_costs(trained_like, dtype, bound):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", MODELS)
 def test_a_training_in_fp16_ends_where_one_in_fp32_does(family, tmp_path, record_property):
-    """DeepSpeed ZeRO-2 on two processes in fp16, against three seeds of one process in float32."""
+    """
+    DeepSpeed ZeRO-2 on two processes in fp16, against one process in float32, three seeds each: the means differ by
+    less than twice the standard error of such a difference, and the worst run in fp16 is no failure.
+    """
     losses = {"fp32": [], "fp16": []}
-    runs = [("fp32", seed) for seed in range(3)] + [("fp16", seed) for seed in range(2)]
+    runs = [("fp32", seed) for seed in range(3)] + [("fp16", seed) for seed in range(3)]
     for precision, seed in runs:
         folder = tmp_path / f"{precision}-{seed}"
         options = {**DIGITS, "recipe": f"{family}-stage1", "model": json.dumps(MODELS[family]), "seed": seed}
@@ -113,6 +117,7 @@ def test_a_training_in_fp16_ends_where_one_in_fp32_does(family, tmp_path, record
         losses[precision].append(json.loads((folder / "results.json").read_text())["metrics"]["eval_loss"])
         record_property(folder.name, losses[precision][-1])
     print(family, losses)
-    spread = max(losses["fp32"]) - min(losses["fp32"])
-    assert abs(statistics.mean(losses["fp16"]) - statistics.mean(losses["fp32"])) <= max(spread, 0.02)
-    assert max(losses["fp32"]) < 1.5  # they have learned something
+    means = {precision: statistics.mean(values) for precision, values in losses.items()}
+    error = math.sqrt(sum(statistics.variance(values) / len(values) for values in losses.values()))
+    assert abs(means["fp16"] - means["fp32"]) < 2 * error
+    assert max(losses["fp32"]) < 0.5 and max(losses["fp16"]) < 2 * max(losses["fp32"])
