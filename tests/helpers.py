@@ -1,8 +1,11 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Small models of both families and comparisons that several test files use."""
+"""Small models of both families, small data sets and comparisons that several test files use."""
+
+from pathlib import Path
 
 import torch
+from PIL import Image
 
 from modeling_pixelvit import (
     AdventurerBackbone,
@@ -53,3 +56,14 @@ def first_output(output) -> torch.Tensor:
     """Logits, tokens or feature map, whatever the model returns first."""
     value = output[0]
     return value[0] if isinstance(value, tuple) else value
+
+
+def write_image_folder(folder: Path, images_per_class: int) -> Path:
+    """Pictures of 24 by 20 pixels of two classes, dark and light, which a mean tells apart; each class a folder."""
+    generator = torch.Generator().manual_seed(0)
+    for label, low in (("dark", 0), ("light", 155)):
+        (folder / label).mkdir(parents=True)
+        for index in range(images_per_class):
+            pixels = torch.randint(low, low + 100, (24, 20, 3), generator=generator, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(folder / label / f"{index}.png")
+    return folder

@@ -16,6 +16,9 @@ from torch.utils.data import DistributedSampler, Sampler
 from .recipe import Recipe
 
 
+Examples = list[tuple[torch.Tensor, int]]
+
+
 def build_train_transform(
     recipe: Recipe, image_mean: list[float], image_std: list[float]
 ) -> Callable[[Image.Image], torch.Tensor]:
@@ -53,6 +56,12 @@ def _create_transform(recipe: Recipe, image_mean: list[float], image_std: list[f
         mean=tuple(image_mean),
         std=tuple(image_std),
     )
+
+
+def stack(examples: Examples) -> dict[str, torch.Tensor]:
+    """Collates pairs of pixels (3, H, W) and class: `pixel_values` (B, 3, H, W) and `labels` (B,)."""
+    pixels, labels = zip(*examples, strict=True)
+    return {"pixel_values": torch.stack(pixels), "labels": torch.tensor(labels)}
 
 
 def build_mixup(recipe: Recipe, num_classes: int) -> Mixup | None:

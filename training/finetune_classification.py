@@ -13,14 +13,11 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, Subset
 from transformers import AutoModelForImageClassification, BaseImageProcessor, EvalPrediction
 
-from .augmentation import build_mixup, build_train_transform
+from .augmentation import Examples, build_mixup, build_train_transform, stack
 from .finetune_arguments import DataArguments
 from .finetune_task import FinetuneTask, ReadableExamples
 from .image_sources import load_images
 from .recipe import Recipe
-
-
-Examples = list[tuple[torch.Tensor, int]]
 
 
 class ClassificationTask(FinetuneTask):
@@ -50,13 +47,7 @@ class ClassificationTask(FinetuneTask):
     def trainer_options(self, processor: BaseImageProcessor, recipe: Recipe) -> dict[str, Any]:
         normalizes = getattr(processor, "do_normalize", True)
         mean, std = (processor.image_mean, processor.image_std) if normalizes else ([0.0] * 3, [1.0] * 3)
-        try:
-            augment = build_train_transform(recipe, list(mean), list(std))
-        except (AssertionError, KeyError, ValueError) as error:  # as timm's parsing of the name happens to fail
-            raise ValueError(
-                f"--auto_augment {recipe.auto_augment} was given, which timm does not know ({error}); give for "
-                "instance 3a, rand-m9-mstd0.5-inc1 or original."
-            ) from None
+        augment = build_train_transform(recipe, list(mean), list(std))
         num_classes = len(self.label_names)
         mixup = build_mixup(recipe, num_classes)
         is_soft = mixup is not None or recipe.label_smoothing > 0
@@ -81,12 +72,6 @@ def _transform(transform: Any, image: Image.Image, label: int) -> tuple[torch.Te
 
 def _process(processor: BaseImageProcessor, image: Image.Image, label: int) -> tuple[torch.Tensor, int]:
     return processor(image, return_tensors="pt")["pixel_values"][0], label
-
-
-def stack(examples: Examples) -> dict[str, torch.Tensor]:
-    """`pixel_values` (B, 3, H, W) and `labels` (B,)."""
-    pixels, labels = zip(*examples, strict=True)
-    return {"pixel_values": torch.stack(pixels), "labels": torch.tensor(labels)}
 
 
 class SoftLabels:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from modeling_pixelvit import AdventurerForImageClassification, PixelViTForImageClassification
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
-from .augmentation import build_mixup, build_train_transform
+from .augmentation import Examples, build_mixup, build_train_transform, stack
 from .image_sources import load_images
 from .initial_model import build_initial_model
 from .labelled_images import LabelledSplits, read_row
@@ -104,10 +104,8 @@ class ClassificationTask(Task):
         image, label = self.images.evaluation[index]
         return self.processor(image, return_tensors="pt").pixel_values[0], label
 
-    def collate(self, examples: list[tuple[torch.Tensor, int]]) -> Batch:
-        """`pixel_values` (B, 3, H, W) and `labels` (B,)."""
-        pixels, labels = zip(*examples, strict=True)
-        return {"pixel_values": torch.stack(pixels), "labels": torch.tensor(labels)}
+    def collate(self, examples: Examples) -> Batch:
+        return stack(examples)
 
     def prepare_batch(self, batch: Batch) -> Batch:
         """Mixes the images; the labels become soft, (B, num_classes)."""

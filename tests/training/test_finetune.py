@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import tiny_config
+from helpers import tiny_config, write_image_folder
 from PIL import Image
 from torch.nn import functional as F
 from transformers import AutoImageProcessor, AutoModelForImageClassification, EvalPrediction, pipeline
@@ -57,13 +57,7 @@ def checkpoints(tmp_path_factory):
 @pytest.fixture
 def image_folder(tmp_path):
     """Twenty pictures of two classes."""
-    generator = torch.Generator().manual_seed(0)
-    for label, low in (("dark", 0), ("light", 155)):
-        (tmp_path / "images" / label).mkdir(parents=True)
-        for index in range(10):
-            pixels = torch.randint(low, low + 100, (24, 24, 3), generator=generator, dtype=torch.uint8)
-            Image.fromarray(pixels.numpy()).save(tmp_path / "images" / label / f"{index}.png")
-    return tmp_path / "images"
+    return write_image_folder(tmp_path / "images", images_per_class=10)
 
 
 def run(checkpoint, output_dir, *options, dataset="digits"):
@@ -285,7 +279,7 @@ class TestRefusals:
         [
             (["--patch_size", "3"], "--patch_size 3 does not divide images of 16 pixels; choose from 1, 2, 4, 8, 16"),
             (["--image_size", "0"], "--image_size 0 was given; it must be at least 1"),
-            (["--auto_augment", "best"], "--auto_augment best was given, which timm does not know"),
+            (["--auto_augment", "best"], "auto_augment=best was given, which timm does not know"),
             (["--min_crop_scale", "2"], "min_crop_scale=2 was given; it must be at least 0 and at most 1"),
             (["--layer_decay", "0"], "--layer_decay 0 was given; it must be above 0 and at most 1"),
             (["--max_eval_samples", "0"], "--max_eval_samples 0 was given; it must be at least 1"),

@@ -14,7 +14,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
-from PIL import Image
+from helpers import write_image_folder
 from safetensors.torch import load_file
 from torch.utils.data import Subset
 from transformers import AutoModelForImageClassification, pipeline
@@ -407,25 +407,11 @@ class TestStages:
 @pytest.mark.parametrize("streaming", [False, True])
 def test_an_image_folder(tmp_path, streaming):
     """From files on disk to a classifier of files."""
-    generator = torch.Generator().manual_seed(0)
     for split, count in (("train", 16), ("test", 4)):
-        for label, low in (("dark", 0), ("light", 155)):
-            folder = tmp_path / "images" / split / label
-            folder.mkdir(parents=True)
-            for index in range(count):
-                pixels = torch.randint(low, low + 100, (24, 20, 3), generator=generator, dtype=torch.uint8)
-                Image.fromarray(pixels.numpy()).save(folder / f"{index}.png")
+        write_image_folder(tmp_path / "images" / split, count)
     words = ["--recipe", "pixelvit-stage1", *TestCommandLine.WORDS, "--dataset", str(tmp_path / "images")]
-    words += [
-        "--total_batch_size",
-        "8",
-        "--num_train_epochs",
-        "6",
-        "--base_learning_rate",
-        "0.1",
-        "--ema_decay",
-        "none",
-    ]
+    words += ["--total_batch_size", "8", "--num_train_epochs", "6", "--base_learning_rate", "0.1"]
+    words += ["--ema_decay", "none"]
     words += ["--mixup_probability", "0", "--output_dir", str(tmp_path / "run")]
     if streaming:
         words += ["--streaming", "--num_train_images", "32"]

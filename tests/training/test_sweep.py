@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import write_image_folder
 from PIL import Image
 from torch.utils.data import Subset
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
@@ -67,13 +68,7 @@ def finished(tmp_path_factory, few_digits):
 @pytest.fixture
 def image_folder(tmp_path):
     """Twenty pictures of two classes that a mean tells apart."""
-    generator = torch.Generator().manual_seed(0)
-    for label, low in (("dark", 0), ("light", 155)):
-        (tmp_path / "images" / label).mkdir(parents=True)
-        for index in range(10):
-            pixels = torch.randint(low, low + 100, (24, 20, 3), generator=generator, dtype=torch.uint8)
-            Image.fromarray(pixels.numpy()).save(tmp_path / "images" / label / f"{index}.png")
-    return tmp_path / "images"
+    return write_image_folder(tmp_path / "images", images_per_class=10)
 
 
 def in_process(monkeypatch):
