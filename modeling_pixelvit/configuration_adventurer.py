@@ -74,8 +74,6 @@ class AdventurerConfig(PixelPreTrainedConfig):
     def __post_init__(self, **kwargs):
         if self.intermediate_size is None:
             self.intermediate_size = int(2.5 * self.hidden_size)
-        if isinstance(self.flip_blocks, tuple):
-            self.flip_blocks = list(self.flip_blocks)
         super().__post_init__(**kwargs)
 
     @property

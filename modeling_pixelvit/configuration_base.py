@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fields, checks and geometry that both model families share."""
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers.backbone_utils import BackboneConfigMixin
-from transformers.configuration_utils import PreTrainedConfig
+
+from .configuration_detection import DetectionHeadConfig
+from .configuration_segmentation import SegmentationHeadConfig
 
 
 def as_pair(size: int | Iterable[int]) -> tuple[int, int]:
@@ -16,9 +19,10 @@ def as_pair(size: int | Iterable[int]) -> tuple[int, int]:
 
 
 @strict
-class PixelPreTrainedConfig(BackboneConfigMixin, PreTrainedConfig):
+class PixelPreTrainedConfig(BackboneConfigMixin, SegmentationHeadConfig, DetectionHeadConfig):
     r"""
-    Base of [`PixelViTConfig`] and [`AdventurerConfig`].
+    Base of [`PixelViTConfig`] and [`AdventurerConfig`]: the fields below, and those of [`SegmentationHeadConfig`] and
+    [`DetectionHeadConfig`] for the models of the dense tasks.
 
     Args:
         hidden_size (`int`, *optional*, defaults to 768): Width D of a token.
@@ -63,8 +67,9 @@ class PixelPreTrainedConfig(BackboneConfigMixin, PreTrainedConfig):
         # Checked here as well as by `validate` at the end of construction, because what follows needs sound values
         # and because a plain ValueError reads better than one wrapped by the dataclass machinery.
         self.validate_architecture()
-        if isinstance(self.image_size, tuple):
-            self.image_size = list(self.image_size)  # as it will be after a round trip through JSON
+        for field in dataclasses.fields(self):
+            if isinstance(value := getattr(self, field.name), tuple):
+                setattr(self, field.name, list(value))  # as it will be after a round trip through JSON
         self.stage_names = ["stem"] + [f"stage{index}" for index in range(1, self.num_hidden_layers + 1)]
         self.set_output_features_output_indices(
             out_indices=kwargs.pop("out_indices", None), out_features=kwargs.pop("out_features", None)
@@ -111,25 +116,10 @@ class PixelPreTrainedConfig(BackboneConfigMixin, PreTrainedConfig):
     def validate_architecture(self):
         """Checks the fields' ranges; run at construction and when saving (by `@strict`) and when a model is built."""
         self._require_positive_integers("hidden_size", "num_hidden_layers", "patch_size", "num_channels")
+        super().validate_architecture()
         self._require_geometry()
         self._require_rates("drop_path_rate")
         self._require_positive("initializer_range")
-
-    def _require(self, condition: bool, field: str, allowed: str):
-        if not condition:
-            raise ValueError(f"{type(self).__name__}: {field}={getattr(self, field)!r} was given; {allowed}.")
-
-    def _require_positive_integers(self, *fields: str):
-        for field in fields:
-            self._require(getattr(self, field) >= 1, field, "it must be an integer of at least 1")
-
-    def _require_positive(self, *fields: str):
-        for field in fields:
-            self._require(0 < getattr(self, field) < float("inf"), field, "it must be a finite number above 0")
-
-    def _require_rates(self, *fields: str):
-        for field in fields:
-            self._require(0 <= getattr(self, field) < 1, field, "a rate must be at least 0 and below 1")
 
     def _require_geometry(self):
         size, patch = self.image_size, self.patch_size
