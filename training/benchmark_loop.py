@@ -27,6 +27,7 @@ from accelerate import Accelerator
 from torch.utils.data import Subset
 from transformers.utils import logging
 
+from .batches import TrainingBatches
 from .benchmark import RESULTS_DIR, Rows, environment, print_rows
 from .image_sources import load_images
 from .loop import LoopOptions, TrainingLoop
@@ -84,9 +85,9 @@ class Stopwatch:
 
 
 def build_recipe(family: str, device: str, num_images: int, steps: int) -> Recipe:
-    sizes = SIZES[device]
-    epochs = steps / (num_images // sizes["total_batch_size"])
-    return load_recipe(f"{family}-stage1", num_train_epochs=epochs, warmup_epochs=0.0, **sizes)
+    recipe = load_recipe(f"{family}-stage1", warmup_epochs=0.0, **SIZES[device])
+    epochs = steps / TrainingBatches(recipe, num_images).steps_per_epoch
+    return dataclasses.replace(recipe, num_train_epochs=epochs)
 
 
 def measure(family: str, device: str, steps: int, num_workers: int, folder: str) -> Rows:
