@@ -390,6 +390,28 @@ class TestStages:
         assert load_recipe(tmp_path / "stage2/best/recipe.yaml").initial_checkpoint == str(tmp_path / "stage1/best")
         assert train_stages.main([*words, "--resume", "auto"]) == 0
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize("family", ["adventurer", "pixelvit"])
+    def test_three_stages_on_digits_start_no_worse_than_the_last_one_ended(self, family, tmp_path):
+        """Images of 16, 32 and 48 pixels with patches that grow with them."""
+        words = ["--recipes", *[f"{family}-sweep"] * 3, "--output_dir", str(tmp_path), "--dataset", "digits"]
+        words += ["--patch_size", "4", "8", "12", "--image_size", "16", "32", "48", "--report_to", "none"]
+        words += ["--num_train_epochs", "12", "2", "2", "--warmup_epochs", "1.2", "0.2", "0.2"]
+        assert train_stages.main(words) == 0
+        evaluations = [
+            [record for record in read_metrics(tmp_path / f"stage{stage}") if "eval_accuracy" in record]
+            for stage in (1, 2, 3)
+        ]
+        # A stage hands on its best checkpoint, so that is what the next one has to keep up with.
+        best = [max(records, key=lambda record: record["eval_accuracy"]) for records in evaluations]
+        assert best[0]["eval_accuracy"] > 70
+        for before, after in zip(best[:-1], evaluations[1:], strict=True):
+            start = after[0]
+            assert start["step"] == 0
+            # The picture is interpolated, so a few of the 1,588 test images may fall on the other side.
+            assert start["eval_accuracy"] > before["eval_accuracy"] - 0.5
+            assert start["eval_loss"] < 1.02 * before["eval_loss"]
+
     def test_says_what_is_wrong(self, tmp_path, capsys):
         words = [*self.WORDS, "--output_dir", str(tmp_path), "--patch_size", "4", "8", "2"]
         assert train_stages.main(words) == 2
