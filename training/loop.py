@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, send_to_device
 
 from .batches import UNREADABLE, derive_seed, seed_cpu
 from .coordination import Coordination, StopRequest
@@ -238,15 +238,15 @@ class TrainingLoop:
         return next(self.sharded.module.parameters()).dtype
 
     def to_device(self, batch: Batch) -> Batch:
-        """Moves a batch's tensors to the device, those of floating point in the precision of the model's weights."""
+        """
+        Moves a batch to the device, its tensors of floating point in the precision of the model's weights; but for those
+        inside of lists and dictionaries, the boxes of a label for one, which are to stay exact.
+        """
         dtype = self.compute_dtype
-        moved = {}
-        for name, value in batch.items():
-            if isinstance(value, torch.Tensor):
-                value = value.to(self.accelerator.device, non_blocking=True)
-                value = value.to(dtype) if value.is_floating_point() else value
-            moved[name] = value
-        return moved
+        return {
+            name: value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+            for name, value in send_to_device(batch, self.accelerator.device, non_blocking=True).items()
+        }
 
     def run(self, report: Callable[[int, float], None] | None = None) -> Outcome:
         """
@@ -426,9 +426,11 @@ class TrainingLoop:
         """Evaluates the weights and their average, and keeps the better of them if it is the best so far."""
         progress = self.progress
         self.throughput.pause()
+        self.sharded.share_buffers()
         models = {CURRENT: self.model}
-        if self.average is not None:
-            models[AVERAGE] = self._average_model()
+        average = None if self.average is None else self.state.whole_average()
+        if average is not None:
+            models[AVERAGE] = self._average_model(average)
         with self.accelerator.autocast():
             metrics, unreadable = evaluate(
                 self.task,
@@ -447,25 +449,25 @@ class TrainingLoop:
         self.log.record(progress.step, progress.metrics)
         shown = ", ".join(f"{name} {value:.4g}" for name, value in progress.metrics.items())
         self.log.say(f"step {progress.step}: {shown}")
-        self._keep_best(metrics)
+        self._keep_best(metrics, average)
         self.throughput.go_on()
 
-    def _average_model(self) -> torch.nn.Module:
+    def _average_model(self, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
         """The model with the averaged weights, whole on every process."""
         if self.averaged is None:
             with torch.device(self.accelerator.device):
                 self.averaged = type(self.template)(self.template.config).to(self.compute_dtype)
-        self.averaged.load_state_dict(self.average.whole(), strict=False)
+        self.averaged.load_state_dict(weights, strict=False)
         return self.averaged
 
-    def _keep_best(self, metrics: dict[str, dict[str, float]]):
+    def _keep_best(self, metrics: dict[str, dict[str, float]], average: dict[str, torch.Tensor] | None):
         progress, sign = self.progress, 1 if self.task.higher_is_better else -1
         values = {model: sign * part[self.task.main_metric] for model, part in metrics.items()}
         best_model = max(values, key=values.get)
         if progress.best_metric is not None and values[best_model] <= sign * progress.best_metric:
             return
         progress.best_metric, progress.best_step = sign * values[best_model], progress.step
-        weights = self.average.whole() if best_model == AVERAGE else self.state.whole_weights()
+        weights = average if best_model == AVERAGE else self.state.whole_weights()
         if self.accelerator.is_main_process:
             name = f"{BEST_LINK}-{progress.step:08d}"
             final, partial = self.folder / name, self.folder / (name + PARTIAL)

@@ -12,10 +12,12 @@ from timm.scheduler.scheduler import Scheduler
 from transformers import PreTrainedModel
 
 from .muon import Muon
-from .recipe import Recipe
+from .recipe import CONFIG_CLASSES, Recipe
 
 
 NEVER_DECAYED = ("cls_token", "position_embeddings")
+# Of the encoder alone: a decoder may have layers of its own.
+ENCODER_PART = re.compile(rf"(?:.*\b(?:{'|'.join(CONFIG_CLASSES)})\.)?(?:layers\.(?P<block>\d+)|embeddings)\.")
 
 
 def parameter_groups(
@@ -58,10 +60,10 @@ def parameter_groups(
 
 def _level(name: str, depth: int) -> int:
     """0 for the embeddings, i + 1 for block i, `depth` for what comes after the last block."""
-    block = re.search(r"\blayers\.(\d+)\.", name)
-    if block:
-        return int(block[1]) + 1
-    return 0 if "embeddings." in name else depth
+    part = ENCODER_PART.match(name)
+    if part is None:
+        return depth
+    return 0 if part["block"] is None else int(part["block"]) + 1
 
 
 def build_optimizers(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -80,7 +82,9 @@ def _is_for_muon(name: str, parameter: torch.nn.Parameter) -> bool:
     Adventurer's input projection stays with AdamW: it is five maps in one, of which the step's has a row per head, and
     learns badly when Muon gives all of them the same share of a step.
     """
-    return ".layers." in name and parameter.dim() == 2 and not name.endswith("in_proj.weight")
+    part = ENCODER_PART.match(name)
+    is_in_block = part is not None and part["block"] is not None
+    return is_in_block and parameter.dim() == 2 and not name.endswith("in_proj.weight")
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> Scheduler:

@@ -102,7 +102,7 @@ class RunState:
         """Writes this process's files, the main process also those that there are once."""
         self.write_model(folder, self.whole_weights())
         if self.average is not None:
-            self.write_model(folder / AVERAGE_FOLDER, self.average.whole())
+            self.write_model(folder / AVERAGE_FOLDER, self.whole_average())
         self._write_optimizer(folder)
         if self.accelerator.is_main_process:
             content = {
@@ -114,8 +114,19 @@ class RunState:
             (folder / PROGRESS_FILE).write_text(json.dumps(content, indent=2) + "\n")
 
     def whole_weights(self) -> dict[str, torch.Tensor]:
-        """The trained weights by name, in fp32."""
-        return {shard.name: self.sharded.gather(shard, shard.weights) for shard in self.sharded.shards}
+        """The trained weights by name, in fp32, and the model's buffers."""
+        weights = {shard.name: self.sharded.gather(shard, shard.weights) for shard in self.sharded.shards}
+        return weights | self._buffers()
+
+    def whole_average(self) -> dict[str, torch.Tensor]:
+        """The average of the weights by name, in fp32, with the model's buffers as they are now."""
+        return self.average.whole() | self._buffers()
+
+    def _buffers(self) -> dict[str, torch.Tensor]:
+        return {
+            name: buffer.float() if buffer.is_floating_point() else buffer
+            for name, buffer in self.sharded.buffers.items()
+        }
 
     def write_model(self, folder: Path, weights: dict[str, torch.Tensor]):
         """Writes a folder for `from_pretrained`, with processor and recipe; on the main process only."""
@@ -132,6 +143,8 @@ class RunState:
         weights = TensorFiles(folder, "model*.safetensors")
         for shard in self.sharded.shards:
             self.sharded.set_weights(shard, weights[shard.name].to(self.accelerator.device))
+        for name, buffer in self.sharded.buffers.items():
+            buffer.copy_(weights[name])
         if self.average is not None:
             averages = TensorFiles(folder / AVERAGE_FOLDER, "model*.safetensors")
             for shard in self.sharded.shards:

@@ -101,6 +101,18 @@ class ShardedModel:
         torch.distributed.all_reduce(whole)
         return whole.view(shard.shape)
 
+    @property
+    def buffers(self) -> dict[str, torch.Tensor]:
+        """What the model saves beside its parameters, as the running statistics of a batch norm; whole everywhere."""
+        saved = self.module.state_dict().keys()
+        return {name: buffer for name, buffer in self.module.named_buffers() if name in saved}
+
+    def share_buffers(self):
+        """Gives all processes the main process's buffers, of which each has seen its own images only."""
+        if self.accelerator.num_processes > 1:
+            for buffer in self.buffers.values():
+                torch.distributed.broadcast(buffer, src=0)
+
     def part_from_whole(self, shard: Shard, whole: torch.Tensor) -> torch.Tensor:
         """This process's part (length,) of a whole tensor."""
         return whole.reshape(-1)[shard.start : shard.start + shard.length]

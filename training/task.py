@@ -103,7 +103,7 @@ class Task(ABC):
 
     @abstractmethod
     def collate(self, examples: list) -> Batch:
-        """Makes a batch of examples of either kind. Its tensors go to the model's device, the rest stays."""
+        """Makes a batch of examples of either kind. Its tensors go to the model's device, those in lists too."""
 
     def prepare_batch(self, batch: Batch) -> Batch:
         """What a training batch goes through on the model's device: for one, mixing its images."""
@@ -134,6 +134,6 @@ class Task(ABC):
         return forward_flops(template, self.recipe.image_size)
 
     def num_tokens(self, batch: Batch) -> int:
-        """Patches in a batch, from which the tokens per second are told."""
+        """Patches in a batch, those that stand out over an edge included, from which the tokens per second are told."""
         images, patch_size = batch["pixel_values"], self.recipe.patch_size
-        return images.shape[0] * (images.shape[-2] // patch_size) * (images.shape[-1] // patch_size)
+        return images.shape[0] * -(-images.shape[-2] // patch_size) * -(-images.shape[-1] // patch_size)
