@@ -42,6 +42,7 @@ PLAIN = {
     "report_to": "none",
     "resume": "auto",
 }
+NUM_STEPS = 30
 KINDS = ("exp_avg", "exp_avg_sq")
 EVERYTHING = {"gradient_accumulation_steps": 2, "ema_decay": 0.9, "augmentation_repeats": 3, "num_workers": 2}
 # name: (family, configuration, launch options, options)
@@ -69,12 +70,12 @@ def finish(mode, folder):
     assert process.wait(timeout=300) == 0, (folder.parent / f"{folder.name}.log").read_text()[-3000:]
 
 
-def kill_after(mode, folder, chance, while_saving):
+def kill_after(mode, folder, chance, while_saving, most_steps=9):
     """Starts a run and kills it after some more steps; returns whether it was killed."""
     process = launch_mode(mode, folder)
     metrics = folder / "metrics.jsonl"
     before = steps_in(metrics)
-    wanted = chance.randint(5, 9)
+    wanted = chance.randint(2, most_steps)
     while process.poll() is None:
         is_writing = any((folder / "checkpoints").glob(f"*{PARTIAL}"))
         if steps_in(metrics) >= before + wanted and (is_writing or not while_saving):
@@ -117,8 +118,10 @@ def check_kills(mode, kills, tmp_path, seed=0):
     chance = random.Random(f"{mode}{seed}")
     finish(mode, tmp_path / "whole")
     done = 0
-    for attempt in range(3 * kills):
-        if done == kills or not kill_after(mode, tmp_path / "killed", chance, while_saving=attempt % 2 == 1):
+    # A kill while saving waits for the next checkpoint, and the last one must come before the run's end.
+    most_steps = min(9, NUM_STEPS // kills - PLAIN["save_steps"] + 1)
+    for attempt in range(kills):
+        if not kill_after(mode, tmp_path / "killed", chance, attempt % 2 == 1, most_steps):
             break
         done += 1
         for checkpoint in (tmp_path / "killed" / "checkpoints").glob("step-*[0-9]"):
@@ -126,7 +129,7 @@ def check_kills(mode, kills, tmp_path, seed=0):
     finish(mode, tmp_path / "killed")
     assert done == kills
     whole, killed = losses(tmp_path / "whole"), losses(tmp_path / "killed")
-    assert len(whole) > 30 and killed == whole
+    assert len(whole) > NUM_STEPS and killed == whole
     assert tensors(tmp_path / "killed") == tensors(tmp_path / "whole")
 
 
@@ -150,7 +153,7 @@ def test_goes_on_in_one_process(mode, tmp_path):
     after = losses(folder)
     step = int(checkpoint.name.removeprefix("step-"))
     kept = [record for record in before if record["step"] <= step]
-    assert after[: len(kept)] == kept and after[-1]["step"] == 30
+    assert after[: len(kept)] == kept and after[-1]["step"] == NUM_STEPS
     assert all(0.8 < record["loss"] / kept[-1]["loss"] < 1.2 for record in after if "loss" in record)
 
 
