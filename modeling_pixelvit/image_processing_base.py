@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""What the two image processors share: settings, the arithmetic of resizing and cropping, saving with their code."""
+"""What the two image processors share: settings, reading, targets that follow the images, saving with their code."""
 
 import os
 from typing import Any
@@ -18,9 +18,12 @@ from transformers.image_utils import (
     PILImageResampling,
     SizeDict,
 )
-from transformers.processing_utils import ImagesKwargs, Unpack
+from transformers.processing_utils import Unpack
 from transformers.utils import logging
 
+from .image_annotations import detection_targets, segmentation_labels
+from .image_geometry import Placement, checked_size, is_padded, keeps_aspect_ratio, padded_size, resized_size
+from .image_post_processing import PostProcessing
 from .image_reading import (
     check_pixel_count,
     flatten_images,
@@ -30,119 +33,23 @@ from .image_reading import (
     shortened,
     upright_image,
 )
+from .image_settings import (
+    PixelViTImageProcessorKwargs,
+    check_crop_size,
+    check_max_pixels,
+    checked_crop_pct,
+    task_settings,
+)
 
 
 logger = logging.get_logger(__name__)
 
 
-class PixelViTImageProcessorKwargs(ImagesKwargs, total=False):
-    r"""
-    crop_pct (`float`, *optional*, defaults to `self.crop_pct`):
-        Crop ratio in (0, 1]: the share of the resized image's height and width that the centre crop keeps. Without
-        effect when `do_resize` or `do_center_crop` is off.
-    max_pixels (`int`, *optional*, defaults to `self.max_pixels`):
-        Largest height times width that is accepted, for an image before it is decoded and for what resizing would
-        make of it; `None` for no limit.
-    """
-
-    crop_pct: int | float | None
-    max_pixels: int | None
-
-
-# Settings
-
-
-def checked_size(size: Any, name: str = "size") -> SizeDict:
-    """Turns an int (square), a pair (height, width) or {"height", "width"} into a `SizeDict` of positive ints."""
-    height = width = None
-    if isinstance(size, SizeDict):
-        size = dict(size)
-    if isinstance(size, int):
-        height = width = size
-    elif isinstance(size, (list, tuple)) and len(size) == 2:
-        height, width = size
-    elif isinstance(size, dict) and set(size) == {"height", "width"}:
-        height, width = size["height"], size["width"]
-    if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in (height, width)):
-        raise ValueError(
-            f"{name}={size!r} is not accepted: give the size that is to come out, as positive integers, in the form "
-            "{'height': 224, 'width': 224}, (height, width) or one integer for a square, and set how much is cropped "
-            "away with crop_pct."
-        )
-    return SizeDict(height=height, width=width)
-
-
-def check_crop_size(crop_size: Any, size: SizeDict) -> None:
-    if crop_size is not None and checked_size(crop_size, "crop_size") != size:
-        raise ValueError(
-            f"crop_size={crop_size!r} differs from size={dict(size)!r}, but the crop is always of `size`: leave "
-            "crop_size out, give the size that is to come out as `size`, and set how much is cropped away with "
-            "crop_pct."
-        )
-
-
-def checked_crop_pct(crop_pct: Any) -> float:
-    is_number = isinstance(crop_pct, (int, float, np.number)) and not isinstance(crop_pct, bool)
-    if not is_number or not 0 < crop_pct <= 1:
-        raise ValueError(
-            f"crop_pct={crop_pct!r} is out of range: give a number above 0 and at most 1, for instance 0.875, or 1.0 "
-            "to keep all of the shorter edge."
-        )
-    return float(crop_pct)
-
-
-def check_max_pixels(max_pixels: Any) -> None:
-    is_count = isinstance(max_pixels, int) and not isinstance(max_pixels, bool)
-    if max_pixels is not None and not (is_count and max_pixels > 0):
-        raise ValueError(
-            f"max_pixels={max_pixels!r} is not accepted: give the largest number of pixels (height times width) an "
-            "image may have as a positive integer, or None for no limit."
-        )
-
-
-def crop_ratio(image_size: int | tuple[int, int], patch_size: int | tuple[int, int]) -> float:
-    """The crop ratio of the paper's evaluation: 0.875 for patch 16 at 224 and for inputs of 64 pixels, 1.0 for
-    smaller patches or larger inputs.
-
-    Between the sizes the paper names: 0.875 up to 64 pixels whatever the patch, and from 65 to 224 pixels for patches
-    of 16 or more; otherwise 1.0. Of a non-square input the longer edge counts, of a non-square patch the shorter.
-    """
-    longest_edge = image_size if isinstance(image_size, int) else max(image_size)
-    shortest_patch = patch_size if isinstance(patch_size, int) else min(patch_size)
-    return 0.875 if longest_edge <= 64 or (shortest_patch >= 16 and longest_edge <= 224) else 1.0
-
-
-# Geometry; sizes are (height, width)
-
-
-def resized_size(image_size: tuple[int, int], size: SizeDict, crop_pct: float) -> tuple[int, int]:
-    """The smallest size of the image's shape that covers `size / crop_pct`.
-
-    For a square `size` this is torchvision's `Resize(int(size / crop_pct))`: the shorter edge has that length and the
-    longer one `int(shorter * long / short)`.
-    """
-    height, width = image_size
-    cover_height, cover_width = int(size.height / crop_pct), int(size.width / crop_pct)
-    if cover_height * width >= cover_width * height:
-        return cover_height, int(cover_height * width / height)
-    return int(cover_width * height / width), cover_width
-
-
-def centered_window(length: int, window: int) -> tuple[int, int, int]:
-    """Zeros to add before and after an edge of `length`, and where a window then starts, to centre it.
-
-    Rounds as torchvision's `CenterCrop` does, which for odd differences is neither always down nor always up.
-    """
-    missing = max(window - length, 0)
-    return missing // 2, (missing + 1) // 2, round(max(length - window, 0) / 2)
-
-
-class PixelViTImageProcessorBase(BaseImageProcessor):
-    """Settings, reading and saving; a back end adds `_preprocess`, `resize` and `center_crop`.
+class PixelViTImageProcessorBase(PostProcessing, BaseImageProcessor):
+    """Settings, reading, targets and saving; a back end adds `_preprocess`, `resize` and `center_crop`.
 
     `_prepare_image_like_inputs` reads: images of any kind become a list of pixels of shape (channels, height, width).
-    `_preprocess` then transforms them. Targets that follow the images' geometry take it from `resized_size` and
-    `centered_window`; they are not read as images are, since labels are no grey levels.
+    `_preprocess` then transforms them. Targets that were given with them follow by each image's `Placement`.
     """
 
     valid_kwargs = PixelViTImageProcessorKwargs
@@ -157,6 +64,7 @@ class PixelViTImageProcessorBase(BaseImageProcessor):
     do_rescale = True
     do_normalize = True
     do_convert_rgb = True
+    do_reduce_labels = False
     # Twice Pillow's MAX_IMAGE_PIXELS, where Pillow itself refuses a file: by default nothing it opens is refused here,
     # and arrays meet the same limit.
     max_pixels = 178_956_970
@@ -167,60 +75,146 @@ class PixelViTImageProcessorBase(BaseImageProcessor):
         super().__init__(**kwargs)
 
     @classmethod
-    def for_config(cls, config: Any, **overrides: Any) -> "PixelViTImageProcessorBase":
-        """Makes the processor that evaluates a model as the paper does.
+    def for_config(cls, config: Any, task: str = "classification", **overrides: Any) -> "PixelViTImageProcessorBase":
+        """Makes the processor that evaluates a model.
 
         Args:
             config: anything with `image_size`, int or (height, width), and `patch_size`: a model's configuration.
-            overrides: settings that differ from the paper's, for instance `crop_pct=1.0`.
-
-        Returns:
-            A processor of `config`'s image size, with the crop ratio that `crop_ratio` tells.
+            task: "classification" is the paper's evaluation: images of `image_size`, cropped by the ratio that
+                `crop_ratio` tells. "segmentation" resizes whole images so that their shorter edge is that of
+                `image_size`, but the longer one at most four times that. "detection" makes whole images as large as
+                fits into `image_size`, and pads them to it.
+            overrides: settings that differ from these, for instance `crop_pct=1.0`.
         """
-        size = dict(checked_size(config.image_size, "image_size"))
-        crop_pct = crop_ratio((size["height"], size["width"]), config.patch_size)
-        return cls(**{"size": size, "crop_pct": crop_pct, **overrides})
+        size = checked_size(config.image_size, "image_size")
+        return cls(**{**task_settings((size.height, size.width), config.patch_size, task), **overrides})
 
     def preprocess(
-        self, images: ImageInput, *args: Any, **kwargs: Unpack[PixelViTImageProcessorKwargs]
+        self,
+        images: ImageInput,
+        segmentation_maps: Any = None,
+        annotations: Any = None,
+        return_segmentation_masks: bool | None = None,
+        **kwargs: Unpack[PixelViTImageProcessorKwargs],
     ) -> BatchFeature:
-        """Turns images into the model's input.
+        """Turns images, and with them labels of their pixels or objects, into the model's input.
 
         Args:
             images: one image or any nesting of lists of images. An image is a PIL image of any mode, a path, an
                 http(s) or data URL, base64 text, or a numpy array or torch tensor of shape (height, width), (channels,
                 height, width) or (height, width, channels) with 1, 3 or 4 channels; an array with one more dimension
                 is a batch. Arrays hold booleans, integers (0 to 255, or 16 bits) or finite floats.
+            segmentation_maps: as many maps of class indices, of their images' sizes: PIL images of one band (of
+                palette images the indices count), paths, or integer arrays of shape (height, width). 255 is no class.
+            annotations: for each image {"image_id": int, "annotations": [COCO annotations]}; see `check_annotation`
+                for what these are. `category_id` is taken as the class index.
+            return_segmentation_masks: whether to make masks of the annotations' segmentations; by default if any
+                annotation of the batch has one.
             kwargs: any setting of the processor, for this call; also `input_data_format` ("channels_first" or
                 "channels_last", for arrays), `return_tensors` ("pt" or "np") and `device` (torchvision only).
 
         Returns:
-            A `BatchFeature` with `pixel_values`, float32 of shape (batch, 3, height, width) if `return_tensors` is
-            given and otherwise a list of (3, height, width).
+            A `BatchFeature` with
+
+            - `pixel_values`, float32 of shape (batch, 3, height, width) if `return_tensors` is given and otherwise a
+              list of (3, height, width);
+            - where images are padded `pixel_mask`, int64 of shape (batch, height, width), 1 where the image is;
+            - `labels` of segmentation maps: int64 of shape (batch, height, width), by the nearest pixel, and 255
+              outside the image; or of annotations: for each image a dict as `detection_target` describes it.
 
         Raises:
             ValueError: for an image that cannot be read, is empty, has more than `max_pixels` pixels (before it is
-                decoded), another number of channels, or values that are no pixels; and for settings out of range. The
-                message says which image of the batch it was.
+                decoded), another number of channels, or values that are no pixels; for settings out of range; for maps
+                or annotations that do not fit their image. The message says which image of the batch it was.
             TypeError: for something that is no image at all.
         """
         # Before the type check in transformers, whose messages do not say what to do.
-        settings = {name: kwargs.get(name, getattr(self, name)) for name in ("size", "crop_size", "crop_pct")}
-        self._standardize_kwargs(**settings, max_pixels=kwargs.get("max_pixels", self.max_pixels))
-        return super().preprocess(images, *args, **kwargs)
+        names = ("size", "crop_size", "pad_size", "crop_pct", "max_pixels", "do_center_crop")
+        self._standardize_kwargs(**{name: kwargs.get(name, getattr(self, name)) for name in names})
+        return super().preprocess(images, segmentation_maps, annotations, return_segmentation_masks, **kwargs)
 
     def _standardize_kwargs(
-        self, size: Any = None, crop_size: Any = None, crop_pct: Any = None, max_pixels: Any = None, **kwargs: Any
+        self,
+        size: Any = None,
+        crop_size: Any = None,
+        pad_size: Any = None,
+        crop_pct: Any = None,
+        max_pixels: Any = None,
+        do_center_crop: bool | None = None,
+        **kwargs: Any,
     ) -> dict[str, Any]:
-        size = checked_size(size)
+        size = checked_size(size, may_limit_edges=not do_center_crop)
         check_crop_size(crop_size, size)
+        pad_size = None if pad_size is None else checked_size(pad_size, "pad_size")
         check_max_pixels(max_pixels)
-        kwargs = super()._standardize_kwargs(size=size, **kwargs)
+        kwargs = super()._standardize_kwargs(size=size, pad_size=pad_size, **kwargs)
         # `crop_size` is not kept, so that it follows `size` when a call gives another one.
-        return {**kwargs, "crop_size": None, "crop_pct": checked_crop_pct(crop_pct), "max_pixels": max_pixels}
+        return {
+            **kwargs,
+            "crop_size": None,
+            "crop_pct": checked_crop_pct(crop_pct),
+            "max_pixels": max_pixels,
+            "do_center_crop": do_center_crop,
+        }
 
     def _validate_preprocess_kwargs(self, size: Any = None, crop_size: Any = None, **kwargs: Any) -> None:
         super()._validate_preprocess_kwargs(size=size, crop_size=size, **kwargs)
+
+    def _preprocess_image_like_inputs(
+        self,
+        images: Any,
+        segmentation_maps: Any = None,
+        annotations: Any = None,
+        return_segmentation_masks: bool | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        if segmentation_maps is not None and annotations is not None:
+            raise ValueError(
+                "Both segmentation_maps and annotations were given, and each is to become the labels: pass the one "
+                "that the model learns from."
+            )
+        pixels = self._prepare_image_like_inputs(images, **kwargs)
+        geometry = {name: kwargs[name] for name in ("size", "crop_pct", "do_resize", "do_center_crop")}
+        placements = [Placement.of(image.shape[-2:], **geometry) for image in pixels]
+        features = self._preprocess(pixels, **kwargs)
+        frames = [tuple(image.shape[-2:]) for image in features["pixel_values"]]
+        if segmentation_maps is not None:
+            labels = segmentation_labels(
+                segmentation_maps, placements, frames, kwargs["do_reduce_labels"], kwargs["max_pixels"]
+            )
+            features["labels"] = [self._as_array(label, **kwargs) for label in labels]
+            features.convert_to_tensors(kwargs["return_tensors"])
+        if annotations is not None:
+            targets = detection_targets(annotations, placements, frames, return_segmentation_masks)
+            features["labels"] = [
+                {name: self._as_array(values, **kwargs) for name, values in target.items()} for target in targets
+            ]
+        return features
+
+    def _as_array(
+        self, values: np.ndarray, return_tensors: Any = None, device: Any = None, **kwargs: Any
+    ) -> torch.Tensor | np.ndarray:
+        """An array of a target as what the back end and `return_tensors` make of pixels."""
+        kind = return_tensors or ("pt" if self.backend == "torchvision" else "np")
+        return torch.from_numpy(values).to(device) if kind == "pt" else values
+
+    def _as_batch(
+        self, images: list, do_pad: bool | None, size: SizeDict, pad_size: SizeDict | None, return_tensors: Any
+    ) -> BatchFeature:
+        """The `BatchFeature` of transformed images, padded with zeros below and on the right if they are to be."""
+        sizes = [tuple(image.shape[-2:]) for image in images]
+        data = {"pixel_values": images}
+        if is_padded(do_pad, size):
+            height, width = padded_size(sizes, pad_size)
+            frame = SizeDict(height=height, width=width)
+            data["pixel_values"], data["pixel_mask"] = self.pad(images, pad_size=frame, return_mask=True)
+        elif return_tensors is not None and len(set(sizes)) > 1:
+            raise ValueError(
+                f"The images of the batch come out with different sizes, such as {sizes[0]} and "
+                f"{next(other for other in sizes if other != sizes[0])}: set do_pad=True to pad them, or leave "
+                "return_tensors out to get a list."
+            )
+        return BatchFeature(data=data, tensor_type=return_tensors)
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
         """Reads paths and URLs, in any nesting of lists, as upright PIL images of their own mode; images pass through.
@@ -275,9 +269,9 @@ class PixelViTImageProcessorBase(BaseImageProcessor):
         image_std: float | tuple[float, ...] | None = None,
         **kwargs: Any,
     ) -> None:
-        if do_resize and do_center_crop:
+        if do_resize and (do_center_crop or keeps_aspect_ratio(size)):
             # A picture of one row by many columns grows by the same factor in both directions.
-            resized = resized_size(tuple(pixels.shape[1:]), size, crop_pct)
+            resized = resized_size(tuple(pixels.shape[1:]), size, crop_pct, do_center_crop)
             check_pixel_count(resized, max_pixels, name, what="is so elongated that resizing it would give")
         for setting, values in (("image_mean", image_mean), ("image_std", image_std)):
             if do_normalize and np.ndim(values) and len(values) != len(pixels):

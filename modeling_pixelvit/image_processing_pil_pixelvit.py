@@ -10,13 +10,10 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import PILImageResampling, SizeDict
 
-from .image_processing_base import (
-    PixelViTImageProcessorBase,
-    PixelViTImageProcessorKwargs,
-    centered_window,
-    resized_size,
-)
+from .image_geometry import centered_window, resized_size
+from .image_processing_base import PixelViTImageProcessorBase
 from .image_reading import value_bounds
+from .image_settings import PixelViTImageProcessorKwargs
 
 
 class PixelViTImageProcessorPil(PixelViTImageProcessorBase, PilBackend):
@@ -72,9 +69,7 @@ class PixelViTImageProcessorPil(PixelViTImageProcessorBase, PilBackend):
         processed = []
         for image in images:
             if do_resize:
-                height, width = size.height, size.width
-                if do_center_crop:
-                    height, width = resized_size(image.shape[-2:], size, crop_pct)
+                height, width = resized_size(image.shape[-2:], size, crop_pct, do_center_crop)
                 image = self.resize(image, SizeDict(height=height, width=width), resample=resample)
             if do_center_crop:
                 image = self.center_crop(image, size)
@@ -83,9 +78,7 @@ class PixelViTImageProcessorPil(PixelViTImageProcessorBase, PilBackend):
             if do_normalize:
                 image = self.normalize(image, image_mean, image_std)
             processed.append(image.astype(np.float32))
-        if do_pad:
-            processed = self.pad(processed, pad_size=pad_size)
-        return BatchFeature(data={"pixel_values": processed}, tensor_type=return_tensors)
+        return self._as_batch(processed, do_pad, size, pad_size, return_tensors)
 
 
 __all__ = ["PixelViTImageProcessorPil"]

@@ -10,13 +10,10 @@ from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_transforms import group_images_by_shape, reorder_images
 from transformers.image_utils import SizeDict
 
-from .image_processing_base import (
-    PixelViTImageProcessorBase,
-    PixelViTImageProcessorKwargs,
-    centered_window,
-    resized_size,
-)
+from .image_geometry import centered_window, resized_size
+from .image_processing_base import PixelViTImageProcessorBase
 from .image_reading import value_bounds
+from .image_settings import PixelViTImageProcessorKwargs
 
 
 class PixelViTImageProcessor(PixelViTImageProcessorBase, TorchvisionBackend):
@@ -30,19 +27,30 @@ class PixelViTImageProcessor(PixelViTImageProcessorBase, TorchvisionBackend):
 
     Args:
         size (`dict`, *optional*, defaults to `{"height": 224, "width": 224}`):
-            The size that comes out; also an int (square) or (height, width).
+            The size that comes out; also an int (square) or (height, width). With `do_center_crop=False` also limits
+            of the edges, up to which the whole image is resized with its aspect ratio kept, to the nearest pixel:
+            `{"shortest_edge": 512}`, `{"longest_edge": 1024}`, both (the first, unless the second would be exceeded)
+            or `{"max_height": 768, "max_width": 1024}`.
         crop_pct (`float`, *optional*, defaults to 0.875):
             Crop ratio in (0, 1]. The image is resized, its aspect ratio kept, to cover `int(size / crop_pct)` and its
             centre is cropped; for a square `size` exactly as torchvision's `Resize(int(size / crop_pct))` and
             `CenterCrop(size)`.
         do_center_crop (`bool`, *optional*, defaults to `True`):
-            Whether to crop the centre. If off, the image is resized to `size` without keeping its aspect ratio.
+            Whether to crop the centre. If off, the image is resized to a `size` of height and width without keeping
+            its aspect ratio.
         crop_size (`dict`, *optional*):
             Always `size`: accepted if equal to it, refused otherwise, never saved.
         do_resize (`bool`, *optional*, defaults to `True`):
             Whether to resize. If off, the crop adds zeros around images smaller than `size`.
         resample (`PILImageResampling`, *optional*, defaults to bicubic):
             Interpolation.
+        do_pad (`bool`, *optional*):
+            Whether to pad the images of a batch with zeros, below and on the right, and to return a `pixel_mask`. By
+            default where `size` limits edges, so that images can have different sizes.
+        pad_size (`dict`, *optional*):
+            The size to pad to; that of the batch's largest height and largest width if not given.
+        do_reduce_labels (`bool`, *optional*, defaults to `False`):
+            Whether segmentation maps count classes from 1, with 0 for no class: 0 becomes 255 and k becomes k - 1.
         do_rescale, rescale_factor (*optional*, default to `True` and 1/255):
             Whether to multiply pixels, and by what.
         do_normalize, image_mean, image_std (*optional*, default to `True` and ImageNet's):
@@ -105,18 +113,13 @@ class PixelViTImageProcessor(PixelViTImageProcessorBase, TorchvisionBackend):
         grouped, index = group_images_by_shape(images, disable_grouping=disable_grouping)
         for key, stack in grouped.items():
             if do_resize:
-                height, width = size.height, size.width
-                if do_center_crop:
-                    height, width = resized_size(tuple(stack.shape[-2:]), size, crop_pct)
+                height, width = resized_size(tuple(stack.shape[-2:]), size, crop_pct, do_center_crop)
                 stack = self.resize(stack, SizeDict(height=height, width=width), resample=resample)
             if do_center_crop:
                 stack = self.center_crop(stack, size)
             stack = self.rescale_and_normalize(stack, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
             grouped[key] = stack.to(torch.float32)
-        processed = reorder_images(grouped, index)
-        if do_pad:
-            processed = self.pad(processed, pad_size=pad_size, disable_grouping=disable_grouping)
-        return BatchFeature(data={"pixel_values": processed}, tensor_type=return_tensors)
+        return self._as_batch(reorder_images(grouped, index), do_pad, size, pad_size, return_tensors)
 
 
 __all__ = ["PixelViTImageProcessor"]
