@@ -1,0 +1,63 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""Features of boxes: RoIAlign (Mask R-CNN, arXiv 1703.06870, section 3) on the level of the pyramid that fits a box."""
+
+import math
+
+import torch
+from torch import nn
+from torchvision.ops import roi_align
+
+
+# A box of 224 by 224 pixels is pooled from the level of stride 16 (FPN, arXiv 1612.03144, equation 1).
+CANONICAL_BOX, CANONICAL_STRIDE = 224, 16
+
+
+class PyramidRoIAlign(nn.Module):
+    """
+    RoIAlign with half-pixel offsets and as many samples as a cell of the box has cells of the map, as detectron2's.
+    (torchvision's `MultiScaleRoIAlign` has no such offset, and guesses strides from sizes.)
+
+    Args:
+        strides (`list[int]`): Stride in pixels of each level, each twice the one before.
+        output_size (`int`): Rows and columns that are made of a box.
+    """
+
+    def __init__(self, strides: list[int], output_size: int):
+        super().__init__()
+        self.strides = tuple(strides)
+        self.output_size = output_size
+
+    def forward(self, pyramid: list[torch.Tensor], boxes: list[torch.Tensor]) -> torch.Tensor:
+        """
+        Args:
+            pyramid (list of `torch.Tensor` of shape `(batch_size, channels, rows, columns)`): float32 maps, one for
+                each stride and perhaps coarser ones, which are not read.
+            boxes (list of `torch.Tensor` of shape `(n, 4)`): Boxes of each image, float32 pixels.
+
+        Returns:
+            `torch.Tensor` of shape `(all boxes, channels, output_size, output_size)`, float32.
+        """
+        image = torch.cat([one.new_full((len(one), 1), index) for index, one in enumerate(boxes)])
+        rois = torch.cat([image, torch.cat(boxes)], dim=1)
+        levels = self.level_of(rois[:, 1:])
+        pooled = pyramid[0].new_zeros(len(rois), pyramid[0].shape[1], self.output_size, self.output_size)
+        for level, stride in enumerate(self.strides):
+            chosen = torch.where(levels == level)[0]
+            pooled[chosen] = roi_align(
+                pyramid[level], rois[chosen], self.output_size, spatial_scale=1 / stride, aligned=True
+            )
+        return pooled
+
+    def level_of(self, boxes: torch.Tensor) -> torch.Tensor:
+        """Index of the level from which each box of `(n, 4)` is pooled."""
+        sides = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
+        canonical_level = math.log2(CANONICAL_STRIDE / self.strides[0])
+        levels = torch.floor(canonical_level + torch.log2(sides / CANONICAL_BOX) + 1e-6)
+        return levels.clamp(min=0, max=len(self.strides) - 1).long()
+
+    def extra_repr(self) -> str:
+        return f"strides={self.strides}, output_size={self.output_size}"
+
+
+__all__ = ["PyramidRoIAlign"]

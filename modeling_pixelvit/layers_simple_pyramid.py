@@ -1,0 +1,151 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The simple feature pyramid of ViTDet (arXiv 2203.16527, section 3): every level from the encoder's last map alone.
+
+Cell (r, c) of a level of stride s stands for the pixels from (s r, s c) to (s r + s, s c + s), exactly, whatever the
+patch size: RoIs and anchors need no more than the stride.
+"""
+
+import functools
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision.models.convnext import LayerNorm2d
+from transformers.utils import logging
+
+from .layers_pyramid import fit_map
+from .layers_weight_init import DEFAULT, init_noted_weights, note_weight_init
+
+
+logger = logging.get_logger(__name__)
+
+# A LayerNorm over the channels of maps (B, C, rows, columns), with the epsilon of ViTDet.
+ChannelNorm = functools.partial(LayerNorm2d, eps=1e-6)
+
+
+def level_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Cells (rows, columns) of a level of this stride for an image of this (height, width)."""
+    return -(-size[0] // stride), -(-size[1] // stride)
+
+
+class SimplePyramidLevel(nn.Module):
+    """
+    The encoder's map, or its maximum over squares of patches, at another stride and with the pyramid's channels.
+
+    Args:
+        hidden_size (`int`): Channels D of the encoder.
+        channels (`int`): Channels of the pyramid.
+        patch_size (`int`): Stride in pixels of the encoder's map.
+        stride (`int`): Stride in pixels of the level.
+    """
+
+    def __init__(self, hidden_size: int, channels: int, patch_size: int, stride: int):
+        super().__init__()
+        self.stride = stride
+        # The steps of two that come closest to the stride from below; what then remains is resampled.
+        doublings = math.floor(math.log2(stride / patch_size))
+        self.pooling = 2 ** max(doublings, 0)
+        self.cell = patch_size * 2.0**doublings
+        width = hidden_size
+        layers = []
+        for step in range(-doublings):
+            if step > 0:
+                layers += [ChannelNorm(width), nn.GELU()]
+            # ViTDet needs two steps and halves the channels in both; further ones (patches above 16) keep them.
+            halved = max(1, width // 2) if step < 2 else width
+            layers.append(nn.ConvTranspose2d(width, halved, kernel_size=2, stride=2))
+            width = halved
+        self.upsample = nn.Sequential(*layers)
+        self.project = nn.Sequential(nn.Conv2d(width, channels, kernel_size=1, bias=False), ChannelNorm(channels))
+        self.smooth = nn.Sequential(
+            nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False), ChannelNorm(channels)
+        )
+
+    def forward(self, features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """
+        Args:
+            features (`torch.Tensor` of shape `(batch_size, hidden_size, rows, columns)`):
+                The encoder's map, pooled by `self.pooling`.
+            size (`tuple[int, int]`): Height and width of the images in pixels.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, channels, ceil(height / stride), ceil(width / stride))`.
+        """
+        rows, columns = level_size(size, self.stride)
+        features = self.upsample(features)
+        # Where patches and strides do not divide each other, the patches may end before the last cell of the level does
+        # (then their border goes on), or reach further (then they are cut off).
+        extent = (rows * self.stride, columns * self.stride)
+        bottom, right = (
+            max(0, math.ceil(pixels / self.cell) - given)
+            for pixels, given in zip(extent, features.shape[-2:], strict=True)
+        )
+        if bottom or right:
+            features = F.pad(features, (0, right, 0, bottom), mode="replicate")
+        covered = [cells * self.cell for cells in features.shape[-2:]]
+        return self.smooth(self.project(fit_map(features, covered, extent, (rows, columns))))
+
+
+class SimpleFeaturePyramid(nn.Module):
+    """
+    Levels of `config.detection_strides` from the last map of the encoder: transposed convolutions to finer strides,
+    maximum pooling to coarser ones, then 1x1 and 3x3 convolutions, each with a LayerNorm over the channels. The last
+    level is every second cell of the one before it.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.levels = nn.ModuleList(
+            [
+                SimplePyramidLevel(config.hidden_size, config.pyramid_channels, config.patch_size, stride)
+                for stride in config.detection_strides[:-1]
+            ]
+        )
+        note_weight_init(self, DEFAULT)  # as in ViTDet
+
+    def forward(self, features: torch.Tensor, size: tuple[int, int]) -> list[torch.Tensor]:
+        """
+        Args:
+            features (`torch.Tensor` of shape `(batch_size, hidden_size, rows, columns)`):
+                The map of patches; a last row and column may lie partly outside the images.
+            size (`tuple[int, int]`): Height and width of the images in pixels.
+
+        Returns:
+            List of `torch.Tensor` of shape `(batch_size, pyramid_channels, ceil(height / s), ceil(width / s))`, one for
+            each stride s.
+        """
+        maps, pooling = [], 1
+        for level in self.levels:  # of rising strides, so that each pools what the one before has left
+            if level.pooling > pooling:
+                features = F.max_pool2d(features, level.pooling // pooling, ceil_mode=True)
+                pooling = level.pooling
+            maps.append(level(features, size))
+        maps.append(F.max_pool2d(maps[-1], kernel_size=1, stride=2))
+        return maps
+
+    @torch.no_grad()
+    def resized(self, config) -> "SimpleFeaturePyramid":
+        """A pyramid for another patch size; weights that have the same name and shape there are kept, others new."""
+        pyramid = SimpleFeaturePyramid(config)
+        pyramid.apply(init_noted_weights)
+        old, new = dict(self.named_parameters()), dict(pyramid.named_parameters())
+        for name, weight in new.items():
+            if name in old:
+                weight.requires_grad_(old[name].requires_grad)
+                if old[name].shape == weight.shape:
+                    weight.copy_(old[name])
+        begun = [name for name, weight in new.items() if name not in old or old[name].shape != weight.shape]
+        if begun:
+            logger.warning(
+                f"At patch_size={config.patch_size} the feature pyramid has other layers than at {self.patch_size}. "
+                f"These weights are new and want training: {', '.join(f'pyramid.{name}' for name in begun)}."
+            )
+        reference = next(self.parameters())
+        return pyramid.to(reference.device, reference.dtype).train(self.training)
+
+
+__all__ = ["ChannelNorm", "SimpleFeaturePyramid", "SimplePyramidLevel"]

@@ -1,0 +1,243 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Object detection and instance segmentation over either encoder: ViTDet (arXiv 2203.16527), which is a simple feature
+pyramid under a Cascade Mask R-CNN, or under a plain Mask R-CNN or Faster R-CNN if the config says so.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision.ops import box_convert
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+from transformers.utils.generic import ModelOutput, can_return_tuple
+
+from .layers_cascade import BoxStages
+from .layers_detection_targets import image_sizes_of, prepare_targets
+from .layers_mask_head import MaskHead
+from .layers_region_proposals import RegionProposals
+from .layers_simple_pyramid import SimpleFeaturePyramid
+from .layers_weight_init import init_noted_weights
+from .modeling_adventurer import AdventurerModel, AdventurerPreTrainedModel
+from .modeling_pixelvit import PixelViTModel, PixelViTPreTrainedModel
+
+
+@dataclass
+class PixelDetectionOutput(ModelOutput):
+    """
+    Losses and detections; K is `config.max_detections`, and places without a detection hold zeros.
+
+    Args:
+        loss (`torch.Tensor` of shape `()`, *optional*): The sum of `loss_dict`, if labels are given.
+        loss_dict (`dict[str, torch.Tensor]`, *optional*):
+            `loss_objectness`, `loss_rpn_box`, `loss_classifier_stage1`, `loss_box_stage1` and so on for each stage, and
+            `loss_mask` with masks; float32.
+        scores (`torch.Tensor` of shape `(batch_size, K)`, *optional*):
+            Probability, in [0, 1], of the class, falling; float32. None in training mode with labels, like the next
+            three.
+        pred_classes (`torch.Tensor` of shape `(batch_size, K)`, *optional*): Classes in `[0, num_labels)`, int64.
+        pred_boxes (`torch.Tensor` of shape `(batch_size, K, 4)`, *optional*):
+            Centre x, centre y, width, height in shares, from 0 to 1, of the image's own width and height; float32.
+        pred_masks (`torch.Tensor` of shape `(batch_size, K, 28, 28)`, *optional*):
+            Probability that a cell of the box belongs to the object, float32; None if the model has no masks.
+        last_hidden_state (`torch.Tensor` of shape `(batch_size, num_patches + 1, hidden_size)`, *optional*):
+            The encoder's tokens after the final norm.
+        hidden_states (`tuple[torch.Tensor]`, *optional*): The encoder's, if asked for.
+        attentions (`tuple[torch.Tensor]`, *optional*): PixelViT's, if asked for.
+    """
+
+    loss: torch.Tensor | None = None
+    loss_dict: dict[str, torch.Tensor] | None = None
+    scores: torch.Tensor | None = None
+    pred_classes: torch.Tensor | None = None
+    pred_boxes: torch.Tensor | None = None
+    pred_masks: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@contextlib.contextmanager
+def repeatable_draws(device: torch.device) -> Iterator[None]:
+    """Inside, random numbers are the same every time; outside, the generators go on as if none had been drawn."""
+    devices = range(torch.cuda.device_count()) if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(0)
+        yield
+
+
+class PixelDetectionMixin:
+    """What the detectors of both families do; their base model is `self.base_model`."""
+
+    accepts_loss_kwargs = False
+
+    def _build_heads(self, config):
+        if config.num_labels < 1:
+            raise ValueError(
+                f"{type(self).__name__}: num_labels={config.num_labels} was given; a detector needs at least 1 class, "
+                "background not counted."
+            )
+        self.num_labels = config.num_labels
+        self.pyramid = SimpleFeaturePyramid(config)
+        self.proposals = RegionProposals(config)
+        self.box_stages = BoxStages(config)
+        self.mask_head = MaskHead(config) if config.use_masks else None
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        init_noted_weights(module)
+
+    def resize_patches(
+        self, patch_size: int | None = None, image_size: int | tuple[int, int] | None = None
+    ) -> nn.Module:
+        """
+        [`PixelPreTrainedModel.resize_patches`]. The feature pyramid's strides in pixels stay: with another patch size
+        its layers change, and those weights that have no counterpart of the same shape begin anew. Between sizes that
+        divide the finest stride (1, 2 and 4 with the default ones) none do.
+        """
+        embeddings = super().resize_patches(patch_size, image_size)
+        if self.pyramid.patch_size != self.config.patch_size:
+            self.pyramid = self.pyramid.resized(self.config)
+        return embeddings
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        pixel_mask: torch.Tensor | None = None,
+        labels: list[dict[str, torch.Tensor]] | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> PixelDetectionOutput:
+        """
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
+                Normalized images of any size, padded at the bottom and on the right to the batch's.
+            pixel_mask (`torch.Tensor` of shape `(batch_size, height, width)`, *optional*):
+                1 where the image is, 0 where it is padded; no padding if not given.
+            labels (list of `dict[str, torch.Tensor]`, *optional*):
+                For each image `class_labels` (n,) in `[0, num_labels)`, `boxes` (n, 4) as centre x, centre y, width,
+                height in shares of the image's own width and height, `masks` (n, height, width) of the batch's or the
+                image's own size if the model has masks, and optionally `iscrowd` (n,). Regions that are a crowd are no
+                objects, and what lies for the most part in one is no background either.
+
+        Returns:
+            [`PixelDetectionOutput`]: with labels the losses; in evaluation mode or without labels the detections. The
+            losses sample anchors and proposals: in training mode by the global random generator, in evaluation mode
+            the same ones every time.
+
+        Raises:
+            ValueError: if mask or labels do not fit the images, naming the image.
+        """
+        image_sizes = image_sizes_of(pixel_values, pixel_mask)
+        size = tuple(pixel_values.shape[-2:])
+        targets = None
+        if labels is not None:
+            with_masks = self.mask_head is not None
+            targets = prepare_targets(labels, image_sizes, size, self.num_labels, with_masks, pixel_values.device)
+        outputs = self.base_model(pixel_values, interpolate_pos_encoding=True, **kwargs)
+        embeddings = self.base_model.embeddings
+        patches = embeddings.patch_tokens(outputs.last_hidden_state)
+        features = patches.unflatten(1, embeddings.grid_of(pixel_values)).permute(0, 3, 1, 2)
+        pyramid = self.pyramid(features, size)
+        samples_again = targets is not None and not self.training
+        with repeatable_draws(pixel_values.device) if samples_again else contextlib.nullcontext():
+            losses, detections = self._run_heads(pyramid, image_sizes, targets)
+        return PixelDetectionOutput(
+            loss=sum(losses.values()) if losses else None,
+            loss_dict=losses or None,
+            **detections,
+            last_hidden_state=outputs.last_hidden_state,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions if "attentions" in outputs else None,
+        )
+
+    def _run_heads(
+        self,
+        pyramid: list[torch.Tensor],
+        image_sizes: list[tuple[int, int]],
+        targets: list[dict[str, torch.Tensor]] | None,
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Losses and detections as the output names them; one of the two may be empty."""
+        dtype = pyramid[0].dtype
+        proposals, losses = self.proposals(pyramid, image_sizes, targets)
+        pyramid = [level.float() for level in pyramid]  # boxes are pooled in float32
+        if targets is not None:
+            samples = self.box_stages.sample(proposals, targets)
+            losses.update(self.box_stages.losses(pyramid, samples, targets, image_sizes, dtype))
+            if self.mask_head is not None:
+                losses["loss_mask"] = self.mask_head.loss(pyramid, samples, targets, dtype)
+            if self.training:
+                return losses, {}
+        detections = self.box_stages.detect(pyramid, proposals, image_sizes, dtype)
+        if self.mask_head is not None:
+            boxes = [detection["boxes"] for detection in detections]
+            labels = torch.cat([detection["labels"] for detection in detections])
+            masks = self.mask_head(pyramid, boxes, labels, dtype).sigmoid()
+            for detection, masks_of_image in zip(detections, masks.split([len(one) for one in boxes]), strict=True):
+                detection["masks"] = masks_of_image
+        return losses, self._pad_detections(detections, image_sizes)
+
+    def _pad_detections(
+        self, detections: list[dict[str, torch.Tensor]], image_sizes: list[tuple[int, int]]
+    ) -> dict[str, torch.Tensor]:
+        """Detections of each image in pixels to the output's tensors."""
+        places = self.config.max_detections
+        padded = {"scores": [], "pred_classes": [], "pred_boxes": [], "pred_masks": []}
+        for detection, (height, width) in zip(detections, image_sizes, strict=True):
+            free = places - len(detection["scores"])
+            boxes = box_convert(detection["boxes"], "xyxy", "cxcywh")
+            boxes = boxes / boxes.new_tensor([width, height, width, height])
+            padded["scores"].append(F.pad(detection["scores"], (0, free)))
+            padded["pred_classes"].append(F.pad(detection["labels"] - 1, (0, free)))
+            padded["pred_boxes"].append(F.pad(boxes, (0, 0, 0, free)))
+            if "masks" in detection:
+                padded["pred_masks"].append(F.pad(detection["masks"], (0, 0, 0, 0, 0, free)))
+        return {name: torch.stack(tensors) if tensors else None for name, tensors in padded.items()}
+
+
+class PixelViTForObjectDetection(PixelDetectionMixin, PixelViTPreTrainedModel):
+    """The vision transformer under a Cascade Mask R-CNN."""
+
+    family_auto_map = {
+        **PixelViTPreTrainedModel.family_auto_map,
+        "AutoModelForObjectDetection": "modeling_detection.PixelViTForObjectDetection",
+        "AutoModelForInstanceSegmentation": "modeling_detection.PixelViTForObjectDetection",
+        "AutoModelForImageSegmentation": "modeling_detection.PixelViTForObjectDetection",
+    }
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.pixelvit = PixelViTModel(config)
+        self._build_heads(config)
+        self.post_init()
+
+
+class AdventurerForObjectDetection(PixelDetectionMixin, AdventurerPreTrainedModel):
+    """The Mamba-2 encoder under a Cascade Mask R-CNN."""
+
+    family_auto_map = {
+        **AdventurerPreTrainedModel.family_auto_map,
+        "AutoModelForObjectDetection": "modeling_detection.AdventurerForObjectDetection",
+        "AutoModelForInstanceSegmentation": "modeling_detection.AdventurerForObjectDetection",
+        "AutoModelForImageSegmentation": "modeling_detection.AdventurerForObjectDetection",
+    }
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.adventurer = AdventurerModel(config)
+        self._build_heads(config)
+        self.post_init()
+
+
+# Saved checkpoints carry this file and what it imports.
+PixelViTForObjectDetection.register_for_auto_class("AutoModelForObjectDetection")
+AdventurerForObjectDetection.register_for_auto_class("AutoModelForObjectDetection")
+
+
+__all__ = ["AdventurerForObjectDetection", "PixelDetectionOutput", "PixelViTForObjectDetection"]
