@@ -41,10 +41,9 @@ def build_initial_model(recipe: Recipe, model_class: type[PreTrainedModel], **fi
         recipe.initial_checkpoint,
         patch_size=recipe.patch_size,
         image_size=recipe.image_size,
-        drop_path_rate=recipe.drop_path_rate,
         dtype=torch.float32,
         ignore_mismatched_sizes=True,
-        **fields,
+        **{"drop_path_rate": recipe.drop_path_rate, **recipe.model, **fields},
     )
 
 

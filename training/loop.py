@@ -239,8 +239,8 @@ class TrainingLoop:
 
     def to_device(self, batch: Batch) -> Batch:
         """
-        Moves a batch to the device, its tensors of floating point in the precision of the model's weights; but for those
-        inside of lists and dictionaries, the boxes of a label for one, which are to stay exact.
+        Moves a batch to the device, its tensors of floating point in the precision of the model's weights. Those inside
+        of lists and dictionaries, the boxes of a label for one, stay exact.
         """
         dtype = self.compute_dtype
         return {

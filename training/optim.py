@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timm.scheduler import CosineLRScheduler
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from transformers import PreTrainedModel
 
@@ -89,18 +89,25 @@ def _is_for_muon(name: str, parameter: torch.nn.Parameter) -> bool:
 
 def build_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> Scheduler:
     """
-    Linear warmup, then half a cosine, which is read at the epoch counted from the start of the training.
+    Linear warmup, then half a cosine, a line, or drops to a tenth, read at the time counted from the training's start.
 
     Without state of its own: `scheduler.step(epoch)` sets the rate of an epoch if the recipe changes it by epoch,
     `scheduler.step_update(step)` that of a step if it does so by step; the other call has no effect.
     """
     by_epoch = recipe.learning_rate_changes == "epoch"
     units = 1 if by_epoch else steps_per_epoch
-    return CosineLRScheduler(
-        optimizer,
-        t_initial=max(1, round(recipe.num_train_epochs * units)),
-        lr_min=recipe.min_learning_rate,
-        warmup_t=round(recipe.warmup_epochs * units),
-        warmup_lr_init=recipe.warmup_learning_rate,
-        t_in_epochs=by_epoch,
-    )
+    num_units = max(1, round(recipe.num_train_epochs * units))
+    warmup = {
+        "warmup_t": round(recipe.warmup_epochs * units),
+        "warmup_lr_init": recipe.warmup_learning_rate,
+        "warmup_prefix": False,
+        "t_in_epochs": by_epoch,
+    }
+    if recipe.learning_rate_schedule == "steps":
+        # timm counts a drop at t from t - 1 on.
+        drops = [round(share * num_units) + 1 for share in recipe.learning_rate_drops]
+        return MultiStepLRScheduler(optimizer, decay_t=drops, decay_rate=0.1, **warmup)
+    falling = {"t_initial": num_units, "lr_min": recipe.min_learning_rate, **warmup}
+    if recipe.learning_rate_schedule == "linear":
+        return PolyLRScheduler(optimizer, power=1.0, **falling)
+    return CosineLRScheduler(optimizer, **falling)

@@ -67,13 +67,16 @@ class Recipe:
     """
 
     family: Literal["adventurer", "pixelvit"] = _field("adventurer", "model family")
-    task: Literal["classification"] = _field("classification", "what is learned")
+    task: Literal["classification", "segmentation", "detection"] = _field("classification", "what is learned")
     variant: Literal[VARIANTS] = _field("base", "size of the model (Table 7)")
     patch_size: int = _count(16, "side of a patch in pixels")
     image_size: int = _count(224, "side of the training images in pixels")
     eval_image_size: int | None = _count(None, "side of the images in evaluation; as in training if not given")
     eval_crop_pct: float | None = _share(
         None, "crop ratio of the evaluation; the paper's for patch and image size if not given"
+    )
+    eval_window: int | None = _count(
+        None, "segmentation: side of the window that slides over an image; whole images are evaluated if not given"
     )
     initial_checkpoint: str | None = _field(
         None, "checkpoint folder to start from, resampled to this patch and image size"
@@ -86,7 +89,13 @@ class Recipe:
     )
     warmup_epochs: float = _amount(5.0, "epochs of linear warmup")
     warmup_learning_rate: float = _amount(1e-6, "where the warmup starts")
-    min_learning_rate: float = _amount(1e-5, "where the cosine ends")
+    min_learning_rate: float = _amount(1e-5, "where the cosine or the line ends")
+    learning_rate_schedule: Literal["cosine", "linear", "steps"] = _field(
+        "cosine", "how the learning rate falls after the warmup: as half a cosine, as a line, or at learning_rate_drops"
+    )
+    learning_rate_drops: list[float] = dataclasses.field(
+        default_factory=list, metadata={"help": "shares of the training after which the rate falls to a tenth"}
+    )
     learning_rate_changes: Literal["epoch", "step"] = _field("step", "when the learning rate takes its next value")
     weight_decay: float = _amount(0.05, "of matrices; vectors, class token and position table do not decay")
     adam_beta1: float = _share(0.9, "AdamW's first moment")
@@ -111,7 +120,16 @@ class Recipe:
     )
     random_erasing: float = _share(0.0, "share of the images that lose a rectangle")
     augmentation_repeats: int = _count(1, "differently augmented copies of an image in one epoch")
-    min_crop_scale: float = _share(0.08, "smallest share of an image's area that a random crop keeps")
+    min_crop_scale: float = _share(
+        0.08, "smallest share of an image's area that a random crop keeps; classification only"
+    )
+    min_resize_scale: float = _amount(
+        1.0, "smallest factor of the random resize, where 1 fits the image into image_size; not in classification"
+    )
+    max_resize_scale: float = _amount(1.0, "largest factor of the random resize; not in classification")
+    photometric_distortion: bool = _field(
+        False, "random brightness, contrast, saturation and hue, as SSD has them; not in classification"
+    )
     horizontal_flip: float = _share(0.5, "share of the images that are mirrored")
     position_scale: float = _amount(
         0.0, "amplitude of the sines and cosines that new position tables start from; 0: random, as in the paper"
@@ -130,6 +148,20 @@ class Recipe:
                 continue
             upper = "" if bounds[1] == math.inf else f" and at most {bounds[1]}"
             raise ValueError(f"{field.name}={value:g} was given; it must be at least {bounds[0]}{upper}.")
+        drops = self.learning_rate_drops
+        if drops != sorted(set(drops)) or not all(0 < drop < 1 for drop in drops):
+            raise ValueError(f"learning_rate_drops={drops} was given; give rising shares of the training, from 0 to 1.")
+        if (self.learning_rate_schedule == "steps") != bool(drops):
+            raise ValueError(
+                f"learning_rate_schedule={self.learning_rate_schedule} was given with learning_rate_drops={drops}; "
+                "steps needs them, and nothing else takes them."
+            )
+        low, high = self.min_resize_scale, self.max_resize_scale
+        if not 0 < low <= high:
+            raise ValueError(
+                f"min_resize_scale={low:g} and max_resize_scale={high:g} were given; they must be above 0, and the "
+                "second not below the first."
+            )
         if self.warmup_epochs >= self.num_train_epochs:
             raise ValueError(
                 f"warmup_epochs={self.warmup_epochs:g} was given for {self.num_train_epochs:g} epochs; it must be less."

@@ -49,8 +49,9 @@ class DataOptions:
     dataset: str = field(
         default="digits",
         metadata={
-            "help": "folder of images by class, folder of parquet files or of WebDataset shards, name of a hub data "
-            "set, or digits for the embedded ones (digits-32: on a canvas of 32 pixels)"
+            "help": "folder of images by class, of images and masks, or of images and COCO annotations; folder of "
+            "parquet files or of WebDataset shards; name of a hub data set; digits or digit-scenes for the embedded "
+            "ones (digits-32: on a canvas of 32 pixels)"
         },
     )
     train_split: str | None = field(default=None, metadata={"help": "name of the training split; found if not given"})
@@ -60,6 +61,16 @@ class DataOptions:
     streaming: bool = field(default=False, metadata={"help": "read the data set in order, without storing it first"})
     num_train_images: int | None = field(
         default=None, metadata={"help": "images in a streamed training split that does not tell its size"}
+    )
+    on_invalid: str = field(
+        default="refuse",
+        metadata={"help": "annotations that cannot be right: refuse stops and names them, skip leaves them out"},
+    )
+    reduce_labels: bool = field(
+        default=False, metadata={"help": "segmentation: classes count from 1 and 0 is no class, as in ADE20k"}
+    )
+    num_labels: int | None = field(
+        default=None, metadata={"help": "segmentation: number of classes, where the data do not name them"}
     )
 
 

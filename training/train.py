@@ -32,10 +32,16 @@ from .loop import LoopOptions, Outcome, TrainingLoop, TrainingStopped
 from .recipe import Recipe, load_recipe
 from .task import DataOptions, Task
 from .task_classification import ClassificationTask
+from .task_detection import DetectionTask
+from .task_segmentation import SegmentationTask
 from .unreadable_images import TooManyUnreadable
 
 
-TASKS: dict[str, type[Task]] = {"classification": ClassificationTask}
+TASKS: dict[str, type[Task]] = {
+    "classification": ClassificationTask,
+    "segmentation": SegmentationTask,
+    "detection": DetectionTask,
+}
 
 
 @dataclasses.dataclass(kw_only=True)
