@@ -4,12 +4,14 @@
 The patch-size sweep: each family at every patch size, under one recipe, on real images that need no download.
 
     python -m training.sweep                                       # 14 minutes on two cores
+    python -m training.sweep --task segmentation --decoder none,upernet
+    python -m training.sweep --task detection
     python -m training.sweep --dataset path/to/folder --image_size 64 --patch_sizes 16 8 4
     python -m training.sweep --help
 
-It ends with a table, a picture of test loss against patch size with the fitted power law, `results.json` and a
-checkpoint folder for every run. An interrupted sweep goes on where it stopped when the same command is given again;
-what is finished is not repeated.
+It ends with a table, a picture of test loss against patch size with the fitted power law (and of mean IoU or AP),
+`results.json` and a checkpoint folder for every run. An interrupted sweep goes on where it stopped when the same
+command is given again; what is finished is not repeated.
 """
 
 import argparse
@@ -25,20 +27,19 @@ from pathlib import Path
 from typing import Any
 
 from .batches import TrainingBatches
-from .labelled_images import LabelledSplits
-from .recipe import CONFIG_CLASSES, Recipe, load_recipe
-from .sweep_images import EMBEDDED_DIGITS, load_sweep_images, store_images
+from .recipe import Recipe
+from .sweep_images import load_sweep_images, store_images
 from .sweep_law import judge_convergence
+from .sweep_predictions import PREDICTIONS_FILE, draw_predictions, save_example
 from .sweep_report import PICTURE_FILE, RESULTS_FILE, TABLE_FILE, draw, format_report, write_results
 from .sweep_run import METRICS_FILE, Run
+from .sweep_tasks import DECODERS, FAMILIES, SWEEP_TASKS
 from .sweep_workers import WorkerPool
 
 
-DIGITS_IMAGE_SIZE = 16
 DATASET_IMAGE_SIZE = 32
 DATASET_EPOCHS = 20
 MOST_WORKERS = 4
-TRAIN_IMAGES = 40_000
 WARMUP_SHARE = 0.1  # of a run
 # What the command line can change, for all runs alike: (type, field of the recipe or of its model, help).
 RECIPE_OPTIONS = {
@@ -48,8 +49,6 @@ RECIPE_OPTIONS = {
     "peak_rate": (float, "base_learning_rate", "AdamW's learning rate after the warmup"),
     "seed": (int, "seed", "of initial weights, and of order and placement in training"),
 }
-FAMILIES = tuple(CONFIG_CLASSES)
-RECIPES = {family: load_recipe(f"{family}-sweep") for family in FAMILIES}
 POSITIVE_OPTIONS = ("image_size", "train_images", "epochs", "batch_size", "width", "num_blocks", "peak_rate")
 
 
@@ -59,8 +58,9 @@ def recipe_value(recipe: Recipe, field: str) -> Any:
 
 
 def describe_default(field: str) -> str:
-    """The default of a recipe's field, family by family where they differ."""
-    values = {family: recipe_value(recipe, field) for family, recipe in RECIPES.items()}
+    """The default of a recipe's field in classification, family by family where they differ."""
+    recipes = SWEEP_TASKS["classification"].load_recipes()
+    values = {family: recipe_value(recipe, field) for family, recipe in recipes.items()}
     if len(set(values.values())) == 1:
         return f"default: {values.popitem()[1]}"
     return "default: " + ", ".join(f"{family} {value}" for family, value in values.items())
@@ -73,15 +73,25 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--output_dir", default="runs/sweep", help="folder for checkpoints, table, picture and results.json")
+    add("--task", default="classification", choices=list(SWEEP_TASKS), help="what is learned (default: %(default)s)")
     add("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES, help="model families")
-    add("--patch_sizes", nargs="+", type=int, default=[16, 8, 4, 2, 1], help="sides of a patch in pixels")
-    add("--dataset", help="image folder or hub data set to train on instead of the embedded digits")
-    add("--image_size", type=int, help=f"side in pixels ({DIGITS_IMAGE_SIZE}; with --dataset {DATASET_IMAGE_SIZE})")
+    add("--decoder", default="none", help="of segmentation: none, upernet, or both with a comma between")
+    defaults = {task: SWEEP_TASKS[task].patch_sizes for task in SWEEP_TASKS}
+    described = "; ".join(f"{task} {' '.join(map(str, sizes))}" for task, sizes in defaults.items())
+    add("--patch_sizes", nargs="+", type=int, help=f"sides of a patch in pixels ({described})")
+    add("--dataset", help="data set of the task to train on instead of the embedded digits, or scenes of them")
+    add(
+        "--image_size",
+        type=int,
+        help=f"side in pixels (the digits' 16, scenes' 32; with --dataset {DATASET_IMAGE_SIZE})",
+    )
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
         "--train_images",
         type=int,
-        help=f"images a run sees, for the digits placements (default: {TRAIN_IMAGES})",
+        help="images a run sees (default: "
+        + ", ".join(f"{task} {kind.train_images:,}" for task, kind in SWEEP_TASKS.items())
+        + ")",
     )
     length.add_argument("--epochs", type=float, help=f"the same in epochs (with --dataset {DATASET_EPOCHS})")
     for name, (kind, field, text) in RECIPE_OPTIONS.items():
@@ -102,13 +112,19 @@ def check_arguments(options: argparse.Namespace, image_size: int):
         value = getattr(options, name)
         if value is not None and value <= 0:
             raise ValueError(f"--{name} {value} was given; it must be above zero.")
+    for decoder in options.decoder.split(","):
+        if decoder not in DECODERS:
+            raise ValueError(f"--decoder {options.decoder} was given; choose none, upernet or none,upernet.")
+    if options.decoder != "none" and options.task != "segmentation":
+        raise ValueError(f"--decoder {options.decoder} was given; only --task segmentation has a decoder to choose.")
+    recipes = SWEEP_TASKS[options.task].load_recipes()
     for family in options.families:
-        head_dim = head_width(RECIPES[family])
+        head_dim = head_width(recipes[family])
         if options.width is not None and options.width % head_dim:
             raise ValueError(
                 f"--width {options.width} was given; {family} takes multiples of its head width {head_dim}."
             )
-    for patch_size in options.patch_sizes:
+    for patch_size in options.patch_sizes or SWEEP_TASKS[options.task].patch_sizes:
         if patch_size < 1 or image_size % patch_size:
             divisors = [str(size) for size in range(1, image_size + 1) if image_size % size == 0]
             raise ValueError(
@@ -140,22 +156,22 @@ def plan_runs(options: argparse.Namespace, image_size: int, num_train: int, data
     train_images = options.train_images
     if train_images is None and (options.epochs or options.dataset):
         train_images = round((options.epochs or DATASET_EPOCHS) * num_train)
-    runs = []
+    kind = SWEEP_TASKS[options.task]
+    recipes, runs = kind.load_recipes(), []
     for family in options.families:
-        recipe = change_recipe(RECIPES[family], {**changes, "image_size": image_size})
-        steps_per_epoch = TrainingBatches(recipe, num_train).steps_per_epoch
-        num_steps = (train_images or TRAIN_IMAGES) // recipe.total_batch_size
-        if num_steps == 0:
-            raise ValueError(
-                f"{train_images} training images are fewer than one batch of {recipe.total_batch_size}; give more."
-            )
-        epochs = num_steps / steps_per_epoch
-        for patch_size in dict.fromkeys(options.patch_sizes):
-            run_recipe = dataclasses.replace(
-                recipe, patch_size=patch_size, num_train_epochs=epochs, warmup_epochs=WARMUP_SHARE * epochs
-            )
-            folder = Path(options.output_dir, f"{family}-patch{patch_size}")
-            runs.append(Run(run_recipe, num_steps, data, str(folder)))
+        for decoder in dict.fromkeys(options.decoder.split(",")):
+            of_decoder = {"decoder": decoder} if options.task == "segmentation" else {}
+            recipe = change_recipe(recipes[family], {**changes, **of_decoder, "image_size": image_size})
+            num_steps = (train_images or kind.train_images) // recipe.total_batch_size
+            if num_steps == 0:
+                raise ValueError(
+                    f"{train_images} training images are fewer than one batch of {recipe.total_batch_size}; give more."
+                )
+            epochs = num_steps / TrainingBatches(recipe, num_train).steps_per_epoch
+            recipe = dataclasses.replace(recipe, num_train_epochs=epochs, warmup_epochs=WARMUP_SHARE * epochs)
+            for patch_size in dict.fromkeys(options.patch_sizes or kind.patch_sizes):
+                run = Run(dataclasses.replace(recipe, patch_size=patch_size), num_steps, data, "")
+                runs.append(dataclasses.replace(run, folder=str(Path(options.output_dir, run.name))))
     return runs
 
 
@@ -193,32 +209,43 @@ def describe_differences(metrics: dict[str, Any], settings: dict[str, Any]) -> s
     return "; ".join(differences)
 
 
-def save_example(images: LabelledSplits, folder: Path) -> tuple[Path, str]:
-    """Writes the first test image, for trying a checkpoint; returns its path and its class."""
-    path = folder / "test_image.png"
-    image, label = images.evaluation[0]
-    image.save(path)
-    return path, images.label_names[label]
-
-
-def loading_example(run: dict[str, Any], folder: Path, image: Path, label: str) -> str:
-    """A program that loads a checkpoint and names the class of an image."""
-    checkpoint = folder / f"{run['family']}-patch{run['patch_size']}"
-    return textwrap.dedent(f"""\
+LOADING_EXAMPLES = {
+    "classification": """\
         import modeling_pixelvit  # registers the models
         from PIL import Image
         from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-        folder = {str(checkpoint)!r}
+        folder = {checkpoint!r}
         model = AutoModelForImageClassification.from_pretrained(folder)
         processor = AutoImageProcessor.from_pretrained(folder)
-        inputs = processor(Image.open({str(image)!r}), return_tensors="pt")
-        print(model.config.id2label[model(**inputs).logits.argmax(-1).item()])  # the picture shows: {label}
-        """)
+        inputs = processor(Image.open({image!r}), return_tensors="pt")
+        print(model.config.id2label[model(**inputs).logits.argmax(-1).item()])  # the picture shows: {answer}
+        """,
+    "segmentation": """\
+        import modeling_pixelvit  # registers the models
+        from transformers import pipeline
+
+        segmenter = pipeline("image-segmentation", {checkpoint!r})
+        print([segment["label"] for segment in segmenter({image!r})])  # the picture shows: {answer}
+        """,
+    "detection": """\
+        import modeling_pixelvit  # registers the models
+        from transformers import pipeline
+
+        detector = pipeline("object-detection", {checkpoint!r})
+        print(detector({image!r}))  # the picture shows: {answer}
+        """,
+}
 
 
-def report(runs: list[dict[str, Any]], images: LabelledSplits, options: argparse.Namespace, command: str):
-    """Writes table, picture and results, and prints what they say."""
+def loading_example(run: dict[str, Any], folder: Path, image: Path, answer: str) -> str:
+    """A program that loads a checkpoint and says what is on an image."""
+    program = textwrap.dedent(LOADING_EXAMPLES[run["task"]])
+    return program.format(checkpoint=str(folder / run["name"]), image=str(image), answer=answer)
+
+
+def report(runs: list[dict[str, Any]], images: Any, options: argparse.Namespace, command: str):
+    """Writes table, pictures and results, and prints what they say."""
     folder = Path(options.output_dir)
     text = format_report(runs)
     (folder / TABLE_FILE).write_text(text)
@@ -228,20 +255,24 @@ def report(runs: list[dict[str, Any]], images: LabelledSplits, options: argparse
     write_results(runs, folder, command, options.workers, options.threads)
     print(f"\n{text}\nPicture: {folder / PICTURE_FILE}\nNumbers: {folder / RESULTS_FILE}")
     best = min(runs, key=lambda run: run["test_loss"])
-    image, label = save_example(images, folder)
+    if options.task != "classification":
+        draw_predictions([run for run in runs if run["family"] == best["family"]], images, folder)
+        print(f"Predictions: {folder / PREDICTIONS_FILE}")
+    image, answer = save_example(images, folder)
     print("\nTo load a checkpoint (here the one with the lowest test loss):\n")
-    print(loading_example(best, folder, image, label))
+    print(loading_example(best, folder, image, answer))
 
 
 def sweep(options: argparse.Namespace, command: str) -> int:
     """The whole sweep; returns the process's exit status."""
-    image_size = options.image_size or (DATASET_IMAGE_SIZE if options.dataset else DIGITS_IMAGE_SIZE)
+    kind = SWEEP_TASKS[options.task]
+    image_size = options.image_size or (DATASET_IMAGE_SIZE if options.dataset else kind.image_size)
     check_arguments(options, image_size)
-    source = options.dataset or EMBEDDED_DIGITS
+    source = options.dataset or kind.source
     with tempfile.TemporaryDirectory(prefix="sweep-") as images_folder:
-        if source != EMBEDDED_DIGITS:
+        if options.dataset and options.task == "classification":
             store_images(source, image_size, Path(images_folder))
-        images = load_sweep_images(source, image_size, Path(images_folder))
+        images = load_sweep_images(options.task, source, image_size, Path(images_folder))
         runs = plan_runs(options, image_size, len(images.train), {"source": source, "image_size": image_size})
         to_do = unfinished_runs(runs, options.overwrite)
         Path(options.output_dir).mkdir(parents=True, exist_ok=True)

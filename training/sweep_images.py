@@ -3,11 +3,13 @@
 """
 The images of a sweep, all of one size.
 
-Those of a data set are read once, resized and stored as arrays, which every run of the sweep maps into its memory.
+Those of a data set with labels are read once, resized and stored as arrays, which every run of the sweep maps into its
+memory. Those with masks or boxes are read as the training loop reads them.
 """
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,9 +19,11 @@ from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
 from .image_sources import load_images
 from .labelled_images import LabelledSplits
+from .sweep_tasks import SWEEP_TASKS
+from .task import DataOptions
+from .task_dense import load_dense_images
 
 
-EMBEDDED_DIGITS = "embedded digits"
 SPLITS = ("train", "evaluation")
 SPLITS_FILE = "splits.json"
 
@@ -69,9 +73,20 @@ def store_images(source: str, image_size: int, folder: Path):
     (folder / SPLITS_FILE).write_text(json.dumps(facts))
 
 
-def load_sweep_images(source: str, image_size: int, folder: Path) -> LabelledSplits:
-    """The embedded digits on a canvas of `image_size`, or what `store_images` has written to `folder`."""
-    if source == EMBEDDED_DIGITS:
+def load_sweep_images(task: str, source: str, image_size: int, folder: Path) -> Any:
+    """
+    The images of a task, with `train`, `evaluation`, `name`, `label_names` and their statistics.
+
+    Args:
+        task: Of `SWEEP_TASKS`.
+        source: The task's embedded images, which are then made of this size, or the name of a data set.
+        image_size: Side in pixels.
+        folder: Where `store_images` has written the images of a classification's data set.
+    """
+    is_embedded = source == SWEEP_TASKS[task].source
+    if task != "classification":
+        return load_dense_images(task, DataOptions(dataset=f"digit-scenes-{image_size}" if is_embedded else source))
+    if is_embedded:
         return load_images(f"digits-{image_size}")
     splits = {split: StoredImages(folder, split) for split in SPLITS}
     return LabelledSplits(**splits, **json.loads((folder / SPLITS_FILE).read_text()))

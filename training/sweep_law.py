@@ -14,7 +14,8 @@ MOST_OF_CHANCE = 0.5
 CONVERGENCE_RULE = (
     "Small patches show a model all that larger ones do, so with enough training they fit the training images at least "
     "as well. A run counts as not converged if its training loss (mean over the last tenth) is above that of a larger "
-    f"patch of its family, or above {MOST_OF_CHANCE:.0%} of the loss of guessing; test losses play no part in this."
+    f"patch of its family, or, where it is the cross-entropy of a class, above {MOST_OF_CHANCE:.0%} of the loss of "
+    "guessing; test losses play no part in this."
 )
 GAIN_NOTE = (
     "x2 gains: what twice the images would take off the training loss if it went on falling as in the last two fifths "
@@ -41,23 +42,31 @@ def summarize_curve(losses: Sequence[float]) -> dict[str, float | None]:
 
 def judge_convergence(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """
-    Applies `CONVERGENCE_RULE` to runs of one recipe per family: their metrics, in the same order, with `converged`.
+    Applies `CONVERGENCE_RULE` to runs of one task, and of one recipe per family and decoder: their metrics, in the same
+    order, with `converged`.
 
-    Each has `family`, `patch_size`, `train_loss` and `num_classes`.
+    Each has `task`, `family`, `decoder`, `patch_size`, `train_loss` and `num_classes`.
     """
 
     def has_converged(run):
         loss = run["train_loss"]
-        if loss is None or loss > MOST_OF_CHANCE * math.log(run["num_classes"]):
+        if loss is None:
+            return False
+        if run["task"] != "detection" and loss > MOST_OF_CHANCE * math.log(run["num_classes"]):
             return False
         coarser = [
             other["train_loss"]
             for other in runs
-            if other["family"] == run["family"] and other["patch_size"] > run["patch_size"]
+            if series_of(other) == series_of(run) and other["patch_size"] > run["patch_size"]
         ]
         return all(loss <= other for other in coarser)
 
     return [{**run, "converged": has_converged(run)} for run in runs]
+
+
+def series_of(run: dict[str, Any]) -> tuple[str, str | None]:
+    """What the points of one curve have in common: family and decoder."""
+    return run["family"], run["decoder"]
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -86,7 +95,7 @@ class PowerLaw:
 
 def fit_power_law(runs: Sequence[dict[str, Any]]) -> PowerLaw | None:
     """
-    Least squares on (log patch size, log test loss) of the converged runs among `runs` (of one family).
+    Least squares on (log patch size, log test loss) of the converged runs among `runs` (of one family and decoder).
 
     Returns:
         The law, or None if fewer than three runs had converged.

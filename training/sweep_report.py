@@ -11,51 +11,83 @@ from pathlib import Path
 from typing import Any
 
 from .files import write_json
-from .sweep_law import CONVERGENCE_RULE, FEWEST_POINTS, GAIN_NOTE, PowerLaw, fit_power_law
+from .sweep_law import CONVERGENCE_RULE, FEWEST_POINTS, GAIN_NOTE, PowerLaw, fit_power_law, series_of
+from .sweep_tasks import SWEEP_TASKS
 
 
 TABLE_FILE = "table.md"
 PICTURE_FILE = "scaling.png"
 RESULTS_FILE = "results.json"
 FAMILY_NAMES = {"adventurer": "Adventurer", "pixelvit": "PixelViT"}
-FAMILY_STYLES = {"adventurer": ("#0b6e99", "o"), "pixelvit": ("#c2410c", "s")}
-COLUMNS = (
-    "model",
-    "patch",
-    "tokens",
-    "test loss",
-    "accuracy",
-    "train loss",
-    "x2 gains",
-    "converged",
-    "seconds",
-    "memory",
-)
+# Colour and marker by family and decoder; None is a task without one.
+STYLES = {
+    ("adventurer", None): ("#0b6e99", "o"),
+    ("pixelvit", None): ("#c2410c", "s"),
+    ("adventurer", "none"): ("#0b6e99", "o"),
+    ("pixelvit", "none"): ("#c2410c", "s"),
+    ("adventurer", "upernet"): ("#65b5d8", "^"),
+    ("pixelvit", "upernet"): ("#f2a074", "v"),
+}
+LOSSES = {
+    "classification": "mean cross-entropy on the test images",
+    "segmentation": "mean cross-entropy of a pixel of the test images",
+    "detection": "the sum of all losses of proposals, boxes, classes and masks, mean over the test images",
+}
 COLUMN_NOTES = (
-    "test loss: mean cross-entropy on the test images; train loss: its mean over the last tenth of the training; "
+    "test loss: {loss}; train loss: its mean over the last tenth of the training; "
     "tokens: patches of an image, without the class token; seconds: training, by the clock, beside the other workers; "
     "memory: most that the run's process had resident, libraries included."
 )
 
 
-def by_family(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The metrics of the runs by family, largest patch first."""
-    families = {run["family"]: [] for run in runs}
+def by_series(runs: list[dict[str, Any]]) -> dict[tuple[str, str | None], list[dict[str, Any]]]:
+    """The metrics of the runs by family and decoder, largest patch first."""
+    series = {series_of(run): [] for run in runs}
     for run in sorted(runs, key=lambda run: -run["patch_size"]):
-        families[run["family"]].append(run)
-    return families
+        series[series_of(run)].append(run)
+    return series
 
 
-def fit_families(runs: list[dict[str, Any]]) -> dict[str, PowerLaw | None]:
-    return {family: fit_power_law(members) for family, members in by_family(runs).items()}
+def name_series(series: tuple[str, str | None]) -> str:
+    family, decoder = series
+    names = {None: "", "none": ", no decoder", "upernet": ", UperNet"}
+    return FAMILY_NAMES[family] + names[decoder]
+
+
+def key_of(series: tuple[str, str | None]) -> str:
+    """As in the names of the runs' folders, but that no decoder is also told."""
+    return "-".join(part for part in series if part is not None)
+
+
+def fit_series(runs: list[dict[str, Any]]) -> dict[tuple[str, str | None], PowerLaw | None]:
+    return {series: fit_power_law(members) for series, members in by_series(runs).items()}
+
+
+def score_of(run: dict[str, Any], title: str) -> float | None:
+    """A score of the run's task in percent; None where the data do not define it, as AP of masks without masks."""
+    return run.get(f"test_{SWEEP_TASKS[run['task']].scores[title]}")
 
 
 def format_table(runs: list[dict[str, Any]]) -> str:
     """The runs as a Markdown table that is also aligned in a terminal."""
-    rows = [COLUMNS]
-    for members in by_family(runs).values():
+    scores = SWEEP_TASKS[runs[0]["task"]].scores
+    rows = [
+        (
+            "model",
+            "patch",
+            "tokens",
+            "test loss",
+            *scores,
+            "train loss",
+            "x2 gains",
+            "converged",
+            "seconds",
+            "memory",
+        )
+    ]
+    for members in by_series(runs).values():
         rows += [_table_row(run) for run in members]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["| " + " | ".join(_align(row, widths)) + " |" for row in rows]
     rule = ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]]
     return "\n".join([lines[0], "| " + " | ".join(rule) + " |", *lines[1:]])
@@ -63,11 +95,11 @@ def format_table(runs: list[dict[str, Any]]) -> str:
 
 def _table_row(run: dict[str, Any]) -> tuple[str, ...]:
     return (
-        FAMILY_NAMES[run["family"]],
+        name_series(series_of(run)),
         str(run["patch_size"]),
         str(run["tokens"]),
         f"{run['test_loss']:.3f}",
-        f"{run['test_accuracy']:.1f}%",
+        *(_format_optional(score_of(run, title), ".1f", "%") for title in SWEEP_TASKS[run["task"]].scores),
         _format_optional(run["train_loss"], ".3f"),
         _format_optional(run["gain_of_doubling"], ".0%"),
         "yes" if run["converged"] else "no",
@@ -76,86 +108,113 @@ def _table_row(run: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _format_optional(value: float | None, style: str) -> str:
-    return "-" if value is None else format(value, style)
+def _format_optional(value: float | None, style: str, unit: str = "") -> str:
+    return "-" if value is None else format(value, style) + unit
 
 
 def _align(row: tuple[str, ...], widths: list[int]) -> list[str]:
     return [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
 
 
-def format_fits(fits: dict[str, PowerLaw | None]) -> str:
-    """A line for each family: the fitted law, or why there is none."""
+def format_fits(fits: dict[tuple[str, str | None], PowerLaw | None]) -> str:
+    """A line for each series: the fitted law, or why there is none."""
     missing = f"no power law fitted, because fewer than {FEWEST_POINTS} runs had converged"
-    return "\n".join(f"{FAMILY_NAMES[family]}: {fit or missing}" for family, fit in fits.items())
+    return "\n".join(f"{name_series(series)}: {fit or missing}" for series, fit in fits.items())
+
+
+def format_decoder_gaps(runs: list[dict[str, Any]]) -> str:
+    """A line for each family that was trained with both decoders: by how much UperNet's mean IoU is higher."""
+    scores = {(*series_of(run), run["patch_size"]): score_of(run, "mIoU") for run in runs if run["decoder"]}
+    lines = []
+    for family in dict.fromkeys(run["family"] for run in runs):
+        gaps = [
+            f"{scores[family, 'upernet', patch_size] - score:+.1f} at patch {patch_size}"
+            for (of, decoder, patch_size), score in sorted(scores.items(), key=lambda item: -item[0][2])
+            if of == family and decoder == "none" and (family, "upernet", patch_size) in scores
+        ]
+        if gaps:
+            lines.append(f"{FAMILY_NAMES[family]}: mIoU with UperNet less that without a decoder: {', '.join(gaps)}")
+    return "\n".join(lines)
 
 
 def format_report(runs: list[dict[str, Any]]) -> str:
-    fits = format_fits(fit_families(runs))
-    return f"{format_table(runs)}\n\n{fits}\n\n{CONVERGENCE_RULE}\n\n{COLUMN_NOTES}\n{GAIN_NOTE}\n"
+    task = runs[0]["task"]
+    parts = [format_table(runs), format_fits(fit_series(runs))]
+    if task == "segmentation":
+        parts.append(format_decoder_gaps(runs))
+    notes = COLUMN_NOTES.format(loss=LOSSES[task])
+    parts += [CONVERGENCE_RULE, f"{notes}\n{GAIN_NOTE}"]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def draw(runs: list[dict[str, Any]], title: str, path: Path):
     """
-    Test loss against patch size, both logarithmic, with the fitted laws: PNG. Runs that had not converged are hollow.
+    Test loss against patch size, both logarithmic, with the fitted laws, and the task's scores beside it: PNG. Runs
+    that had not converged are hollow.
     """
     import matplotlib
 
     matplotlib.use("Agg")  # a picture for a file needs no display
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
-    fits = fit_families(runs)
-    for family, members in by_family(runs).items():
-        _draw_family(axes, family, members, fits[family])
+    titles = SWEEP_TASKS[runs[0]["task"]].drawn
+    titles = [name for name in titles if all(score_of(run, name) is not None for run in runs)]
+    panels = 1 + len(titles)
+    figure, axes = plt.subplots(1, panels, figsize=(6.4 if panels == 1 else 4.4 * panels, 4.4), layout="constrained")
+    loss_axes, *score_axes = [axes] if panels == 1 else axes
+    fits = fit_series(runs)
+    for series, members in by_series(runs).items():
+        _draw_losses(loss_axes, series, members, fits[series])
     if any(not run["converged"] for run in runs):
-        axes.plot([], [], "o", color="0.4", markerfacecolor="white", label="not converged (not in the fit)")
-    _label_axes(axes, runs)
-    axes.set_title(title, fontsize=10)
-    axes.legend(frameon=False, fontsize=9)
+        loss_axes.plot([], [], "o", color="0.4", markerfacecolor="white", label="not converged (not in the fit)")
+    loss_axes.set_yscale("log", base=2)
+    loss_axes.yaxis.set_major_formatter(lambda value, position: f"{value:.3g}")
+    _label_axes(loss_axes, runs, "test loss")
+    for panel, name in zip(score_axes, titles, strict=True):
+        for series, members in by_series(runs).items():
+            _draw_points(panel, series, members, [score_of(run, name) for run in members])
+            color, marker = STYLES[series]
+            panel.plot([], [], marker, color=color, label=name_series(series))
+        _label_axes(panel, runs, f"{name} (%)")
+    figure.suptitle(title, fontsize=10)
+    for panel in (loss_axes, *score_axes):
+        panel.legend(frameon=False, fontsize=9 if panels == 1 else 8)
     figure.savefig(path, dpi=160)
     plt.close(figure)
 
 
-def _draw_family(axes, family: str, members: list[dict[str, Any]], fit: PowerLaw | None):
-    color, marker = FAMILY_STYLES[family]
-    name = FAMILY_NAMES[family]
-    axes.plot(
-        [run["patch_size"] for run in members],
-        [run["test_loss"] for run in members],
-        color=color,
-        linewidth=0.8,
-        linestyle=":",
-    )
-    for run in members:
+def _draw_points(axes, series: tuple[str, str | None], members: list[dict[str, Any]], values: list[float]):
+    color, marker = STYLES[series]
+    patch_sizes = [run["patch_size"] for run in members]
+    axes.plot(patch_sizes, values, color=color, linewidth=0.8, linestyle=":")
+    for run, value in zip(members, values, strict=True):
+        face = color if run["converged"] else "white"
         axes.plot(
-            run["patch_size"],
-            run["test_loss"],
-            marker,
-            color=color,
-            markersize=7,
-            markeredgewidth=1.5,
-            markerfacecolor=color if run["converged"] else "white",
+            run["patch_size"], value, marker, color=color, markersize=7, markeredgewidth=1.5, markerfacecolor=face
         )
-    label = f"{name} (no fit)"
+
+
+def _draw_losses(axes, series: tuple[str, str | None], members: list[dict[str, Any]], fit: PowerLaw | None):
+    _draw_points(axes, series, members, [run["test_loss"] for run in members])
+    color, marker = STYLES[series]
+    label = f"{name_series(series)} (no fit)"
     if fit is not None:
-        label = f"{name}: $L = {fit.coefficient:.2f}\\,p^{{\\,{fit.exponent:.2f}}}$, $R^2 = {fit.r_squared:.2f}$"
+        law = f"$L = {fit.coefficient:.2f}\\,p^{{\\,{fit.exponent:.2f}}}$, $R^2 = {fit.r_squared:.2f}$"
+        label = f"{name_series(series)}: {law}"
         ends = [min(fit.patch_sizes), max(fit.patch_sizes)]
         axes.plot(ends, [fit(patch_size) for patch_size in ends], color=color, linewidth=1.6)
     axes.plot([], [], marker, linestyle="-" if fit else "none", color=color, label=label)
 
 
-def _label_axes(axes, runs: list[dict[str, Any]]):
+def _label_axes(axes, runs: list[dict[str, Any]], value: str):
     tokens = {run["patch_size"]: run["tokens"] for run in runs}
     patch_sizes = sorted(tokens)
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log", base=2)
     axes.invert_xaxis()  # towards more computation, as the paper draws it
     axes.set_xticks(patch_sizes, [str(patch_size) for patch_size in patch_sizes])
     axes.minorticks_off()
-    axes.yaxis.set_major_formatter(lambda value, position: f"{value:.3g}")
     axes.set_xlabel("patch size (pixels)")
-    axes.set_ylabel("test loss")
+    axes.set_ylabel(value)
     axes.grid(True, color="0.9", linewidth=0.8)
     axes.spines["right"].set_visible(False)
     upper = axes.secondary_xaxis("top")
@@ -196,14 +255,14 @@ def write_results(runs: list[dict[str, Any]], folder: Path, command: str, worker
         "threads_per_worker": threads,
         "versions": describe_versions(),
         "data": runs[0]["data"],
-        "recipes": {run["family"]: run["recipe"] for run in runs},
+        "recipes": {key_of(series_of(run)): run["recipe"] for run in runs},
         "convergence_rule": CONVERGENCE_RULE,
         "fits": {
-            family: None if fit is None else dataclasses.asdict(fit) for family, fit in fit_families(runs).items()
+            key_of(series): None if fit is None else dataclasses.asdict(fit) for series, fit in fit_series(runs).items()
         },
         "runs": [
             {name: value for name, value in run.items() if name not in ("data", "recipe")}
-            for members in by_family(runs).values()
+            for members in by_series(runs).values()
             for run in members
         ],
     }

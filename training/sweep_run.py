@@ -17,15 +17,14 @@ from typing import Any
 from accelerate import Accelerator
 
 from .files import write_json
-from .labelled_images import LabelledSplits
 from .loop import BEST_LINK, LoopOptions, TrainingLoop
 from .recipe import Recipe
 from .run_checkpoints import COMPLETE_FILE
 from .run_log import METRICS_FILE as LOG_FILE
 from .run_log import read_metrics
 from .sweep_law import summarize_curve
-from .task_classification import ClassificationTask
 from .throughput import peak_memory_mib
+from .train import TASKS
 
 
 METRICS_FILE = "metrics.json"
@@ -48,8 +47,15 @@ class Run:
     folder: str
 
     @property
+    def decoder(self) -> str | None:
+        """Of a segmentation model."""
+        return self.recipe.model.get("decoder") if self.recipe.task == "segmentation" else None
+
+    @property
     def name(self) -> str:
-        return f"{self.recipe.family}-patch{self.recipe.patch_size}"
+        """Of the run's folder; the decoder is told if there is one."""
+        decoder = "" if self.decoder in (None, "none") else f"-{self.decoder}"
+        return f"{self.recipe.family}{decoder}-patch{self.recipe.patch_size}"
 
     @property
     def num_tokens(self) -> int:
@@ -69,7 +75,7 @@ class Run:
             return None
 
 
-def execute(run: Run, images: LabelledSplits, report: Callable[[int, float], None] = lambda step, loss: None) -> dict:
+def execute(run: Run, images: Any, report: Callable[[int, float], None] = lambda step, loss: None) -> dict:
     """
     Trains, tests and saves one run, from where it was interrupted if it was.
 
@@ -96,21 +102,23 @@ def execute(run: Run, images: LabelledSplits, report: Callable[[int, float], Non
         keep_checkpoints=1,
         report_to="none",
     )
-    task = ClassificationTask(run.recipe, images)
+    task = TASKS[run.recipe.task](run.recipe, images)
     loop = TrainingLoop(Accelerator(cpu=True), run.recipe, task, options, quiet=True)
     outcome = loop.run(report)
     if outcome.signal:
         raise Interrupted(f"{run.name} was stopped by signal {outcome.signal}; it can go on.")
     losses = [record["loss"] for record in read_metrics(unfinished) if "loss" in record]
     metrics = {
+        "task": run.recipe.task,
+        "name": run.name,
         "family": run.recipe.family,
+        "decoder": run.decoder,
         "patch_size": run.recipe.patch_size,
         "tokens": run.num_tokens,
         "num_classes": len(images.label_names),
         "parameters": sum(parameter.numel() for parameter in loop.sharded.module.parameters()),
         "images_seen": loop.num_steps * run.recipe.total_batch_size,
-        "test_loss": outcome.metrics["eval_loss"],
-        "test_accuracy": outcome.metrics["eval_accuracy"],
+        **{name.replace("eval_", "test_", 1): value for name, value in outcome.metrics.items()},
         **summarize_curve(losses),
         "seconds": loop.progress.seconds,
         "cpu_seconds": loop.progress.cpu_seconds,

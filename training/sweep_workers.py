@@ -63,7 +63,8 @@ def run_in_worker(run: Run, images_folder: str, threads: int, messages: Connecti
             messages.send(("progress", steps, loss))
 
     try:
-        execute(run, load_sweep_images(run.data["source"], run.data["image_size"], Path(images_folder)), report)
+        images = load_sweep_images(run.recipe.task, run.data["source"], run.data["image_size"], Path(images_folder))
+        execute(run, images, report)
     except Interrupted:
         raise SystemExit(128 + signal.SIGTERM) from None
     except Exception:

@@ -19,18 +19,22 @@ from PIL import Image
 from torch.utils.data import Subset
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
-from training import sweep, sweep_run
+from training import sweep
+from training.digit_scenes import write_digit_scenes
 from training.image_sources import load_images
 from training.muon import Muon, orthogonalize
 from training.run_checkpoints import find_checkpoints
-from training.sweep_images import EMBEDDED_DIGITS, load_sweep_images, store_images
+from training.sweep_images import load_sweep_images, store_images
 from training.sweep_law import fit_power_law, judge_convergence, summarize_curve
+from training.sweep_report import format_decoder_gaps
 from training.sweep_run import METRICS_FILE, UNFINISHED_FOLDER, Interrupted, execute
 from training.sweep_workers import WorkerPool
+from training.task_classification import ClassificationTask
 
 
 REPOSITORY = Path(__file__).parents[2]
-DIGITS = {"source": EMBEDDED_DIGITS, "image_size": 16}
+DIGITS = {"source": "embedded digits", "image_size": 16}
+CLASSIFICATION = {"task": "classification", "decoder": None, "num_classes": 10}
 TINY_COMMAND = ["--train_images", "96", "--batch_size", "16", "--width", "32", "--num_blocks", "2"]
 
 
@@ -76,8 +80,10 @@ def in_process(monkeypatch):
 
     def execute_all(pool):
         for run in pool.waiting:
-            images = load_sweep_images(run.data["source"], run.data["image_size"], Path(pool.images_folder))
-            execute(run, dataclasses.replace(images, evaluation=Subset(images.evaluation, range(4))))
+            images = load_sweep_images(run.recipe.task, **run.data, folder=Path(pool.images_folder))
+            if len(images.evaluation) > 4:
+                images = dataclasses.replace(images, evaluation=Subset(images.evaluation, range(4)))
+            execute(run, images)
         pool.bar.close()
         return {}
 
@@ -111,7 +117,7 @@ class TestRun:
     def test_training_sees_what_the_saved_processor_makes(self, finished, few_digits):
         """The sweep trains on the pictures as they are: no crop, no mirroring, no change of colour."""
         run = make_run(finished)
-        task = sweep_run.ClassificationTask(run.recipe, few_digits)
+        task = ClassificationTask(run.recipe, few_digits)
         processor = AutoImageProcessor.from_pretrained(finished / "adventurer-patch8")
         image, _ = few_digits.evaluation[0]
         expected = processor(image, return_tensors="pt").pixel_values[0]
@@ -246,7 +252,7 @@ class TestSweep:
         (tmp_path / "tree" / "test" / "light").mkdir(parents=True)
         (tmp_path / "tree" / "train" / "light" / "9.png").rename(tmp_path / "tree" / "test" / "light" / "9.png")
         store_images(str(tmp_path / "tree"), 8, tmp_path)
-        images = load_sweep_images(str(tmp_path / "tree"), 8, tmp_path)
+        images = load_sweep_images("classification", str(tmp_path / "tree"), 8, tmp_path)
         assert len(images.train) == 19 and len(images.evaluation) == 1
         image, label = images.evaluation[0]
         assert label == 1 and image.size == (8, 8) and np.asarray(image).mean() > 155
@@ -276,6 +282,59 @@ class TestSweep:
             store_images(str(tmp_path / "flat"), 8, tmp_path)
 
 
+class TestDenseTasks:
+    WORDS = [*TINY_COMMAND, "--train_images", "16", "--batch_size", "4", "--families", "pixelvit"]
+
+    @pytest.fixture
+    def scenes(self, tmp_path):
+        write_digit_scenes(tmp_path / "scenes", num_train=8, num_test=3, canvas_size=32)
+        return tmp_path / "scenes"
+
+    def check(self, words, scenes, tmp_path, monkeypatch):
+        in_process(monkeypatch)
+        words = [*self.WORDS, *words, "--dataset", str(scenes), "--output_dir", str(tmp_path / "out")]
+        assert sweep.main(words) == 0
+        for name in ("scaling.png", "predictions.png"):
+            with Image.open(tmp_path / "out" / name) as picture:
+                assert picture.format == "PNG"
+        return json.loads((tmp_path / "out" / "results.json").read_text())
+
+    def test_segmentation_with_both_decoders(self, scenes, tmp_path, monkeypatch, capsys):
+        words = ["--task", "segmentation", "--decoder", "none,upernet", "--patch_sizes", "16", "8"]
+        results = self.check(words, scenes, tmp_path, monkeypatch)
+        assert [run["name"] for run in results["runs"]] == [
+            "pixelvit-patch16",
+            "pixelvit-patch8",
+            "pixelvit-upernet-patch16",
+            "pixelvit-upernet-patch8",
+        ]
+        assert all(0 <= run["test_mean_iou"] <= 100 for run in results["runs"])
+        assert set(results["recipes"]) == {"pixelvit-none", "pixelvit-upernet"}
+        shown = capsys.readouterr().out
+        assert "mIoU with UperNet less that without a decoder" in shown
+        segmenter = pipeline("image-segmentation", model=str(tmp_path / "out" / "pixelvit-upernet-patch8"))
+        assert segmenter(str(tmp_path / "out" / "test_image.png"))[0]["mask"].size == (32, 32)
+
+    def test_detection(self, scenes, tmp_path, monkeypatch, capsys):
+        results = self.check(["--task", "detection", "--patch_sizes", "8"], scenes, tmp_path, monkeypatch)
+        (run,) = results["runs"]
+        assert run["name"] == "pixelvit-patch8" and run["decoder"] is None
+        assert 0 <= run["test_box_ap50"] <= 100 and 0 <= run["test_mask_ap"] <= 100
+        assert "AP50 mask" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("words", "sentence"),
+        [
+            (["--decoder", "upernet"], "only --task segmentation has a decoder to choose"),
+            (["--task", "segmentation", "--decoder", "fpn"], "choose none, upernet or none,upernet"),
+            (["--task", "detection", "--dataset", "nowhere"], "nowhere is no data set that could be loaded"),
+        ],
+    )
+    def test_wrong_options_get_a_sentence(self, words, sentence, tmp_path, capsys):
+        assert sweep.main([*words, "--output_dir", str(tmp_path)]) == 2
+        assert sentence in capsys.readouterr().err
+
+
 class TestLaw:
     def test_the_fit_finds_a_known_exponent_and_leaves_out_what_had_not_converged(self):
         runs = [{"patch_size": p, "test_loss": 0.05 * p**0.6, "converged": True} for p in (16, 8, 4, 2)]
@@ -292,17 +351,27 @@ class TestLaw:
     def test_a_small_patch_must_fit_the_training_images_as_well_as_a_larger_one(self):
         losses = {16: 0.5, 8: 0.4, 4: 0.41, 2: 0.3, 1: 0.45}
         runs = [
-            {"family": "pixelvit", "patch_size": patch_size, "train_loss": loss, "num_classes": 10}
+            {**CLASSIFICATION, "family": "pixelvit", "patch_size": patch_size, "train_loss": loss}
             for patch_size, loss in losses.items()
         ]
-        runs.append({"family": "adventurer", "patch_size": 32, "train_loss": 0.01, "num_classes": 10})
+        runs.append({**CLASSIFICATION, "family": "adventurer", "patch_size": 32, "train_loss": 0.01})
         judged = [run["patch_size"] for run in judge_convergence(runs) if run["converged"]]
         assert judged == [16, 8, 2, 32]
 
     @pytest.mark.parametrize("loss", [math.log(10), 1.2, None])
     def test_a_run_that_learned_little_has_not_converged(self, loss):
-        run = {"family": "pixelvit", "patch_size": 16, "train_loss": loss, "num_classes": 10}
+        run = {**CLASSIFICATION, "family": "pixelvit", "patch_size": 16, "train_loss": loss}
         assert not judge_convergence([run])[0]["converged"]
+
+    def test_decoders_are_compared_with_themselves(self):
+        of_task = {"task": "segmentation", "family": "pixelvit", "num_classes": 11}
+        losses = {("none", 8): 0.4, ("none", 4): 0.3, ("upernet", 8): 0.2, ("upernet", 4): 0.25}
+        runs = [
+            {**of_task, "decoder": decoder, "patch_size": patch, "train_loss": loss, "test_mean_iou": 100 - patch}
+            for (decoder, patch), loss in losses.items()
+        ]
+        assert [run["converged"] for run in judge_convergence(runs)] == [True, True, True, False]
+        assert format_decoder_gaps(runs).endswith("without a decoder: +0.0 at patch 8, +0.0 at patch 4")
 
     @pytest.mark.parametrize("power", [0.0, 0.1, 1.0])
     def test_the_gain_of_doubling_is_that_of_the_power(self, power):
