@@ -64,6 +64,8 @@ class PixelPreTrainedConfig(BackboneConfigMixin, SegmentationHeadConfig, Detecti
     _out_indices: list[int] | None = None
 
     def __post_init__(self, **kwargs):
+        # By its short name too, which cannot be the field's: transformers takes `config.decoder` for a configuration.
+        self.decoder_type = kwargs.pop("decoder", self.decoder_type)
         # Checked here as well as by `validate` at the end of construction, because what follows needs sound values
         # and because a plain ValueError reads better than one wrapped by the dataclass machinery.
         self.validate_architecture()

@@ -15,9 +15,9 @@ class SegmentationHeadConfig(CheckedConfig):
     Part of [`PixelPreTrainedConfig`] that only the `...ForSemanticSegmentation` models read.
 
     Args:
-        decoder (`str`, *optional*, defaults to `"none"`):
+        decoder_type (`str`, *optional*, defaults to `"none"`):
             `"none"` is one linear layer over the normed patch tokens (the paper's decoder-free setting, Table 2);
-            `"upernet"` is UperNet (arXiv 1807.10221) over a feature pyramid made from blocks of the encoder.
+            `"upernet"` is UperNet (arXiv 1807.10221) over a feature pyramid made from blocks of the encoder. At construction also `decoder`.
         decoder_hidden_size (`int`, *optional*, defaults to 192):
             Channels inside UperNet. With the default Adventurer has Table 2's parameters at 512 pixels, patch 16 and
             150 classes: 112M for Base and 17M for Tiny.
@@ -36,7 +36,7 @@ class SegmentationHeadConfig(CheckedConfig):
         semantic_loss_ignore_index (`int`, *optional*, defaults to 255): Label of the pixels that have no class.
     """
 
-    decoder: Literal["none", "upernet"] = "none"
+    decoder_type: Literal["none", "upernet"] = "none"
     decoder_hidden_size: int = 192
     decoder_layers: list[int] | tuple[int, ...] | None = None
     decoder_strides: list[int] | tuple[int, ...] | None = None
@@ -80,7 +80,7 @@ class SegmentationHeadConfig(CheckedConfig):
                 f"it must have one stride for each of the {len(self.pyramid_layers)} blocks of the pyramid",
             )
         if self.use_auxiliary_head:
-            self._require(self.decoder == "upernet", "use_auxiliary_head", 'it goes with decoder="upernet" only')
+            self._require(self.decoder_type == "upernet", "use_auxiliary_head", 'it goes with decoder_type="upernet" only')
             self._require(
                 len(self.pyramid_layers) >= 3, "use_auxiliary_head", "it needs a third level; give more decoder_layers"
             )

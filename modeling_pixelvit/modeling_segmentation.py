@@ -86,7 +86,7 @@ class SemanticSegmentationMixin:
             )
         self.num_labels = config.num_labels
         self.pyramid = self.auxiliary_head = None
-        if config.decoder == "none":
+        if config.decoder_type == "none":
             self.decode_head = nn.Linear(config.hidden_size, config.num_labels)
             return
         self.pyramid = FeaturePyramid(config)
@@ -158,15 +158,27 @@ class SemanticSegmentationMixin:
         return SemanticSegmenterOutput(
             loss=loss,
             logits=logits,
-            hidden_states=outputs.hidden_states if wanted else None,
+            hidden_states=self._wanted_states(outputs.hidden_states, wanted),
             attentions=outputs.get("attentions"),
         )
 
     def _recorded_states(self, wanted: bool | int | list[int]) -> bool | int | list[int]:
-        """What the encoder is to record: what the caller wants, or else the inner levels of the pyramid."""
-        if self.pyramid is None:
+        """What the encoder is to record: what the caller wants, and the inner levels of the pyramid."""
+        if self.pyramid is None or wanted is True:
             return wanted
-        return True if wanted else [layer - 1 + FIRST_BLOCK for layer in self.config.pyramid_layers[:-1]]
+        levels = [layer - 1 + FIRST_BLOCK for layer in self.config.pyramid_layers[:-1]]
+        return [*levels, *wanted] if isinstance(wanted, list) else levels
+
+    def _wanted_states(
+        self, states: tuple[torch.Tensor | None, ...] | None, wanted: bool | int | list[int]
+    ) -> tuple[torch.Tensor | None, ...] | None:
+        """Of what the encoder has recorded, what the caller wants: of a list of indices nothing in the other places."""
+        if not wanted or states is None:
+            return None
+        if not isinstance(wanted, list):
+            return states
+        kept = {index % len(states) for index in wanted}
+        return tuple(state if index in kept else None for index, state in enumerate(states))
 
     def _decode(
         self, pixel_values: torch.Tensor, outputs: BaseModelOutputWithPooling, with_auxiliary: bool

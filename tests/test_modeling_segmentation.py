@@ -34,9 +34,9 @@ SEGMENTERS = [AdventurerForSemanticSegmentation, PixelViTForSemanticSegmentation
 BACKBONES = {"adventurer": AdventurerBackbone, "pixelvit": PixelViTBackbone}
 CLASSIFIERS = {"adventurer": AdventurerForImageClassification, "pixelvit": PixelViTForImageClassification}
 DECODERS = {
-    "none": {"decoder": "none"},
+    "none": {"decoder_type": "none"},
     "upernet": {
-        "decoder": "upernet",
+        "decoder_type": "upernet",
         "decoder_hidden_size": 8,
         "use_auxiliary_head": True,
         "auxiliary_channels": 8,
@@ -98,7 +98,7 @@ def test_parameter_names_are_anchored():
     [("base", "none", 99), ("base", "upernet", 112), ("tiny", "none", 12), ("tiny", "upernet", 17)],
 )
 def test_parameter_counts_of_table_2(size, decoder, millions):
-    config = AdventurerConfig.from_variant(size, image_size=512, patch_size=16, num_labels=150, decoder=decoder)
+    config = AdventurerConfig.from_variant(size, image_size=512, patch_size=16, num_labels=150, decoder_type=decoder)
     with torch.device("meta"):
         model = AdventurerForSemanticSegmentation(config)
     assert round(model.num_parameters() / 1e6) == millions

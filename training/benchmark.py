@@ -31,6 +31,8 @@ import transformers
 from modeling_pixelvit import (
     AdventurerConfig,
     AdventurerForImageClassification,
+    AdventurerForObjectDetection,
+    AdventurerForSemanticSegmentation,
     PixelViTConfig,
     PixelViTForImageClassification,
 )
@@ -207,6 +209,29 @@ def measure_memory(rounds: int) -> Rows:
     }
 
 
+def dense_inference_memory(model_class: str, patch_size: int, **fields) -> dict[str, float]:
+    """Of Adventurer-Tiny on one image of 512 by 512 pixels."""
+    classes = {kind.__name__: kind for kind in (AdventurerForSemanticSegmentation, AdventurerForObjectDetection)}
+    config = AdventurerConfig.from_variant("tiny", patch_size=patch_size, image_size=512, **fields)
+    model = classes[model_class](config).eval()
+    image = torch.randn(1, 3, 512, 512)
+    with torch.inference_mode():
+        seconds = timed(lambda: model(image))
+    return {"seconds": seconds, "peak_gigabytes": peak_gigabytes()}
+
+
+def measure_dense(rounds: int) -> Rows:
+    """Dense tasks at 512 pixels, ADE20k's 150 and COCO's 80 classes; a single round, whatever `rounds` says."""
+    segmentation = "dense_inference_memory('AdventurerForSemanticSegmentation', 2, num_labels=150, decoder_type={!r})"
+    return {
+        "Adventurer-Tiny segmentation 512/p2, no decoder, inference": in_fresh_process(segmentation.format("none")),
+        "Adventurer-Tiny segmentation 512/p2, UperNet, inference": in_fresh_process(segmentation.format("upernet")),
+        "Adventurer-Tiny detection 512/p4, Cascade Mask R-CNN, inference": in_fresh_process(
+            "dense_inference_memory('AdventurerForObjectDetection', 4, num_labels=80)"
+        ),
+    }
+
+
 # A CUDA device.
 
 
@@ -302,6 +327,7 @@ CPU_MEASUREMENTS = {
     "adventurer": measure_adventurer,
     "vit": measure_vit,
     "memory": measure_memory,
+    "dense": measure_dense,
     "import": measure_import,
 }
 

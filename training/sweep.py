@@ -160,7 +160,7 @@ def plan_runs(options: argparse.Namespace, image_size: int, num_train: int, data
     recipes, runs = kind.load_recipes(), []
     for family in options.families:
         for decoder in dict.fromkeys(options.decoder.split(",")):
-            of_decoder = {"decoder": decoder} if options.task == "segmentation" else {}
+            of_decoder = {"decoder_type": decoder} if options.task == "segmentation" else {}
             recipe = change_recipe(recipes[family], {**changes, **of_decoder, "image_size": image_size})
             num_steps = (train_images or kind.train_images) // recipe.total_batch_size
             if num_steps == 0:

@@ -49,7 +49,7 @@ class Run:
     @property
     def decoder(self) -> str | None:
         """Of a segmentation model."""
-        return self.recipe.model.get("decoder") if self.recipe.task == "segmentation" else None
+        return self.recipe.model.get("decoder_type") if self.recipe.task == "segmentation" else None
 
     @property
     def name(self) -> str:
