@@ -210,7 +210,7 @@ class TrainingLoop:
         self.state = RunState(
             accelerator, self.model, self.sharded, self.average, self.template, self.task.processor, recipe
         )
-        self.averaged: torch.nn.Module | None = None
+        self.whole_models: dict[str, torch.nn.Module] = {}
         self.progress = Progress()
         if self.start_from is not None:
             self.progress = self.state.read(self.start_from)
@@ -428,9 +428,12 @@ class TrainingLoop:
         self.throughput.pause()
         self.sharded.share_buffers()
         models = {CURRENT: self.model}
+        if self.accelerator.distributed_type == DistributedType.FSDP:
+            # Whose passes need all processes, which may have different numbers of them where images differ in size.
+            models[CURRENT] = self._whole_model(CURRENT, self.state.whole_weights())
         average = None if self.average is None else self.state.whole_average()
         if average is not None:
-            models[AVERAGE] = self._average_model(average)
+            models[AVERAGE] = self._whole_model(AVERAGE, average)
         with self.accelerator.autocast():
             metrics, unreadable = evaluate(
                 self.task,
@@ -452,13 +455,13 @@ class TrainingLoop:
         self._keep_best(metrics, average)
         self.throughput.go_on()
 
-    def _average_model(self, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
-        """The model with the averaged weights, whole on every process."""
-        if self.averaged is None:
+    def _whole_model(self, name: str, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
+        """A model with these weights, whole on every process."""
+        if name not in self.whole_models:
             with torch.device(self.accelerator.device):
-                self.averaged = type(self.template)(self.template.config).to(self.compute_dtype)
-        self.averaged.load_state_dict(weights, strict=False)
-        return self.averaged
+                self.whole_models[name] = type(self.template)(self.template.config).to(self.compute_dtype)
+        self.whole_models[name].load_state_dict(weights, strict=False)
+        return self.whole_models[name]
 
     def _keep_best(self, metrics: dict[str, dict[str, float]], average: dict[str, torch.Tensor] | None):
         progress, sign = self.progress, 1 if self.task.higher_is_better else -1

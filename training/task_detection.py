@@ -10,7 +10,11 @@ from torchvision.ops import box_convert
 from transformers import PreTrainedModel
 
 from modeling_pixelvit.image_post_processing import paste_mask
-from modeling_pixelvit.modeling_detection import AdventurerForObjectDetection, PixelViTForObjectDetection
+from modeling_pixelvit.modeling_detection import (
+    AdventurerForObjectDetection,
+    PixelDetectionOutput,
+    PixelViTForObjectDetection,
+)
 
 from .augmentation_detection import build_detection_transform, collate_detection
 from .coco_dataset import DetectionSplits
@@ -27,7 +31,7 @@ MASK_THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class ImageResult:
-    """Of one image: the loss of the batch that it was in, and what was predicted and what is there, as records."""
+    """Of one image: its loss, and what was predicted and what is there, as records."""
 
     loss: float
     prediction: dict[str, Any]
@@ -92,20 +96,26 @@ class DetectionTask(DenseTask):
         return {"loss": outputs.loss, **outputs.loss_dict}
 
     def results(self, model: torch.nn.Module, batch: Batch) -> list[ImageResult]:
-        outputs = model(pixel_values=batch["pixel_values"], pixel_mask=batch["pixel_mask"], labels=batch["labels"])
-        sizes = [target["size"] for target in batch["targets"]]
-        found = self.processor.post_process_object_detection(outputs, threshold=0.0, target_sizes=sizes)
         results = []
-        for index, (objects, target) in enumerate(zip(found, batch["targets"], strict=True)):
-            masks = None
-            if self.with_masks:
-                cells = outputs.pred_masks[index][outputs.scores[index] > 0]
-                pairs = zip(cells, objects["boxes"], strict=True)
-                masks = [(paste_mask(mask, box, target["size"]) > MASK_THRESHOLD).cpu().numpy() for mask, box in pairs]
-            boxes, scores, labels = (objects[name].float().cpu().numpy() for name in ("boxes", "scores", "labels"))
-            prediction = prediction_record(target["image_id"], boxes, scores, labels.astype(int), masks)
-            results.append(ImageResult(outputs.loss.item(), prediction, self._reference(target)))
+        # One at a time, since what a batch's losses sample, and divide by, is of all its images.
+        for pixels, mask, labels, target in zip(
+            batch["pixel_values"], batch["pixel_mask"], batch["labels"], batch["targets"], strict=True
+        ):
+            outputs = model(pixel_values=pixels[None], pixel_mask=mask[None], labels=[labels])
+            results.append(ImageResult(outputs.loss.item(), self._prediction(outputs, target), self._reference(target)))
         return results
+
+    def _prediction(self, outputs: PixelDetectionOutput, target: dict[str, Any]) -> dict[str, Any]:
+        """The record of what was found in one image, in its own pixels."""
+        size = target["size"]
+        (found,) = self.processor.post_process_object_detection(outputs, threshold=0.0, target_sizes=[size])
+        masks = None
+        if self.with_masks:
+            cells = outputs.pred_masks[0][outputs.scores[0] > 0]
+            pairs = zip(cells, found["boxes"], strict=True)
+            masks = [(paste_mask(mask, box, size) > MASK_THRESHOLD).cpu().numpy() for mask, box in pairs]
+        boxes, scores, labels = (found[name].float().cpu().numpy() for name in ("boxes", "scores", "labels"))
+        return prediction_record(target["image_id"], boxes, scores, labels.astype(int), masks)
 
     def _reference(self, target: dict[str, Any]) -> dict[str, Any]:
         names = ("boxes", "class_labels", "area", "iscrowd", *(["masks"] if self.with_masks else []))

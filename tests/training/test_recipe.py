@@ -4,6 +4,8 @@
 
 import dataclasses
 import json
+import math
+import re
 from pathlib import Path
 
 import pytest
@@ -11,13 +13,38 @@ import torch
 from helpers import tiny_model
 
 from modeling_pixelvit import AdventurerForImageClassification, PixelViTForImageClassification
+from training.batches import TrainingBatches
+from training.digit_scenes import LOADERS, write_digit_scenes
 from training.optim import build_optimizers, build_scheduler
 from training.recipe import RECIPES_DIR, Recipe, RecipeError, find_recipes, load_recipe
+from training.task_dense import check_dense_recipe
+from training.train import TASKS
 
 
 TABLES = json.loads((Path(__file__).parents[1] / "golden" / "recipe_tables.json").read_text())
 MODEL_CLASSES = {"adventurer": AdventurerForImageClassification, "pixelvit": PixelViTForImageClassification}
-PAPERS_RECIPES = [name for name in find_recipes() if not name.endswith("-sweep")]
+VARIANTS = ("tiny", "small", "base", "large", "huge")
+STAGES = [name for name in find_recipes() if "-stage" in name]
+DENSE = {"segmentation": "segmentation", "segmentation-upernet": "segmentation", "detection": "detection"}
+DENSE_RECIPES = [f"{family}-{ending}" for family in MODEL_CLASSES for ending in DENSE]
+DENSE_COLUMNS = [
+    (name, variant, column)
+    for name in DENSE_RECIPES
+    for column in TABLES[DENSE[name.split("-", 1)[1]]]
+    for variant in column["variants"]
+]
+TOY = {
+    "adventurer": {"hidden_size": 32, "num_hidden_layers": 2, "head_dim": 16, "state_size": 8},
+    "pixelvit": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48},
+}
+TOY_HEADS = {
+    "segmentation": {"decoder_hidden_size": 16, "auxiliary_channels": 8, "pool_scales": [1, 2]},
+    "detection": {
+        **{"pyramid_channels": 16, "detection_strides": [4, 8], "anchor_sizes": [8, 16], "rpn_num_convs": 1},
+        **{"rpn_pre_nms_top_n_train": 50, "rpn_post_nms_top_n_train": 50, "box_batch_size_per_image": 32},
+        **{"box_head_num_convs": 1, "box_head_hidden_size": 16, "mask_head_num_convs": 1, "mask_head_channels": 8},
+    },
+}
 COLUMNS = [
     (family, stage, variant, column)
     for family in MODEL_CLASSES
@@ -59,46 +86,127 @@ def test_what_the_released_code_adds(family, stage):
     assert recipe.image_size == (128 if stage == 1 else 224)
 
 
-def test_every_variant_has_every_stage():
-    assert len(find_recipes()) == len(PAPERS_RECIPES) + 2  # the sweep's
-    assert len(PAPERS_RECIPES) == 12
+@pytest.mark.parametrize(("name", "variant", "column"), DENSE_COLUMNS)
+def test_numbers_are_those_of_the_configurations(name, variant, column):
+    """Which count in iterations, where recipes count in epochs of whole batches."""
+    recipe = load_recipe(name, variant)
+    assert (recipe.family, recipe.variant) == (name.split("-")[0], variant)
+    rate = column["learning rate"]
+    assert recipe.learning_rate == rate and recipe.weight_decay == column["weight decay"]
+    assert dataclasses.replace(recipe, total_batch_size=8).learning_rate == rate  # never scaled
+    assert [recipe.adam_beta1, recipe.adam_beta2] == column["betas"]
+    assert recipe.total_batch_size == column["batch size"] and recipe.image_size == column["image size"]
+    assert [recipe.min_resize_scale, recipe.max_resize_scale] == column["resize ratio"]
+    assert recipe.horizontal_flip == column["flip"]
+    assert recipe.photometric_distortion == column["photometric distortion"]
+    assert recipe.drop_path_rate == column["stochastic depth"]
+    assert recipe.layer_decay == (column["layer-wise lr decay"] or 1.0)
+    assert recipe.muon_learning_rate is None and recipe.max_grad_norm is None and recipe.ema_decay is None
+    assert recipe.warmup_learning_rate == pytest.approx(column["warmup start"] * rate)
+    batches = TrainingBatches(recipe, column["images"])
+    assert batches.num_steps == column["iterations"] and recipe.learning_rate_changes == "step"
+    assert round(recipe.warmup_epochs * batches.steps_per_epoch) == column["warmup iterations"]
+    if "milestones" in column:
+        drops = [round(share * batches.num_steps) for share in recipe.learning_rate_drops]
+        assert recipe.learning_rate_schedule == "steps" and drops == column["milestones"]
+    else:
+        assert recipe.learning_rate_schedule == "linear" and recipe.min_learning_rate == column["last learning rate"]
+
+
+def test_every_recipe_is_found_and_loads():
+    """Below the folder as well: a file that no name leads to would be trained from by nobody."""
+    found = find_recipes()
+    sweeps = [name for name in found if name.endswith("-sweep")]
+    assert len(STAGES) == 12 and len(DENSE_RECIPES) == 6 and len(sweeps) == 6
+    assert sorted(found) == sorted([*STAGES, *DENSE_RECIPES, *sweeps])
+    shared = {path.stem for path in (RECIPES_DIR / "shared").glob("*.yaml")}
+    assert len(list(RECIPES_DIR.rglob("*.y*ml"))) == len(found) + len(shared)
+    included = [re.search(r"^include: \[(.*)\]$", path.read_text(), re.MULTILINE)[1] for path in found.values()]
+    assert {name for names in included for name in names.split(", ")} == shared
+    for path in found.values():
+        assert isinstance(load_recipe(path), Recipe)
+
+
+def test_every_variant_has_every_recipe():
     for family in MODEL_CLASSES:
         for stage in (1, 2, 3):
-            for variant in ("tiny", "small", "base", "large", "huge"):
+            for variant in VARIANTS:
                 recipe = load_recipe(f"{family}-stage{stage}", variant, patch_size=8)
                 config = recipe.build_config()
                 assert (config.patch_size, config.image_size) == (8, recipe.image_size)
                 assert config.drop_path_rate == recipe.drop_path_rate
-    # The tables have no Tiny in the later stages, and no Huge.
+    for name in DENSE_RECIPES:
+        for variant in VARIANTS:
+            recipe = load_recipe(name, variant, patch_size=8)
+            check_dense_recipe(recipe)
+            config = recipe.build_config()
+            assert (config.patch_size, config.image_size) == (8, recipe.image_size)
+            assert config.drop_path_rate == recipe.drop_path_rate
+            assert (config.decoder_type == "upernet") == config.use_auxiliary_head == name.endswith("upernet")
+    # The tables have no Tiny in the later stages, and no Huge; no configuration of a dense task has a Tiny.
     assert load_recipe("adventurer-stage3", "tiny").drop_path_rate == 0.4
     assert load_recipe("adventurer-stage2", "huge").layer_decay == 0.9
+    for name in DENSE_RECIPES:
+        tiny, base = (load_recipe(name, variant) for variant in ("tiny", "base"))
+        assert dataclasses.replace(tiny, variant="base") == base
 
 
-@pytest.mark.parametrize("name", PAPERS_RECIPES)
+@pytest.mark.parametrize("name", [*STAGES, *DENSE_RECIPES])
 def test_headers_tell_how_to_run_it_and_what_to_expect(name):
     path = RECIPES_DIR / f"{name}.yaml"
     header = path.read_text().split("include:")[0]
-    assert "Table" in header and "Hardware:" in header and "Accuracy" in header
+    measure = "Accuracy" if name in STAGES else "AP" if name.endswith("detection") else "mIoU"
+    assert "Table" in header and "Hardware:" in header and measure in header
     assert f"--recipe {name.removesuffix('-large')} " in header.replace("\\\n#", "")
     assert load_recipe(path).variant in header  # the file's own name works, too
 
 
-@pytest.mark.parametrize("name", find_recipes())
-def test_takes_a_step_at_toy_width(name):
-    recipe = load_recipe(RECIPES_DIR / f"{name}.yaml")
-    model = tiny_model(MODEL_CLASSES[recipe.family], drop_path_rate=recipe.drop_path_rate).train()
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """For each dense task."""
+    folder = tmp_path_factory.mktemp("scenes") / "data"
+    write_digit_scenes(folder, num_train=8, num_test=4, canvas_size=32)
+    return {task: load(folder) for task, load in LOADERS.items()}
+
+
+def take_a_step(model, recipe, loss):
+    """With every optimizer of a recipe, at the end of the warmup; every parameter must change."""
     optimizers = build_optimizers(model, recipe)
     for optimizer in optimizers:
         scheduler = build_scheduler(optimizer, recipe, steps_per_epoch=10)
-        scheduler.step(int(recipe.warmup_epochs))
-        scheduler.step_update(10 * int(recipe.warmup_epochs))
+        scheduler.step(math.ceil(recipe.warmup_epochs))
+        scheduler.step_update(math.ceil(10 * recipe.warmup_epochs))
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     torch.manual_seed(0)
-    model(torch.randn(4, 3, 8, 8), labels=torch.arange(4)).loss.backward()
+    loss().backward()
     for optimizer in optimizers:
         optimizer.step()
-    for parameter_name, parameter in model.named_parameters():
-        assert parameter.isfinite().all() and not torch.equal(parameter, before[parameter_name]), parameter_name
+    for name, parameter in model.named_parameters():
+        assert parameter.isfinite().all() and not torch.equal(parameter, before[name]), name
+
+
+@pytest.mark.parametrize("name", [name for name in find_recipes() if load_recipe(name).task == "classification"])
+def test_takes_a_step_at_toy_width(name):
+    recipe = load_recipe(RECIPES_DIR / f"{name}.yaml")
+    model = tiny_model(MODEL_CLASSES[recipe.family], drop_path_rate=recipe.drop_path_rate).train()
+    take_a_step(model, recipe, lambda: model(torch.randn(4, 3, 8, 8), labels=torch.arange(4)).loss)
+
+
+@pytest.mark.parametrize("name", [name for name in find_recipes() if load_recipe(name).task != "classification"])
+def test_takes_a_step_with_its_task_at_toy_width(name, scenes):
+    """Data, augmentation, collation, model and losses as the loop has them."""
+    path = RECIPES_DIR / f"{name}.yaml"
+    recipe = load_recipe(path)
+    fields = {**recipe.model, **TOY[recipe.family], **TOY_HEADS[recipe.task]}
+    recipe = load_recipe(path, patch_size=8, image_size=32, total_batch_size=8, model=fields)
+    task = TASKS[recipe.task](recipe, scenes[recipe.task])
+    model = task.build_model().train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    torch.manual_seed(0)
+    batch = task.collate([task.train_example(index) for index in range(8)])
+    take_a_step(model, recipe, lambda: task.losses(model, batch)["loss"])
 
 
 @pytest.mark.parametrize(
