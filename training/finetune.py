@@ -6,6 +6,7 @@ Fine-tunes a checkpoint of either family with transformers' Trainer.
     python -m training.finetune --model_name_or_path CHECKPOINT --dataset SOURCE --output_dir OUT
     python -m training.finetune ... --patch_size 8          # at another patch size
     python -m training.finetune ... --lora_rank 8           # low-rank changes only
+    python -m training.finetune ... --task segmentation     # or detection, of any checkpoint
     accelerate launch -m training.finetune ...              # on several devices
 
 It takes every option of transformers' TrainingArguments. The output folder loads by `from_pretrained` and by
@@ -21,87 +22,29 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import (
-    HfArgumentParser,
-    Trainer,
-    set_seed,
-)
-from transformers.trainer_optimizer import is_optimizer_factory
+from transformers import HfArgumentParser, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from .files import write_json
-from .finetune_arguments import DataArguments, FinetuneArguments, ModelArguments
+from .finetune_arguments import DataArguments, FinetuneArguments, ModelArguments, check_options
 from .finetune_classification import ClassificationTask
-from .finetune_lora import add_lora
-from .finetune_model import build_model, load_config, load_processor
-from .finetune_task import FinetuneTask
-from .optim import parameter_groups
+from .finetune_detection import DetectionTask
+from .finetune_lora import add_lora, check_whole_weights
+from .finetune_model import build_model, load_config, load_processor, wants_masks
+from .finetune_segmentation import SegmentationTask
+from .finetune_task import FinetuneTask, UnusableData
+from .finetune_trainer import FinetuneTrainer
 from .unreadable_images import TooManyUnreadable
 
 
-TASKS: dict[str, type[FinetuneTask]] = {"classification": ClassificationTask}
+TASKS: dict[str, type[FinetuneTask]] = {
+    task.kind: task for task in (ClassificationTask, SegmentationTask, DetectionTask)
+}
 ADAPTER_FOLDER = "adapter"
 # What a run must have in common with the one that it goes on from: the model, and what it learns.
 SETTINGS_FILE = "finetune_settings.json"
 
 logger = logging.getLogger("training.finetune")  # not by __name__, which is __main__ when this is the command
-
-
-class FinetuneTrainer(Trainer):
-    """
-    The Trainer with the parameter groups of `optim.parameter_groups` and a collator for training alone.
-
-    Args:
-        train_collator: Makes the training batches; `data_collator` makes those of the evaluation.
-    """
-
-    def __init__(self, *args, train_collator: Any, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.train_collator = train_collator
-
-    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
-        eval_collator, self.data_collator = self.data_collator, self.train_collator
-        try:
-            return super().get_train_dataloader()
-        finally:
-            self.data_collator = eval_collator
-
-    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        if self.optimizer is None:
-            model = self.model if model is None else model
-            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
-            # Some optimizers choose their parameters themselves.
-            if not is_optimizer_factory(optimizer_class) and not {"model", "optimizer_dict"} & set(options):
-                options.setdefault("params", self.parameter_groups(model))
-            self.optimizer_cls_and_kwargs = optimizer_class, options
-        return super().create_optimizer(model)
-
-    def parameter_groups(self, model: torch.nn.Module) -> list[dict[str, Any]]:
-        """From the head down, because the Trainer logs the rate of the first group."""
-        groups = parameter_groups(model, self.args.weight_decay, self.args.layer_decay)
-        return [
-            {
-                "params": group["params"],
-                "weight_decay": group["weight_decay"],
-                "lr": self.args.learning_rate * group["lr_scale"],
-            }
-            for group in reversed(groups)
-        ]
-
-    def create_model_card(self, *args, **kwargs):
-        super().create_model_card(*args, **kwargs)
-        folder = Path(getattr(self.model.config, "_name_or_path", ""))
-        if self.is_world_process_zero() and folder.name and folder.is_dir():
-            # transformers takes whatever does not come from the hub for new.
-            card = Path(self.args.output_dir, "README.md")
-            text = card.read_text(encoding="utf-8")
-            origin = f"is a fine-tuned version of the checkpoint {folder.name}"
-            card.write_text(text.replace("was trained from scratch", origin), encoding="utf-8")
-
-    def merge_adapter(self):
-        """From here on the model is an ordinary one, with the low-rank changes in its weights."""
-        self.model = self.model_wrapped = self.model.merge_and_unload()
 
 
 def find_checkpoint(training: FinetuneArguments, model_name_or_path: str) -> str | None:
@@ -175,23 +118,26 @@ def prepare(
     Raises:
         ValueError: for whatever the options ask for and cannot be had, in one sentence.
     """
+    check_options(task_name, arguments, data, training)
+    if arguments.lora_rank is not None:
+        check_whole_weights(training)
     checkpoint = find_checkpoint(training, arguments.model_name_or_path)
     settings = {"task": task_name, "dataset": data.dataset, **dataclasses.asdict(arguments)}
     if checkpoint is not None:
         check_resumed(checkpoint, settings)
-    config = load_config(arguments)
-    recipe = data.build_recipe(config.image_size, training.label_smoothing_factor)
+    config = load_config(task_name, arguments)
+    recipe = data.build_recipe(task_name, config, training.label_smoothing_factor, wants_masks(arguments, config))
     with training.main_process_first(desc="loading the data"):
-        task = TASKS[task_name](data)
+        task = TASKS[task_name](data, recipe)
     for name, value in task.training_arguments.items():
         setattr(training, name, value)
     set_seed(training.seed)
     processor = load_processor(task, arguments, config)
-    options = task.trainer_options(processor, recipe)
+    options = task.trainer_options(processor)
     model = build_model(task, arguments, config, training.do_train)
     if arguments.lora_rank is not None and training.do_train:
         model = add_lora(model, arguments)
-    trainer = FinetuneTrainer(model=model, args=training, processing_class=processor, **options)
+    trainer = task.trainer_class(model=model, args=training, processing_class=processor, **options)
     if training.do_train and training.should_save:
         if checkpoint is None:
             remove_checkpoints(training.output_dir)
@@ -257,18 +203,18 @@ def main(arguments: list[str] | None = None) -> int:
         task, trainer, checkpoint = prepare(others.task, *groups)
     except ValueError as error:
         return report_error(str(error))
-    # From here on only images can be the user's mistake; anything else is worth its traceback.
+    # From here on only the data can be the user's mistake; anything else is worth its traceback.
     try:
         if training.do_train:
             train(trainer, checkpoint)
         if training.do_eval:
             evaluate(trainer)
-    except TooManyUnreadable as error:
+    except (TooManyUnreadable, UnusableData) as error:
         # From a process of a data loader the sentence comes below its traceback.
-        return report_error(str(error).rsplit(f"{TooManyUnreadable.__name__}: ", 1)[-1])
+        return report_error(str(error).rsplit(f"{type(error).__name__}: ", 1)[-1])
     if training.do_train:
         publish(trainer, task)
-    trainer.end()
+    trainer.accelerator.end_training()
     return 0
 
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForImageClassification, BaseImageProcessor, Ev
 
 from .augmentation import Examples, build_mixup, build_train_transform, stack
 from .finetune_arguments import DataArguments
-from .finetune_task import FinetuneTask, ReadableExamples
+from .finetune_task import FinetuneTask, ReadableExamples, normalization
 from .image_sources import load_images
 from .recipe import Recipe
 
@@ -23,11 +23,12 @@ from .recipe import Recipe
 class ClassificationTask(FinetuneTask):
     """See [`FinetuneTask`]. An example is a pair of pixels (3, H, W), float32, and a class index."""
 
+    kind = "classification"
     auto_class = AutoModelForImageClassification
     hub_name = "image-classification"
 
-    def __init__(self, data: DataArguments):
-        self.data = data
+    def __init__(self, data: DataArguments, recipe: Recipe):
+        self.data, self.recipe = data, recipe
         images = load_images(
             data.dataset,
             train_split=data.train_split,
@@ -44,11 +45,9 @@ class ClassificationTask(FinetuneTask):
                 f"--dataset {data.dataset} has {len(self.label_names)} class; give one with at least two to tell apart."
             )
 
-    def trainer_options(self, processor: BaseImageProcessor, recipe: Recipe) -> dict[str, Any]:
-        normalizes = getattr(processor, "do_normalize", True)
-        mean, std = (processor.image_mean, processor.image_std) if normalizes else ([0.0] * 3, [1.0] * 3)
-        augment = build_train_transform(recipe, list(mean), list(std))
-        num_classes = len(self.label_names)
+    def trainer_options(self, processor: BaseImageProcessor) -> dict[str, Any]:
+        recipe, num_classes = self.recipe, len(self.label_names)
+        augment = build_train_transform(recipe, *normalization(processor))
         mixup = build_mixup(recipe, num_classes)
         is_soft = mixup is not None or recipe.label_smoothing > 0
         max_unreadable = self.data.max_unreadable_images

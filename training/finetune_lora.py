@@ -2,14 +2,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """LoRA (arXiv 2106.09685) through peft: low-rank changes of linear layers are trained, and the head in full."""
 
+import os
+
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainingArguments
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from .finetune_arguments import ModelArguments
 
 
 # What the families call the part of a block that mixes tokens.
 TOKEN_MIXERS = ("attention", "mixer")
+
+
+def check_whole_weights(training: TrainingArguments):
+    """
+    Raises:
+        ValueError: if the processes share out the weights, so that none of them could merge the low-rank changes.
+    """
+    uses_fsdp = training.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if uses_fsdp or is_deepspeed_zero3_enabled():
+        raise ValueError(
+            f"--lora_rank was given with {'FSDP' if uses_fsdp else 'DeepSpeed ZeRO-3'}, under which no process has the "
+            "whole weights to merge low-rank changes into; train on one device, with DDP or with ZeRO-2."
+        )
 
 
 def add_lora(model: PreTrainedModel, arguments: ModelArguments) -> nn.Module:

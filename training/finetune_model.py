@@ -3,31 +3,57 @@
 """The model and the image processor that fine-tuning starts from."""
 
 import contextlib
+import inspect
+import json
 import logging
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoImageProcessor, BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from modeling_pixelvit.configuration_base import as_pair
+from modeling_pixelvit.configuration_detection import DetectionHeadConfig
+from modeling_pixelvit.configuration_segmentation import SegmentationHeadConfig
+from modeling_pixelvit.image_processing_base import PixelViTImageProcessorBase
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
 from .finetune_arguments import ModelArguments
-from .finetune_task import FinetuneTask
+from .finetune_task import FinetuneTask, normalization
 from .recipe import CONFIG_CLASSES
 
 
 logger = logging.getLogger(__name__)
 
+# By task, the ending of its models' class names, and the fields of the configuration that its head alone reads, but for
+# those with an option of their own.
+CLASS_ENDINGS = {
+    "classification": "ForImageClassification",
+    "segmentation": "ForSemanticSegmentation",
+    "detection": "ForObjectDetection",
+}
+HEAD_FIELDS = {
+    "classification": [],
+    "segmentation": [name for name in inspect.get_annotations(SegmentationHeadConfig) if name != "decoder_type"],
+    "detection": [name for name in inspect.get_annotations(DetectionHeadConfig) if name != "use_masks"],
+}
+NEW_WEIGHTS_SHOWN = 4
 
-def load_config(arguments: ModelArguments) -> PreTrainedConfig:
+
+def load_config(kind: str, arguments: ModelArguments) -> PreTrainedConfig:
     """
     The checkpoint's configuration with what the options change.
 
+    Args:
+        kind: Name of the task.
+        arguments: The options.
+
     Raises:
-        ValueError: if there is no such checkpoint, it is of another family, or the patch does not fit the image.
+        ValueError: if there is no such checkpoint, it is of another family, the patch does not fit the image, or a
+            field of the head is unknown or out of range.
     """
     name, revision = arguments.model_name_or_path, arguments.model_revision
     try:
@@ -63,8 +89,46 @@ def load_config(arguments: ModelArguments) -> PreTrainedConfig:
     config.patch_size, config.image_size = patch_size, height
     if arguments.drop_path_rate is not None:
         config.drop_path_rate = arguments.drop_path_rate
+    for name, value in head_fields(kind, arguments).items():
+        try:
+            setattr(config, name, value)
+        except StrictDataclassError as error:
+            raise ValueError(f"{name}={value!r} was given: {error.__cause__ or error}.") from None
     config.validate_architecture()
     return config
+
+
+def head_fields(kind: str, arguments: ModelArguments) -> dict[str, Any]:
+    """
+    The fields of the configuration that `--head`, `--decoder` and `--use_masks` set.
+
+    Raises:
+        ValueError: if `--head` is no mapping in JSON, or a name in it is no field of the head.
+    """
+    try:
+        fields = json.loads(arguments.head or "{}")
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--head {arguments.head} was given, which is no JSON ({error}).") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"--head {arguments.head} was given; give names and values, as {{...}} in JSON.")
+    for name in fields:
+        if name not in HEAD_FIELDS[kind]:
+            raise ValueError(f"--head sets {name}; for {kind} there are {', '.join(HEAD_FIELDS[kind])}.")
+    given = {"decoder_type": arguments.decoder, "use_masks": arguments.use_masks}
+    return {**fields, **{name: value for name, value in given.items() if value is not None}}
+
+
+def wants_masks(arguments: ModelArguments, config: PreTrainedConfig) -> bool | None:
+    """What `--use_masks` says, or else that a detector without masks is to stay so; None: as the data have them."""
+    if arguments.use_masks is not None:
+        return arguments.use_masks
+    return False if checkpoint_kind(config) == "detection" and not config.use_masks else None
+
+
+def checkpoint_kind(config: PreTrainedConfig) -> str:
+    """The task that a checkpoint is for; classification if it is an encoder alone."""
+    name = (config.architectures or [""])[0]
+    return next((kind for kind, ending in CLASS_ENDINGS.items() if name.endswith(ending)), "classification")
 
 
 @contextlib.contextmanager
@@ -89,8 +153,8 @@ def build_model(
         ValueError: if the checkpoint lacks weights of the encoder, or the head would be new and not be trained.
     """
     num_stored_labels = config.num_labels
-    config.id2label = dict(enumerate(task.label_names))
-    config.label2id = {label: index for index, label in enumerate(task.label_names)}
+    for field, value in task.config_fields().items():
+        setattr(config, field, value)
     config.problem_type = None  # what the checkpoint was trained for
     if arguments.from_scratch:
         config.name_or_path = os.curdir  # no checkpoint, for the model card
@@ -113,13 +177,13 @@ def build_model(
         )
     if new and not do_train:
         raise ValueError(
-            f"--model_name_or_path {name} has no head for the {config.num_labels} classes of {task.name}; train one, "
-            "or evaluate on the data set that it was trained on."
+            f"--model_name_or_path {name} has no head for the {config.num_labels} classes of {task.name} "
+            f"(--task {task.kind}); train one, or evaluate on the data set that it was trained on."
         )
     if new:
         logger.info(
             "The head (%s) is new: the checkpoint has none, or one for %d classes, and %s has %d.",
-            ", ".join(new),
+            ", ".join(new) if len(new) <= NEW_WEIGHTS_SHOWN else _summary(new),
             num_stored_labels,
             task.name,
             config.num_labels,
@@ -127,13 +191,27 @@ def build_model(
     return model
 
 
+def _summary(names: list[str]) -> str:
+    return f"{len(names)} weights in {', '.join(sorted({name.split('.')[0] for name in names}))}"
+
+
 def load_processor(task: FinetuneTask, arguments: ModelArguments, config: PreTrainedConfig) -> BaseImageProcessor:
-    """The checkpoint's own image processor at the image size of `config`; without one, the paper's for the data."""
-    size = {"height": config.image_size, "width": config.image_size}
+    """
+    The checkpoint's own image processor at the image size of `config`. From a checkpoint for another task only its
+    normalization is taken; without one, it is the paper's for the data.
+    """
+    statistics = {"image_mean": task.image_mean, "image_std": task.image_std}
     try:
-        return AutoImageProcessor.from_pretrained(
-            arguments.model_name_or_path, revision=arguments.model_revision, size=size
-        )
+        stored = AutoImageProcessor.from_pretrained(arguments.model_name_or_path, revision=arguments.model_revision)
     except OSError:
         logger.info("The checkpoint has no image processor; it gets the one of the paper's evaluation.")
-        return PixelViTImageProcessor.for_config(config, image_mean=task.image_mean, image_std=task.image_std)
+        return PixelViTImageProcessor.for_config(config, task=task.kind, **statistics)
+    is_ours = isinstance(stored, PixelViTImageProcessorBase)
+    if checkpoint_kind(config) != task.kind or not (is_ours or task.kind == "classification"):
+        statistics["image_mean"], statistics["image_std"] = normalization(stored)
+        return PixelViTImageProcessor.for_config(config, task=task.kind, **statistics)
+    if task.kind != "classification" and arguments.image_size is None:
+        return stored
+    settings = PixelViTImageProcessor.for_config(config, task=task.kind).to_dict()
+    sizes = {name: settings[name] for name in ("size", "pad_size") if settings.get(name) is not None}
+    return AutoImageProcessor.from_pretrained(arguments.model_name_or_path, revision=arguments.model_revision, **sizes)

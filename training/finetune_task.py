@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 What `training.finetune` asks of a task. It knows nothing else of one, so another joins by a class like
-`finetune_classification.ClassificationTask` and a line in `finetune.TASKS`.
+`finetune_classification.ClassificationTask` and its name in `finetune.TASKS`.
 """
 
 import logging
@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from transformers import BaseImageProcessor
 
 from .finetune_arguments import DataArguments
+from .finetune_trainer import FinetuneTrainer
 from .recipe import Recipe
 from .unreadable_images import TooManyUnreadable, UnreadableImage
 
@@ -29,7 +30,9 @@ class FinetuneTask(ABC):
         ValueError: at construction, if the data cannot be loaded.
     """
 
+    kind: str  # of `Recipe.task`
     auto_class: type  # transformers' Auto class that loads the models
+    trainer_class: type[FinetuneTrainer] = FinetuneTrainer
     hub_name: str  # the hub's name of the task, for the model card
     # Fields of TrainingArguments that the task cannot do without, whatever the command line says.
     training_arguments: dict[str, Any] = {}
@@ -41,22 +44,39 @@ class FinetuneTask(ABC):
     image_std: list[float]
 
     @abstractmethod
-    def __init__(self, data: DataArguments):
-        """Loads the data."""
+    def __init__(self, data: DataArguments, recipe: Recipe):
+        """Loads the data; the recipe tells the sizes and the augmentation of the training images."""
+
+    def config_fields(self) -> dict[str, Any]:
+        """Fields of the model's configuration that the data decide."""
+        return {
+            "id2label": dict(enumerate(self.label_names)),
+            "label2id": {label: index for index, label in enumerate(self.label_names)},
+        }
 
     @abstractmethod
-    def trainer_options(self, processor: BaseImageProcessor, recipe: Recipe) -> dict[str, Any]:
+    def trainer_options(self, processor: BaseImageProcessor) -> dict[str, Any]:
         """
-        What `FinetuneTrainer` takes beside model and arguments: `train_dataset`, `eval_dataset`, `data_collator`,
-        `train_collator`, `compute_metrics` and, if the task needs them, others.
+        What `trainer_class` takes beside model and arguments: `train_dataset`, `eval_dataset`, `data_collator`,
+        `train_collator` and, if the task needs them, others.
 
         Args:
             processor: What evaluation does to an image; its normalization is for training too.
-            recipe: The augmentation of the training images.
 
         Raises:
             ValueError: for an augmentation that does not exist.
         """
+
+
+class UnusableData(ValueError):
+    """Data that a training cannot go on with; the message tells the user what to do."""
+
+
+def normalization(processor: BaseImageProcessor) -> tuple[list[float], list[float]]:
+    """Mean and deviation per channel, for pixels in [0, 1], that a processor normalizes by."""
+    if not getattr(processor, "do_normalize", True):
+        return [0.0] * 3, [1.0] * 3
+    return list(processor.image_mean), list(processor.image_std)
 
 
 class ReadableExamples(Dataset):
@@ -70,6 +90,7 @@ class ReadableExamples(Dataset):
 
     Raises:
         TooManyUnreadable: when reading, if there are more.
+        UnusableData: when reading, for an example that the source refuses.
     """
 
     def __init__(self, source: Any, prepare: Any, max_unreadable: int):
@@ -90,6 +111,8 @@ class ReadableExamples(Dataset):
             except UnreadableImage as error:
                 self._note(place, error)
                 continue
+            except ValueError as error:
+                raise UnusableData(str(error)) from error
             return self.prepare(*content)
         raise TooManyUnreadable("None of the images can be decoded; get complete copies of them.")
 

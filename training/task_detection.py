@@ -17,6 +17,7 @@ from modeling_pixelvit.modeling_detection import (
 )
 
 from .augmentation_detection import build_detection_transform, collate_detection
+from .augmentation_geometry import padded, resized_masks
 from .coco_dataset import DetectionSplits
 from .detection_metrics import detection_metrics
 from .metrics.coco_ap.coco_evaluation import prediction_record, reference_record
@@ -154,7 +155,5 @@ def _as_labels(target: dict[str, Any], size: tuple[int, int], pixel_mask: torch.
     labels = {"class_labels": target["class_labels"], "boxes": boxes, "iscrowd": target["iscrowd"]}
     if "masks" in target:
         inside = int(pixel_mask.any(1).sum()), int(pixel_mask.any(0).sum())
-        masks = torch.nn.functional.interpolate(target["masks"][None].float(), size=inside, mode="nearest-exact")[0]
-        labels["masks"] = torch.zeros(len(masks), *pixel_mask.shape, dtype=torch.bool)
-        labels["masks"][:, : inside[0], : inside[1]] = masks > 0
+        labels["masks"] = padded(resized_masks(target["masks"], inside), pixel_mask.shape, False)
     return labels

@@ -179,7 +179,7 @@ class TestLora:
     def test_adapter_and_merged_model(self, checkpoints, tmp_path, family):
         peft = pytest.importorskip("peft")
         options = ["--patch_size", "8", "--lora_rank", "2", "--learning_rate", "0.01", "--save_steps", "2"]
-        assert run(checkpoints / family, tmp_path, *options, "--activation_checkpointing", "True") == 0
+        assert run(checkpoints / family, tmp_path, *options, "--gradient_checkpointing", "True") == 0
         merged = AutoModelForImageClassification.from_pretrained(tmp_path).eval()
         base = AutoModelForImageClassification.from_pretrained(checkpoints / family, patch_size=8)
         before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
@@ -194,6 +194,13 @@ class TestLora:
         expected = {f"{family}.layers.{index}.{name}" for index in range(4) for name in mixers}
         assert changed == expected | {"classifier.weight", "classifier.bias"}
         assert pipeline("image-classification", str(tmp_path))(Image.new("RGB", (16, 16)))
+
+    def test_processes_with_parts_of_the_weights(self, checkpoints, tmp_path, capsys, monkeypatch):
+        command = checkpoints / "pixelvit", tmp_path, "--lora_rank", "2"
+        monkeypatch.setattr("training.finetune_lora.is_deepspeed_zero3_enabled", lambda: True)
+        assert "--lora_rank was given with DeepSpeed ZeRO-3, under which no process has" in refusal(capsys, *command)
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # as `accelerate launch --use_fsdp` does
+        assert "--lora_rank was given with FSDP, under which" in refusal(capsys, *command)
 
     def test_wrong_options(self, checkpoints, tmp_path, capsys, monkeypatch):
         pytest.importorskip("peft")
@@ -213,7 +220,9 @@ class TestResuming:
         if lora:
             pytest.importorskip("peft")
         # Two steps an epoch, and nothing drawn for an image, which would not be repeated: at a checkpoint the Trainer
-        # has already read the next batch.
+        # has already read the next batch. Of a square picture the crop of all its area is always the same.
+        for picture in image_folder.glob("*/*.png"):
+            Image.open(picture).resize((20, 20)).save(picture)
         options = ["--save_steps", "1", "--learning_rate", "0.01", *UNAUGMENTED, *lora]
         whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
         assert run(checkpoints / family, whole, *options, dataset=image_folder) == 0

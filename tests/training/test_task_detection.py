@@ -4,6 +4,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -261,6 +262,18 @@ class TestMetrics:
             assert len(one.prediction["labels"]) == 10
             for name in ("scores", "boxes"):
                 np.testing.assert_allclose(one.prediction[name], other.prediction[name], rtol=1e-4, atol=1e-4)
+
+    def test_an_image_without_objects(self, cut_scenes):
+        """As COCO's images for evaluation are in part; data with masks."""
+        task = DetectionTask(recipe_for(), cut_scenes)
+        image, target = cut_scenes.evaluation[0]
+        empty = {name: value[:0] if isinstance(value, torch.Tensor) else value for name, value in target.items()}
+        task.images = dataclasses.replace(cut_scenes, evaluation=[(image, empty)])
+        example = task.eval_example(0)
+        assert example["labels"]["masks"].shape == (0, *example["pixel_mask"].shape)
+        with torch.no_grad():
+            (result,) = task.results(build_noisy_model(task).eval(), task.collate([example]))
+        assert result.reference["labels"] == [] and math.isfinite(result.loss)
 
     def test_boxes_and_masks_in_the_images_own_pixels(self, cut_scenes):
         """Of images that are enlarged and padded: an object's box and mask are where they were."""
