@@ -40,6 +40,12 @@ class DetectionHeadConfig(CheckedConfig):
         rpn_post_nms_top_n_train, rpn_post_nms_top_n_test (`int`, *optional*, default to 1000 each):
             Proposals of an image after it.
         rpn_nms_threshold (`float`, *optional*, defaults to 0.7): IoU above which it suppresses a proposal.
+        roi_aligned (`bool`, *optional*, defaults to `True`):
+            Whether RoIAlign, of features and of the masks to learn, counts from the pixels' corners, as detectron2's;
+            else from their centres, half a pixel beside, as torchvision's Mask R-CNN.
+        roi_sampling_ratio (`int`, *optional*, defaults to 0):
+            Samples of RoIAlign in each direction of a cell, 2 in torchvision's Mask R-CNN; 0 takes as many as the cell
+            has cells of the map, as detectron2.
         box_head_num_convs, box_head_hidden_size (`int`, *optional*, default to 4 and 1024):
             Convolutions and width of the linear layer in each stage's box head.
         box_batch_size_per_image, box_positive_fraction (*optional*, default to 512 and 0.25):
@@ -69,6 +75,8 @@ class DetectionHeadConfig(CheckedConfig):
     rpn_post_nms_top_n_train: int = 1000
     rpn_post_nms_top_n_test: int = 1000
     rpn_nms_threshold: float | int = 0.7
+    roi_aligned: bool = True
+    roi_sampling_ratio: int = 0
     box_head_num_convs: int = 4
     box_head_hidden_size: int = 1024
     box_batch_size_per_image: int = 512
@@ -99,7 +107,7 @@ class DetectionHeadConfig(CheckedConfig):
             "max_detections",
             "mask_head_channels",
         )
-        self._require_counts("box_head_num_convs", "mask_head_num_convs")
+        self._require_counts("box_head_num_convs", "mask_head_num_convs", "roi_sampling_ratio")
         self._require_shares(
             "rpn_foreground_threshold",
             "rpn_background_threshold",

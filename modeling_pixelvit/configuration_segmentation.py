@@ -17,7 +17,8 @@ class SegmentationHeadConfig(CheckedConfig):
     Args:
         decoder_type (`str`, *optional*, defaults to `"none"`):
             `"none"` is one linear layer over the normed patch tokens (the paper's decoder-free setting, Table 2);
-            `"upernet"` is UperNet (arXiv 1807.10221) over a feature pyramid made from blocks of the encoder. At construction also `decoder`.
+            `"upernet"` is UperNet (arXiv 1807.10221) over a feature pyramid made from blocks of the encoder.
+            Construction also takes it by the name `decoder`.
         decoder_hidden_size (`int`, *optional*, defaults to 192):
             Channels inside UperNet. With the default Adventurer has Table 2's parameters at 512 pixels, patch 16 and
             150 classes: 112M for Base and 17M for Tiny.
@@ -80,7 +81,9 @@ class SegmentationHeadConfig(CheckedConfig):
                 f"it must have one stride for each of the {len(self.pyramid_layers)} blocks of the pyramid",
             )
         if self.use_auxiliary_head:
-            self._require(self.decoder_type == "upernet", "use_auxiliary_head", 'it goes with decoder_type="upernet" only')
+            self._require(
+                self.decoder_type == "upernet", "use_auxiliary_head", 'it goes with decoder_type="upernet" only'
+            )
             self._require(
                 len(self.pyramid_layers) >= 3, "use_auxiliary_head", "it needs a third level; give more decoder_layers"
             )

@@ -150,7 +150,7 @@ class BoxStages(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.pool = PyramidRoIAlign(config.detection_strides[:-1], POOLED_SIZE)
+        self.pool = PyramidRoIAlign(config, POOLED_SIZE)
         self.stages = nn.ModuleList([BoxStage(config, index) for index in range(len(config.stage_iou_thresholds))])
         self.sampler = BalancedPositiveNegativeSampler(config.box_batch_size_per_image, config.box_positive_fraction)
         self.score_threshold = config.box_score_threshold

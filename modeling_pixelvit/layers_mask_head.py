@@ -24,7 +24,7 @@ class MaskHead(nn.Module):
     def __init__(self, config):
         super().__init__()
         channels = config.mask_head_channels
-        self.pool = PyramidRoIAlign(config.detection_strides[:-1], POOLED_SIZE)
+        self.pool = PyramidRoIAlign(config, POOLED_SIZE)
         self.mask_head = MaskRCNNHeads(
             config.pyramid_channels, [channels] * config.mask_head_num_convs, 1, norm_layer=ChannelNorm
         )
@@ -63,25 +63,25 @@ class MaskHead(nn.Module):
         positive = [sample[sample.labels > 0] for sample in samples]
         labels = torch.cat([sample.labels for sample in positive])
         logits = self(pyramid, [sample.boxes for sample in positive], labels, dtype)
-        wanted = torch.cat(
-            [mask_targets(target["masks"], sample) for sample, target in zip(positive, targets, strict=True)]
-        )
+        pairs = zip(positive, targets, strict=True)
+        wanted = torch.cat([mask_targets(target["masks"], sample, self.pool.aligned) for sample, target in pairs])
         return F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / max(1, wanted.numel())
 
 
-def mask_targets(masks: torch.Tensor, sample: MatchedBoxes) -> torch.Tensor:
+def mask_targets(masks: torch.Tensor, sample: MatchedBoxes, aligned: bool = True) -> torch.Tensor:
     """
     Share of each cell of the boxes that its object's mask covers.
 
     Args:
         masks: `(objects, height, width)`, 0 or 1 for each pixel of the image.
         sample: n boxes, each with an object.
+        aligned: `config.roi_aligned`.
 
     Returns:
         `torch.Tensor` of shape `(n, 28, 28)`, float32 in [0, 1].
     """
     rois = torch.cat([sample.objects[:, None].float(), sample.boxes], dim=1)
-    return roi_align(masks[:, None].float(), rois, MASK_SIZE, spatial_scale=1.0, aligned=True)[:, 0]
+    return roi_align(masks[:, None].float(), rois, MASK_SIZE, spatial_scale=1.0, aligned=aligned)[:, 0]
 
 
 __all__ = ["MASK_SIZE", "MaskHead", "mask_targets"]

@@ -15,18 +15,20 @@ CANONICAL_BOX, CANONICAL_STRIDE = 224, 16
 
 class PyramidRoIAlign(nn.Module):
     """
-    RoIAlign with half-pixel offsets and as many samples as a cell of the box has cells of the map, as detectron2's.
-    (torchvision's `MultiScaleRoIAlign` has no such offset, and guesses strides from sizes.)
+    RoIAlign on the level that fits a box. (torchvision's `MultiScaleRoIAlign` guesses strides from sizes, and counts
+    from the pixels' centres only.)
 
     Args:
-        strides (`list[int]`): Stride in pixels of each level, each twice the one before.
+        config: Has `roi_aligned`, `roi_sampling_ratio` and `detection_strides`, each stride twice the one before; of
+            the last level no box is pooled.
         output_size (`int`): Rows and columns that are made of a box.
     """
 
-    def __init__(self, strides: list[int], output_size: int):
+    def __init__(self, config, output_size: int):
         super().__init__()
-        self.strides = tuple(strides)
+        self.strides = tuple(config.detection_strides[:-1])
         self.output_size = output_size
+        self.aligned, self.sampling_ratio = config.roi_aligned, config.roi_sampling_ratio
 
     def forward(self, pyramid: list[torch.Tensor], boxes: list[torch.Tensor]) -> torch.Tensor:
         """
@@ -45,7 +47,7 @@ class PyramidRoIAlign(nn.Module):
         for level, stride in enumerate(self.strides):
             chosen = torch.where(levels == level)[0]
             pooled[chosen] = roi_align(
-                pyramid[level], rois[chosen], self.output_size, spatial_scale=1 / stride, aligned=True
+                pyramid[level], rois[chosen], self.output_size, 1 / stride, self.sampling_ratio, self.aligned
             )
         return pooled
 
@@ -57,7 +59,8 @@ class PyramidRoIAlign(nn.Module):
         return levels.clamp(min=0, max=len(self.strides) - 1).long()
 
     def extra_repr(self) -> str:
-        return f"strides={self.strides}, output_size={self.output_size}"
+        settings = f"aligned={self.aligned}, sampling_ratio={self.sampling_ratio}"
+        return f"strides={self.strides}, output_size={self.output_size}, {settings}"
 
 
 __all__ = ["PyramidRoIAlign"]

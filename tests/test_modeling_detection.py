@@ -87,11 +87,7 @@ def corners(boxes):
 class TorchvisionMaskRCNN:
     """torchvision's region proposals and heads with the weights of a detector without cascade."""
 
-    def __init__(self, model, monkeypatch):
-        # Boxes are pooled with half-pixel offsets here; that is the one thing torchvision's heads do otherwise.
-        aligned = functools.partial(roi_align, aligned=True)
-        monkeypatch.setattr("torchvision.ops.poolers.roi_align", aligned)
-        monkeypatch.setattr("torchvision.models.detection.roi_heads.roi_align", aligned)
+    def __init__(self, model):
         config = model.config
         channels, classes = config.pyramid_channels, config.num_labels + 1
         anchors = AnchorGenerator(tuple((size,) for size in config.anchor_sizes), ((0.5, 1.0, 2.0),) * 5)
@@ -101,11 +97,11 @@ class TorchvisionMaskRCNN:
         )  # fmt: skip
         names = ["0", "1", "2", "3"]
         self.heads = RoIHeads(
-            MultiScaleRoIAlign(names, 7, -1),
+            MultiScaleRoIAlign(names, 7, config.roi_sampling_ratio),
             FastRCNNConvFCHead((channels, 7, 7), [channels], [config.box_head_hidden_size], ChannelNorm),
             FastRCNNPredictor(config.box_head_hidden_size, classes),
             0.5, 0.5, 512, 0.25, None, config.box_score_threshold, 0.5, config.max_detections,
-            MultiScaleRoIAlign(names, 14, -1),
+            MultiScaleRoIAlign(names, 14, config.roi_sampling_ratio),
             MaskRCNNHeads(channels, [config.mask_head_channels], 1, ChannelNorm),
             MaskRCNNPredictor(config.mask_head_channels, config.mask_head_channels, classes),
         )  # fmt: skip
@@ -137,13 +133,25 @@ class TorchvisionMaskRCNN:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_without_cascade_it_is_torchvisions_mask_rcnn(monkeypatch, seed):
-    model = detector(PixelViTForObjectDetection, use_cascade=False, box_score_threshold=0.3, max_detections=30)
+@pytest.mark.parametrize(("roi_aligned", "roi_sampling_ratio"), [(False, 2), (True, 0)])
+def test_without_cascade_it_is_torchvisions_mask_rcnn(monkeypatch, seed, roi_aligned, roi_sampling_ratio):
+    model = detector(
+        PixelViTForObjectDetection,
+        use_cascade=False,
+        box_score_threshold=0.3,
+        max_detections=30,
+        roi_aligned=roi_aligned,
+        roi_sampling_ratio=roi_sampling_ratio,
+    )
+    if roi_aligned:  # which torchvision's operator can do, though its heads do not ask for it
+        aligned = functools.partial(roi_align, aligned=True)
+        monkeypatch.setattr("torchvision.ops.poolers.roi_align", aligned)
+        monkeypatch.setattr("torchvision.models.detection.roi_heads.roi_align", aligned)
     torch.manual_seed(seed)
     for name, parameter in model.named_parameters():
         if "predictor" in name or name.startswith("proposals"):
             torch.nn.init.normal_(parameter, std=0.3)
-    reference = TorchvisionMaskRCNN(model, monkeypatch)
+    reference = TorchvisionMaskRCNN(model)
     sizes = [(128, 128), (100, 77)]  # all sizes from which torchvision guesses the strides that we know
     pyramid = [torch.randn(2, 8, 128 // stride, 128 // stride) for stride in (4, 8, 16, 32, 64)]
     targets = []

@@ -68,6 +68,12 @@ def score_of(run: dict[str, Any], title: str) -> float | None:
     return run.get(f"test_{SWEEP_TASKS[run['task']].scores[title]}")
 
 
+def format_first_score(run: dict[str, Any]) -> str:
+    """The score that says most, with its title."""
+    title = next(iter(SWEEP_TASKS[run["task"]].scores))
+    return f"{title} {_format_optional(score_of(run, title), '.1f', '%')}"
+
+
 def format_table(runs: list[dict[str, Any]]) -> str:
     """The runs as a Markdown table that is also aligned in a terminal."""
     scores = SWEEP_TASKS[runs[0]["task"]].scores

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from transformers.utils import logging
 
 from .sweep_images import load_sweep_images
+from .sweep_report import format_first_score
 from .sweep_run import Interrupted, Run, execute
 
 
@@ -178,7 +179,7 @@ class WorkerPool:
         self.finished_work += work_of(active.run)
         if error is None:
             metrics = active.run.finished_metrics()
-            text = f"test loss {metrics['test_loss']:.3f}, accuracy {metrics['test_accuracy']:.1f}%"
+            text = f"test loss {metrics['test_loss']:.3f}, {format_first_score(metrics)}"
             self.bar.write(f"{name}: {text}, {metrics['seconds']:.0f} s")
         else:
             self.errors[name] = error

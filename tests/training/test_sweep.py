@@ -171,7 +171,6 @@ class TestMuon:
 
 class TestSweep:
     def test_from_the_command_line_to_the_example_that_it_prints(self, tmp_path):
-        """The only test with worker processes."""
         command = [sys.executable, "-m", "training.sweep", *TINY_COMMAND, "--output_dir", str(tmp_path)]
         command += ["--families", "pixelvit", "--patch_sizes", "16", "8"]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
@@ -290,8 +289,7 @@ class TestDenseTasks:
         write_digit_scenes(tmp_path / "scenes", num_train=8, num_test=3, canvas_size=32)
         return tmp_path / "scenes"
 
-    def check(self, words, scenes, tmp_path, monkeypatch):
-        in_process(monkeypatch)
+    def check(self, words, scenes, tmp_path):
         words = [*self.WORDS, *words, "--dataset", str(scenes), "--output_dir", str(tmp_path / "out")]
         assert sweep.main(words) == 0
         for name in ("scaling.png", "predictions.png"):
@@ -301,7 +299,8 @@ class TestDenseTasks:
 
     def test_segmentation_with_both_decoders(self, scenes, tmp_path, monkeypatch, capsys):
         words = ["--task", "segmentation", "--decoder", "none,upernet", "--patch_sizes", "16", "8"]
-        results = self.check(words, scenes, tmp_path, monkeypatch)
+        in_process(monkeypatch)
+        results = self.check(words, scenes, tmp_path)
         assert [run["name"] for run in results["runs"]] == [
             "pixelvit-patch16",
             "pixelvit-patch8",
@@ -315,8 +314,9 @@ class TestDenseTasks:
         segmenter = pipeline("image-segmentation", model=str(tmp_path / "out" / "pixelvit-upernet-patch8"))
         assert segmenter(str(tmp_path / "out" / "test_image.png"))[0]["mask"].size == (32, 32)
 
-    def test_detection(self, scenes, tmp_path, monkeypatch, capsys):
-        results = self.check(["--task", "detection", "--patch_sizes", "8"], scenes, tmp_path, monkeypatch)
+    def test_detection(self, scenes, tmp_path, capsys):
+        """In a worker process."""
+        results = self.check(["--task", "detection", "--patch_sizes", "8"], scenes, tmp_path)
         (run,) = results["runs"]
         assert run["name"] == "pixelvit-patch8" and run["decoder"] is None
         assert 0 <= run["test_box_ap50"] <= 100 and 0 <= run["test_mask_ap"] <= 100
