@@ -94,8 +94,9 @@ def load_digit_scenes(
     folder = cache / f"digit-scenes-{canvas_size}-v{VERSION}"
     if not folder.is_dir():
         _write_whole(folder, canvas_size)
-    name = f"scenes of scikit-learn digits, {canvas_size} x {canvas_size}"
-    return replace(LOADERS[task](folder), name=name, image_mean=IMAGE_MEAN, image_std=IMAGE_STD)
+    return replace(
+        LOADERS[task](folder), name="scenes of scikit-learn digits", image_mean=IMAGE_MEAN, image_std=IMAGE_STD
+    )
 
 
 def _write_whole(folder: Path, canvas_size: int):

@@ -26,6 +26,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import logging
+
 from .batches import TrainingBatches
 from .recipe import Recipe
 from .sweep_images import load_sweep_images, store_images
@@ -299,6 +301,7 @@ def interrupt(signal_number: int, frame: Any):
 def main(arguments: list[str] | None = None) -> int:
     # A job scheduler's way to say Ctrl-C, which a shell's background jobs do not get.
     signal.signal(signal.SIGTERM, interrupt)
+    logging.disable_progress_bar()  # of every file that transformers reads
     options = parse_arguments(arguments)
     command = shlex.join(["python", "-m", "training.sweep", *(sys.argv[1:] if arguments is None else arguments)])
     try:

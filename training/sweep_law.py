@@ -14,8 +14,8 @@ MOST_OF_CHANCE = 0.5
 CONVERGENCE_RULE = (
     "Small patches show a model all that larger ones do, so with enough training they fit the training images at least "
     "as well. A run counts as not converged if its training loss (mean over the last tenth) is above that of a larger "
-    f"patch of its family, or, where it is the cross-entropy of a class, above {MOST_OF_CHANCE:.0%} of the loss of "
-    "guessing; test losses play no part in this."
+    f"patch of its family, or above {MOST_OF_CHANCE:.0%} of the loss of guessing by how frequent the classes are, which "
+    "detection's sum of losses has no number for; test losses play no part in this."
 )
 GAIN_NOTE = (
     "x2 gains: what twice the images would take off the training loss if it went on falling as in the last two fifths "
@@ -45,14 +45,12 @@ def judge_convergence(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     Applies `CONVERGENCE_RULE` to runs of one task, and of one recipe per family and decoder: their metrics, in the same
     order, with `converged`.
 
-    Each has `task`, `family`, `decoder`, `patch_size`, `train_loss` and `num_classes`.
+    Each has `family`, `decoder`, `patch_size`, `train_loss` and `chance_loss`, the loss of guessing or None.
     """
 
     def has_converged(run):
         loss = run["train_loss"]
-        if loss is None:
-            return False
-        if run["task"] != "detection" and loss > MOST_OF_CHANCE * math.log(run["num_classes"]):
+        if loss is None or (run["chance_loss"] is not None and loss > MOST_OF_CHANCE * run["chance_loss"]):
             return False
         coarser = [
             other["train_loss"]

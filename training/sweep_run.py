@@ -9,11 +9,13 @@ One run of the sweep: a recipe and images in, a checkpoint folder with `metrics.
 
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
 
 from .files import write_json
@@ -116,6 +118,7 @@ def execute(run: Run, images: Any, report: Callable[[int, float], None] = lambda
         "patch_size": run.recipe.patch_size,
         "tokens": run.num_tokens,
         "num_classes": len(images.label_names),
+        "chance_loss": chance_loss(run.recipe.task, images),
         "parameters": sum(parameter.numel() for parameter in loop.sharded.module.parameters()),
         "images_seen": loop.num_steps * run.recipe.total_batch_size,
         **{name.replace("eval_", "test_", 1): value for name, value in outcome.metrics.items()},
@@ -130,6 +133,21 @@ def execute(run: Run, images: Any, report: Callable[[int, float], None] = lambda
     write_json(folder / METRICS_FILE, metrics)
     shutil.rmtree(unfinished)
     return metrics
+
+
+def chance_loss(task: str, images: Any) -> float | None:
+    """The cross-entropy of guessing by how frequent the classes are, of equally many images each in classification."""
+    num_classes = len(images.label_names)
+    if task == "classification":
+        return math.log(num_classes)
+    if task == "detection":
+        return None
+    counts = np.zeros(num_classes)
+    for index in range(len(images.evaluation)):
+        _, class_map = images.evaluation[index]
+        counts += np.bincount(class_map[class_map < num_classes], minlength=num_classes)
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum())
 
 
 def _forget_other_run(unfinished: Path, settings: dict[str, Any]):

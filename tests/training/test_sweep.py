@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ from training.task_classification import ClassificationTask
 
 REPOSITORY = Path(__file__).parents[2]
 DIGITS = {"source": "embedded digits", "image_size": 16}
-CLASSIFICATION = {"task": "classification", "decoder": None, "num_classes": 10}
+CLASSIFICATION = {"task": "classification", "decoder": None, "chance_loss": math.log(10)}
 TINY_COMMAND = ["--train_images", "96", "--batch_size", "16", "--width", "32", "--num_blocks", "2"]
 
 
@@ -363,8 +364,16 @@ class TestLaw:
         run = {**CLASSIFICATION, "family": "pixelvit", "patch_size": 16, "train_loss": loss}
         assert not judge_convergence([run])[0]["converged"]
 
+    def test_what_guessing_costs(self):
+        maps = [(None, np.array([[0, 0], [0, 255]])), (None, np.array([[1, 255]]))]
+        images = SimpleNamespace(label_names=["a", "b", "c"], evaluation=maps)
+        expected = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+        assert sweep_run.chance_loss("segmentation", images) == pytest.approx(expected)
+        assert sweep_run.chance_loss("classification", images) == pytest.approx(math.log(3))
+        assert sweep_run.chance_loss("detection", images) is None
+
     def test_decoders_are_compared_with_themselves(self):
-        of_task = {"task": "segmentation", "family": "pixelvit", "num_classes": 11}
+        of_task = {"task": "segmentation", "family": "pixelvit", "chance_loss": 1.0}
         losses = {("none", 8): 0.4, ("none", 4): 0.3, ("upernet", 8): 0.2, ("upernet", 4): 0.25}
         runs = [
             {**of_task, "decoder": decoder, "patch_size": patch, "train_loss": loss, "test_mean_iou": 100 - patch}
