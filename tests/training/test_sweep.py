@@ -20,7 +20,7 @@ from PIL import Image
 from torch.utils.data import Subset
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
-from training import sweep
+from training import sweep, sweep_run
 from training.digit_scenes import write_digit_scenes
 from training.image_sources import load_images
 from training.muon import Muon, orthogonalize
