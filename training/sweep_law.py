@@ -14,8 +14,8 @@ MOST_OF_CHANCE = 0.5
 CONVERGENCE_RULE = (
     "Small patches show a model all that larger ones do, so with enough training they fit the training images at least "
     "as well. A run counts as not converged if its training loss (mean over the last tenth) is above that of a larger "
-    f"patch of its family, or above {MOST_OF_CHANCE:.0%} of the loss of guessing by how frequent the classes are (there "
-    "is no such number for detection's sum of losses); test losses play no part in this."
+    f"patch of its family, or above {MOST_OF_CHANCE:.0%} of the loss of guessing by how frequent the classes are "
+    "(there is no such number for detection's sum of losses); test losses play no part in this."
 )
 GAIN_NOTE = (
     "x2 gains: what twice the images would take off the training loss if it went on falling as in the last two fifths "
