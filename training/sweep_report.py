@@ -173,8 +173,7 @@ def draw(runs: list[dict[str, Any]], title: str, path: Path):
         _draw_losses(loss_axes, series, members, fits[series])
     if any(not run["converged"] for run in runs):
         loss_axes.plot([], [], "o", color="0.4", markerfacecolor="white", label="not converged (not in the fit)")
-    loss_axes.set_yscale("log", base=2)
-    loss_axes.yaxis.set_major_formatter(lambda value, position: f"{value:.3g}")
+    _scale_losses(loss_axes, [run["test_loss"] for run in runs])
     _label_axes(loss_axes, runs, "test loss")
     for panel, name in zip(score_axes, titles, strict=True):
         for series, members in by_series(runs).items():
@@ -210,6 +209,16 @@ def _draw_losses(axes, series: tuple[str, str | None], members: list[dict[str, A
         ends = [min(fit.patch_sizes), max(fit.patch_sizes)]
         axes.plot(ends, [fit(patch_size) for patch_size in ends], color=color, linewidth=1.6)
     axes.plot([], [], marker, linestyle="-" if fit else "none", color=color, label=label)
+
+
+def _scale_losses(axes, losses: list[float]):
+    """A logarithmic axis, with more numbers on it than powers of two where these are few."""
+    from matplotlib.ticker import LogLocator
+
+    axes.set_yscale("log", base=2)
+    if max(losses) < 4 * min(losses):
+        axes.yaxis.set_major_locator(LogLocator(base=2, subs=(1, 1.25, 1.5, 1.75)))
+    axes.yaxis.set_major_formatter(lambda value, position: f"{value:.3g}")
 
 
 def _label_axes(axes, runs: list[dict[str, Any]], value: str):
