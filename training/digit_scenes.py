@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from .coco_dataset import DetectionSplits, load_detection_splits
-from .digits import DIGIT_SIZE, NUM_TEST_DIGITS, SPLIT_SEED, load_digits
+from .digits import DIGIT_SIZE, SPLIT_SEED, load_digits, split_indices
 from .segmentation_dataset import SegmentationSplits, load_segmentation_splits
 
 
@@ -153,9 +153,8 @@ def write_digit_scenes(
 def _split_digits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Pixels and labels of the same training and test digits as in the classification."""
     pixels, labels = (values.numpy() for values in load_digits())
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(SPLIT_SEED)).numpy()
-    parts = {"test": order[:NUM_TEST_DIGITS], "train": order[NUM_TEST_DIGITS:]}
-    return {split: (pixels[part], labels[part]) for split, part in parts.items()}
+    train, test = split_indices(len(labels), torch.Generator().manual_seed(SPLIT_SEED))
+    return {split: (pixels[part], labels[part]) for split, part in (("train", train.numpy()), ("test", test.numpy()))}
 
 
 def draw_scene(pixels: np.ndarray, labels: np.ndarray, canvas_size: int, generator: np.random.Generator) -> Scene:

@@ -80,8 +80,7 @@ def load_digits_images(canvas_size: int = 16) -> LabelledSplits:
         raise ValueError(f"image_size={canvas_size} was given, but a digit has {DIGIT_SIZE} by {DIGIT_SIZE} pixels.")
     digits, labels = load_digits()
     generator = torch.Generator().manual_seed(SPLIT_SEED)
-    shuffled = torch.randperm(len(digits), generator=generator)
-    test, train = shuffled[:NUM_TEST_DIGITS], shuffled[NUM_TEST_DIGITS:]
+    train, test = split_indices(len(digits), generator)
     test = test.repeat(PLACEMENTS_PER_TEST_DIGIT)
     corners = torch.randint(num_positions(canvas_size), (len(test), 2), generator=generator)
     return LabelledSplits(
@@ -92,6 +91,12 @@ def load_digits_images(canvas_size: int = 16) -> LabelledSplits:
         image_mean=IMAGE_MEAN,
         image_std=IMAGE_STD,
     )
+
+
+def split_indices(num_digits: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which digits are for training and which for testing; the data sets draw them first, from `SPLIT_SEED`."""
+    shuffled = torch.randperm(num_digits, generator=generator)
+    return shuffled[NUM_TEST_DIGITS:], shuffled[:NUM_TEST_DIGITS]
 
 
 def load_digits() -> tuple[torch.Tensor, torch.Tensor]:
