@@ -7,7 +7,8 @@ from typing import Any
 
 from PIL import Image
 
-from .visualize import draw_detections, draw_segmentation, load_checkpoint, visualize
+from .checkpoint_loading import load_checkpoint
+from .visualize import draw_detections, draw_segmentation, visualize
 
 
 PREDICTIONS_FILE = "predictions.png"

@@ -22,29 +22,20 @@ import matplotlib
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from safetensors import SafetensorError
-from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedConfig, PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from modeling_pixelvit.image_post_processing import paste_mask
 from modeling_pixelvit.image_reading import read_pixels
-from modeling_pixelvit.modeling_adventurer import AdventurerForImageClassification
-from modeling_pixelvit.modeling_detection import AdventurerForObjectDetection, PixelViTForObjectDetection
-from modeling_pixelvit.modeling_pixelvit import PixelViTForImageClassification
-from modeling_pixelvit.modeling_segmentation import (
-    AdventurerForSemanticSegmentation,
-    PixelViTForSemanticSegmentation,
-)
+
+from .checkpoint_loading import CLASSIFIERS, DETECTORS, SEGMENTERS, architecture_of, load_checkpoint
 
 
 LabelNames = Sequence[str] | Mapping[int, str] | None
 Colour = tuple[int, int, int]
 Place = tuple[int, int, int, int]
 
-CLASSIFIERS = (AdventurerForImageClassification, PixelViTForImageClassification)
-SEGMENTERS = (AdventurerForSemanticSegmentation, PixelViTForSemanticSegmentation)
-DETECTORS = (AdventurerForObjectDetection, PixelViTForObjectDetection)
-MODEL_CLASSES = {model.__name__: model for model in (*CLASSIFIERS, *SEGMENTERS, *DETECTORS)}
+DRAWABLE = [model_class.__name__ for model_class in (*CLASSIFIERS, *SEGMENTERS, *DETECTORS)]
 
 # Pixels that the longer side of a picture has at least.
 MIN_SIDE = 384
@@ -293,54 +284,12 @@ def common_area(place: Place, other: Place) -> int:
 # The command
 
 
-def load_checkpoint(checkpoint: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """
-    The model, in evaluation mode and float32, and the image processor saved beside it.
-
-    Raises:
-        ValueError: in one sentence, if there is no such checkpoint, or none that finds anything in images.
-    """
-    try:
-        stored, _ = PreTrainedConfig.get_config_dict(checkpoint)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{checkpoint} is neither a checkpoint folder nor a checkpoint that could be loaded from the hub "
-            f"({first_line(error)}); check the name."
-        ) from None
-    name = (stored.get("architectures") or ["a model without architectures"])[0]
-    if name not in MODEL_CLASSES:
-        raise ValueError(f"{checkpoint} holds {name}; what can be drawn is found by {', '.join(MODEL_CLASSES)}.")
-    try:
-        model, info = MODEL_CLASSES[name].from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
-        processor = AutoImageProcessor.from_pretrained(checkpoint)
-    except (OSError, RuntimeError, SafetensorError, ValueError) as error:
-        raise ValueError(
-            f"{checkpoint} lacks a part that can be read, model or image processor ({first_line(error)}); give a "
-            "complete checkpoint."
-        ) from None
-    if info["missing_keys"]:
-        raise ValueError(
-            f"{checkpoint} lacks {len(info['missing_keys'])} weights of {name} ({min(info['missing_keys'])}); give a "
-            "complete checkpoint."
-        )
-    if processor.do_center_crop and not isinstance(model, CLASSIFIERS):
-        raise ValueError(
-            f"The image processor of {checkpoint} crops images (do_center_crop), so what {name} finds has no place in "
-            'the whole image; save one as for_config(config, task="segmentation" or "detection") makes it.'
-        )
-    return model.eval(), processor
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 @torch.no_grad()
 def visualize(
     model: PreTrainedModel, processor: BaseImageProcessor, image: Image.Image, threshold: float = 0.5
 ) -> Image.Image:
     """
-    The image with what a model of one of `MODEL_CLASSES` finds in it.
+    The image with what a model of one of the classes in `DRAWABLE` finds in it.
 
     Args:
         model: In evaluation mode.
@@ -389,6 +338,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError(f"--output {output} was given; it must be a file in a folder that exists.")
         if not options.image.is_file():
             raise ValueError(f"There is no file {options.image}; give an image file.")
+        name = architecture_of(options.checkpoint)
+        if name not in DRAWABLE:
+            raise ValueError(f"{options.checkpoint} holds {name}; what can be drawn is found by {', '.join(DRAWABLE)}.")
         model, processor = load_checkpoint(options.checkpoint)
         pixels = read_pixels(options.image, max_pixels=processor.max_pixels, name=str(options.image))
         image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
