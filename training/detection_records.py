@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is kept in memory of a detection data set: for each image its file, its size and its checked annotations."""
 
-import pickle
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -50,7 +50,7 @@ class PackedRecords(Sequence):
     """
 
     def __init__(self, records: Iterable[ImageRecord]):
-        packed = [pickle.dumps(record, protocol=pickle.HIGHEST_PROTOCOL) for record in records]
+        packed = [json.dumps(record, default=as_plain, separators=(",", ":")).encode() for record in records]
         self._ends = np.cumsum([0, *map(len, packed)])
         self._bytes = np.frombuffer(b"".join(packed), dtype=np.uint8)
 
@@ -60,7 +60,17 @@ class PackedRecords(Sequence):
     def __getitem__(self, index: int) -> ImageRecord:
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
-        return pickle.loads(self._bytes[self._ends[index] : self._ends[index + 1]].data)
+        *fields, objects = json.loads(self._bytes[self._ends[index] : self._ends[index + 1]].tobytes())
+        return ImageRecord(*fields, [ObjectRecord(*values)._replace(box=tuple(values[2])) for values in objects])
+
+
+def as_plain(value: Any) -> Any:
+    """A part of a segmentation as JSON has it: tables hold run-length codes as bytes, and numbers as arrays."""
+    if isinstance(value, bytes):
+        return value.decode("ascii")
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__} in an annotation; expected are numbers, texts and lists of them")
 
 
 def decide_masks(with_masks: bool | None, annotations: Iterable[dict[str, Any]]) -> bool:
