@@ -24,6 +24,8 @@ from training.finetune_task import ReadableExamples
 from training.unreadable_images import TooManyUnreadable, UnreadableImage
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 REPOSITORY = Path(__file__).parents[2]
 FAMILIES = ["adventurer", "pixelvit"]
 MODEL_CLASSES = {"adventurer": AdventurerForImageClassification, "pixelvit": PixelViTForImageClassification}
@@ -32,14 +34,6 @@ FEW_STEPS = [
     *("--max_steps", "3", "--disable_tqdm", "True", "--use_cpu", "True", "--dataloader_pin_memory", "False"),
 ]
 UNAUGMENTED = ["--min_crop_scale", "1", "--horizontal_flip", "0"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

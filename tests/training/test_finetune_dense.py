@@ -30,6 +30,8 @@ from training.task import DataOptions
 from training.train import TASKS
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MODEL_CLASSES = {"adventurer": AdventurerForImageClassification, "pixelvit": PixelViTForImageClassification}
 AUTO_CLASSES = {"segmentation": AutoModelForSemanticSegmentation, "detection": AutoModelForObjectDetection}
 NUM_TRAIN, NUM_TEST = 8, 5
@@ -52,14 +54,6 @@ SMALL_DETECTOR = {
     "box_score_threshold": 0.0,
 }
 HEADS = {"segmentation": [], "detection": ["--head", json.dumps(SMALL_DETECTOR)]}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -33,19 +33,12 @@ from training.sweep_workers import WorkerPool
 from training.task_classification import ClassificationTask
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 REPOSITORY = Path(__file__).parents[2]
 DIGITS = {"source": "embedded digits", "image_size": 16}
 CLASSIFICATION = {"task": "classification", "decoder": None, "chance_loss": math.log(10)}
 TINY_COMMAND = ["--train_images", "96", "--batch_size", "16", "--width", "32", "--num_blocks", "2"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As in the sweep's workers; more would only wait for each other at these sizes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
