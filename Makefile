@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-faults lint format clean
+# Small models gain nothing from more threads, and the tests' processes would only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
+
+.PHONY: demo app test test-faults lint format clean
 
 # The stamp is newer than pyproject.toml once the environment holds what it asks for.
 $(VENV)/.installed: pyproject.toml
@@ -16,12 +19,16 @@ $(VENV)/.installed: pyproject.toml
 demo: $(VENV)/.installed
 	$(RUN) -m training.sweep
 
+# Models of several patch sizes and tasks in a browser; the first start trains small ones, later ones take those.
+app: $(VENV)/.installed
+	$(RUN) -m training.demo_app
+
 test: $(VENV)/.installed
-	$(RUN) -m pytest -m "not slow and not gpu and not hub"
+	$(PYTEST) --numprocesses auto --maxprocesses 8 --dist worksteal -m "not slow and not gpu and not hub"
 
 # Kills training runs at random moments some forty times, and trains in fp16 against fp32: an hour.
 test-faults: $(VENV)/.installed
-	$(RUN) -m pytest -m slow tests/training/test_resume.py tests/training/test_precision.py
+	$(PYTEST) -m slow tests/training/test_resume.py tests/training/test_precision.py
 
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .
