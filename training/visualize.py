@@ -284,7 +284,6 @@ def common_area(place: Place, other: Place) -> int:
 # The command
 
 
-@torch.no_grad()
 def visualize(
     model: PreTrainedModel, processor: BaseImageProcessor, image: Image.Image, threshold: float = 0.5
 ) -> Image.Image:
@@ -297,23 +296,47 @@ def visualize(
         image: In RGB.
         threshold: Least score of the detections that are drawn.
     """
-    names, size = model.config.id2label, (image.height, image.width)
-    inputs = processor(image, return_tensors="pt").to(model.device)
+    names = model.config.id2label
     if isinstance(model, CLASSIFIERS):
-        logits = model(**inputs, interpolate_pos_encoding=True).logits
-        return draw_classification(image, logits[0].softmax(dim=-1), names)
-    outputs = model(**inputs)
+        return draw_classification(image, class_probabilities(model, processor, image), names)
     if isinstance(model, SEGMENTERS):
-        pixel_mask = inputs.get("pixel_mask")
-        (class_map,) = processor.post_process_semantic_segmentation(outputs, [size], pixel_mask=pixel_mask)
+        class_map = predicted_class_map(model, processor, image)
         return draw_segmentation(image, class_map, names, model.config.semantic_loss_ignore_index)
-    (found,) = processor.post_process_object_detection(outputs, threshold, [size])
-    masks = None
-    if outputs.pred_masks is not None:
-        # Both are best first, and what is below the threshold comes last.
-        pairs = zip(outputs.pred_masks[0], found["boxes"], strict=False)
-        masks = [as_array(paste_mask(mask, box, size) > MASK_THRESHOLD) for mask, box in pairs]
+    found, masks = detected_objects(model, processor, image, threshold)
     return draw_detections(image, found["boxes"], found["labels"], found["scores"], masks, names)
+
+
+@torch.no_grad()
+def class_probabilities(model: PreTrainedModel, processor: BaseImageProcessor, image: Image.Image) -> torch.Tensor:
+    """Of a classifier: (C,), from 0 to 1."""
+    inputs = processor(image, return_tensors="pt").to(model.device)
+    return model(**inputs, interpolate_pos_encoding=True).logits[0].softmax(dim=-1)
+
+
+@torch.no_grad()
+def predicted_class_map(model: PreTrainedModel, processor: BaseImageProcessor, image: Image.Image) -> torch.Tensor:
+    """Of a segmentation model: class indices (H, W) of the image's pixels."""
+    inputs = processor(image, return_tensors="pt").to(model.device)
+    size, pixel_mask = (image.height, image.width), inputs.get("pixel_mask")
+    return processor.post_process_semantic_segmentation(model(**inputs), [size], pixel_mask=pixel_mask)[0]
+
+
+@torch.no_grad()
+def detected_objects(
+    model: PreTrainedModel, processor: BaseImageProcessor, image: Image.Image, threshold: float
+) -> tuple[dict[str, torch.Tensor], list[np.ndarray] | None]:
+    """
+    Of a detection model: `scores` (n,), at least the threshold and best first, `labels` (n,) and `boxes` (n, 4) in the
+    image's pixels, and n masks (H, W), or None if the model has none.
+    """
+    size = (image.height, image.width)
+    outputs = model(**processor(image, return_tensors="pt").to(model.device))
+    (found,) = processor.post_process_object_detection(outputs, threshold, [size])
+    if outputs.pred_masks is None:
+        return found, None
+    # Both are best first, and what is below the threshold comes last.
+    pairs = zip(outputs.pred_masks[0], found["boxes"], strict=False)
+    return found, [as_array(paste_mask(mask, box, size) > MASK_THRESHOLD) for mask, box in pairs]
 
 
 def main(arguments: list[str] | None = None) -> int:
