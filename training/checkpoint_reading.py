@@ -12,7 +12,9 @@ import argparse
 import contextlib
 import json
 import re
+import struct
 import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,11 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from modeling_pixelvit.configuration_checks import shown_value
 
+
+# A value from a file for a message: whatever its length, a part of it.
+shown = shown_value.repr
 # In the order in which transformers looks for them.
 FOLDER_WEIGHTS = (
     "model.safetensors",
@@ -32,6 +38,9 @@ FOLDER_WEIGHTS = (
 CONTAINERS = {"model": "model_ema", "state_dict": "state_dict_ema"}
 # Put in front of every name by DistributedDataParallel, torch.compile and transformers' wrapper of timm models.
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "timm_model.")
+# A config with a million class names is half of it.
+LARGEST_JSON_BYTES = 64 << 20
+LONGEST_NAME = 200  # file systems end at 255
 # What PyTorch's restricted unpickler says when it meets something to import or to call.
 FORBIDDEN = re.compile(
     r"GLOBAL (?P<imported>\S+)|unrecognized function (?P<called>[^\n]+)|Can only (?:create|build).*got (?P<made>[^\n]+)"
@@ -90,6 +99,36 @@ def read_settings(path: str | Path, name: str) -> dict[str, Any] | None:
     return _read_json(file) if file.is_file() else None
 
 
+def is_own_name(name: str) -> bool:
+    """Whether this is a plain name of a file, which cannot lead out of a folder or fill a screen."""
+    return Path(name).name == name and name.isprintable() and len(name.encode()) <= LONGEST_NAME
+
+
+def own_file(folder: Path, name: str) -> Path:
+    """
+    The path of a file of a folder.
+
+    Raises:
+        CheckpointError: if the name leads out of it, or no such file is there.
+    """
+    path = folder / name
+    if not is_own_name(name):
+        raise CheckpointError(
+            f"{folder} names a file {shown(name)}, which is not in the folder itself; no other file is "
+            "read. Get the folder again."
+        )
+    if not path.is_file():
+        raise CheckpointError(f"{folder} lacks a part that can be read, {name}; give a complete checkpoint.")
+    target, home = path.resolve(), folder.resolve()
+    # The hub's cache keeps a repository's files in blobs/, and links to them in snapshots/REVISION/.
+    homes = [home, home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [home]
+    if target.parent not in homes:
+        raise CheckpointError(
+            f"{path} is a link to {target}, outside the checkpoint; copy the file there if it is meant to be."
+        )
+    return path
+
+
 def select_weights(contents: dict[str, Any], ema: bool, path: str | Path) -> tuple[dict[str, torch.Tensor], str, list]:
     """
     Picks the weights from what a checkpoint holds.
@@ -116,7 +155,7 @@ def select_weights(contents: dict[str, Any], ema: bool, path: str | Path) -> tup
     entry = CONTAINERS[container] if ema else container
     if not isinstance(contents.get(entry), dict):
         raise CheckpointError(
-            f"{path} has no averaged weights: its entries are {', '.join(map(str, contents))}, and --ema needs "
+            f"{path} has no averaged weights: its entries are {', '.join(map(shown, contents))}, and --ema needs "
             f"'{entry}'. Convert it without --ema."
         )
     return _checked_weights(contents[entry], path, entry), entry, [str(name) for name in contents if name != entry]
@@ -132,21 +171,32 @@ def _read_folder(path: Path) -> dict[str, Any]:
     if not name.endswith(".index.json"):
         return read_checkpoint(path / name)
     weight_map = _read_json(path / name).get("weight_map")
-    shards = sorted(set(weight_map.values())) if isinstance(weight_map, dict) else []
+    shards = set(map(str, weight_map.values())) if isinstance(weight_map, dict) else set()
     # Only files of this very folder: the index is somebody else's text.
-    if not shards or any(not isinstance(shard, str) or Path(shard).name != shard for shard in shards):
+    if not shards or not all(map(is_own_name, shards)):
         raise CheckpointError(f"{path / name} names no shards in its 'weight_map'; get the folder again.")
     contents = {}
-    for shard in shards:
-        contents.update(read_checkpoint(path / shard))
+    for shard in sorted(shards):
+        contents.update(read_checkpoint(own_file(path, shard)))
     return contents
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(LARGEST_JSON_BYTES + 1)
+        if len(content) > LARGEST_JSON_BYTES:
+            raise CheckpointError(
+                f"{path} has more than {LARGEST_JSON_BYTES} bytes, and no settings of a model are so long; get the "
+                "file again."
+            )
+        settings = json.loads(content.decode("utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be opened ({error.strerror}); check its permissions.") from None
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); get the file again.") from None
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path} is not valid JSON ({_first_line(error)}); get the file again.") from None
     if not isinstance(settings, dict):
         raise CheckpointError(f"{path} holds a {type(settings).__name__} and not a JSON object; get the file again.")
     return settings
@@ -172,6 +222,8 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 def _read_pickle(path: Path) -> Any:
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
+    if zipped:
+        _check_zip(path)
     try:
         with _only_namespace_allowed(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what PyTorch remarks on odd files; if one cannot be read, that is said
@@ -182,6 +234,24 @@ def _read_pickle(path: Path) -> Any:
                 return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # arbitrary bytes make the unpickler fail in arbitrary ways
         raise CheckpointError(_refusal(path, error)) from None
+
+
+def _check_zip(path: Path):
+    """Refuses what torch.save does not write: compressed entries, which may become any size, and ones of one name."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, struct.error) as error:
+        raise CheckpointError(_refusal(path, error)) from None
+    names = {entry.filename for entry in entries}
+    stored = all(
+        entry.compress_type == zipfile.ZIP_STORED and entry.file_size == entry.compress_size for entry in entries
+    )
+    if not stored or len(names) != len(entries) or sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise CheckpointError(
+            f"{path} is a zip file, but not as torch.save writes one: its entries must be stored as they are, each "
+            "under a name of its own. Nothing was executed; save the weights again."
+        )
 
 
 @contextlib.contextmanager
@@ -200,7 +270,7 @@ def _only_namespace_allowed() -> Iterator[None]:
 def _refusal(path: Path, error: Exception) -> str:
     forbidden = FORBIDDEN.search(str(error))
     if forbidden:
-        wanted = next(name for name in forbidden.groups() if name)
+        wanted = next(name for name in forbidden.groups() if name)[:80]
         return (
             f"{path} is refused: reading it would mean running {wanted} from the file, and a checkpoint may hold only "
             "tensors, plain values and argparse.Namespace. Nothing was executed; ask whoever made the file for its "
@@ -224,10 +294,24 @@ def _checked_weights(weights: dict[str, Any], path: str | Path, entry: str) -> d
     for name, tensor in weights.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise CheckpointError(
-                f"{where} holds a {type(tensor).__name__} under {name!r}; expected are names and tensors only, or the "
-                "weights under 'model' or 'state_dict'. Give a state_dict."
+                f"{where} holds a {type(tensor).__name__} under {shown(name)}; expected are names and tensors only, or "
+                "the weights under 'model' or 'state_dict'. Give a state_dict."
             )
+    needed, there = sum(tensor.numel() * tensor.itemsize for tensor in weights.values()), _size_on_disk(path)
+    if needed > there:
+        raise CheckpointError(
+            f"{where} declares tensors of {needed} bytes in all, but the file has {there}: they overlap or repeat "
+            "themselves. Save the weights as tensors of their own."
+        )
     return _without_wrappers({name: tensor.detach() for name, tensor in weights.items()})
+
+
+def _size_on_disk(path: str | Path) -> int:
+    """Bytes of a file, or of those of a folder."""
+    path = Path(path)
+    return (
+        sum(file.stat().st_size for file in path.iterdir() if file.is_file()) if path.is_dir() else path.stat().st_size
+    )
 
 
 def _without_wrappers(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

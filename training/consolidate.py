@@ -36,7 +36,7 @@ def consolidate(source: Path, target: Path, average: bool = False) -> Path:
     Raises:
         ValueError: if there is no complete checkpoint, it has no average, or the target is there already.
     """
-    checkpoint = _find(source)
+    checkpoint = find_checkpoint(source)
     if target.exists():
         raise ValueError(f"{target} is there already; name a new folder.")
     model = checkpoint / AVERAGE_FOLDER if average else checkpoint
@@ -50,7 +50,13 @@ def consolidate(source: Path, target: Path, average: bool = False) -> Path:
     return checkpoint
 
 
-def _find(source: Path) -> Path:
+def find_checkpoint(source: Path) -> Path:
+    """
+    The source itself if it is a complete checkpoint, or the last complete one of a run.
+
+    Raises:
+        ValueError: if it is neither.
+    """
     if is_complete(source):
         return source
     checkpoints = find_checkpoints(source / CHECKPOINTS_FOLDER)

@@ -1,0 +1,151 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Makes a hub repository of a checkpoint: builds its folder, proves that it works, and pushes it when told to.
+
+    python -m training.publish runs/train --repo-id USER/NAME              # builds and checks runs/hub/NAME
+    python -m training.publish runs/train --repo-id USER/NAME --push       # and pushes it, in one commit
+
+The checkpoint is any folder for `from_pretrained` of one of this package's models, a training run, of which the last
+complete checkpoint is taken, or a run of the sweep. The check loads the folder in a fresh process that has nothing of
+this project, and compares what it gives with the source bit for bit; what fails is neither kept nor pushed. Who pushes
+is who is logged in (`hf auth login` or HF_TOKEN).
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import huggingface_hub.constants
+from transformers.utils import logging as transformers_logging
+
+from .checkpoint_reading import read_settings
+from .checksums import CHECKSUMS_FILE
+from .convert_checkpoint import check_output, written_completely
+from .publish_check import FolderJob, check_folders
+from .publish_folder import DTYPES, FolderOptions, build_folder
+from .publish_scan import scan_folder
+from .publish_source import Source, find_source
+from .publish_upload import Target, check_repo_id, push
+
+
+DEFAULT_PARENT = Path("runs", "hub")
+
+
+def build_and_check(
+    source: Source, output_dir: Path, options: FolderOptions, overwrite: bool, report: Callable[[str], None] = print
+) -> str:
+    """
+    Writes a folder for the hub, whole and proven, or not at all.
+
+    Args:
+        source: The checkpoint.
+        output_dir: The folder to write; one that this function wrote is replaced.
+        options: What the user decides about it.
+        overwrite: Whether any other checkpoint there is replaced too.
+        report: Gets a line of text for each thing worth knowing.
+
+    Returns:
+        The name of the model's class.
+
+    Raises:
+        ValueError: in one sentence, if the checkpoint cannot be published, or does not give from the folder what it
+            gives here.
+    """
+    output_dir = output_dir.resolve()
+    was_built = all((output_dir / name).is_file() for name in (CHECKSUMS_FILE, "handler.py"))
+    check_output(output_dir, overwrite or was_built, source.folder)
+    with written_completely(output_dir) as folder:
+        model, processor = build_folder(source, folder, options)
+        scan_folder(folder, private=[str(source.folder), str(source.folder.resolve()), str(output_dir)])
+        (compared,) = check_folders([FolderJob(folder, model, processor)])
+        size = sum(path.stat().st_size for path in folder.iterdir())
+        count = len(list(folder.iterdir()))
+    report(f"same as the source, bit for bit, in a process without this project: {', '.join(compared)}")
+    report(f"wrote {output_dir}: {count} files, {size / 1e6:.1f} MB")
+    return type(model).__name__
+
+
+def check_may_be_pushed(source: Source):
+    """
+    Raises:
+        ValueError: for weights that somebody else published without a licence.
+    """
+    origin = (read_settings(source.folder, "config.json") or {}).get("weights_origin")
+    if isinstance(origin, dict) and origin.get("license") is None:
+        raise ValueError(
+            f"The weights come from {origin.get('repo_id')}, which gives no licence to pass them on, so they are not "
+            "pushed; leave out --push to build the folder only, or give --redistribute_unlicensed if you may."
+        )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.publish",
+        description="Builds a hub folder of a checkpoint, checks it in a fresh process, and pushes it with --push.",
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder of a checkpoint, of a run or of a sweep's run")
+    parser.add_argument("--repo-id", "--repo_id", required=True, metavar="USER/NAME", help="repository on the hub")
+    parser.add_argument("--output_dir", type=Path, help="folder to write; runs/hub/NAME if not given")
+    parser.add_argument("--overwrite", action="store_true", help="replace another checkpoint in that folder")
+    parser.add_argument("--average", action="store_true", help="take the averaged weights of a run")
+    parser.add_argument("--dtype", choices=list(DTYPES), default="float32", help="of the weights (default: float32)")
+    parser.add_argument("--max_shard_size", default="2GB", help="largest weights file (default: 2GB)")
+    parser.add_argument("--license", help="the hub's id of the licence; apache-2.0 if not given, for own weights")
+    parser.add_argument("--dataset", help="what the run was measured on, for the card; needed where it does not tell")
+    parser.add_argument("--example_image", metavar="FILE", help="image for the hub's widget; digits if not given")
+    parser.add_argument("--push", action="store_true", help="push; without it nothing leaves this machine")
+    parser.add_argument("--private", action="store_true", help="make the repository private, if it is new")
+    parser.add_argument("--revision", default="main", metavar="BRANCH", help="branch to push to (default: main)")
+    parser.add_argument("--commit_message", help="of the commit")
+    parser.add_argument(
+        "--redistribute_unlicensed", action="store_true", help="push weights that came without a licence"
+    )
+    return parser
+
+
+def publish(options: argparse.Namespace):
+    """What the command does, with its options checked first and the network last."""
+    check_repo_id(options.repo_id)
+    source = find_source(options.checkpoint, options.average, options.dataset)
+    if options.push and not options.redistribute_unlicensed:
+        check_may_be_pushed(source)
+    if source.metrics is None:
+        print("nothing was found that was measured of these weights, so the card has no numbers of them")
+    elif not source.metrics["dataset"]:
+        print("numbers were found, but not what they were measured on: give --dataset to have them in the card")
+    folder_options = FolderOptions(
+        options.repo_id, options.dtype, options.max_shard_size, options.license, options.example_image
+    )
+    output_dir = options.output_dir or DEFAULT_PARENT / options.repo_id.split("/")[1]
+    name = build_and_check(source, output_dir, folder_options, options.overwrite)
+    if not options.push:
+        print("nothing was sent; the same command with --push sends it")
+        return
+    message = options.commit_message or f"Publish {name}"
+    commit = push(output_dir, Target(options.repo_id, options.revision, options.private, message))
+    print(f"pushed {huggingface_hub.constants.ENDPOINT}/{options.repo_id}, commit {commit} on {options.revision}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit status, 2 after one sentence on stderr."""
+    options = build_parser().parse_args(arguments)
+    transformers_logging.disable_progress_bar()
+    # Pipelines say at the level of errors that they do not know models from outside of transformers.
+    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
+    try:
+        publish(options)
+    except (OSError, ValueError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "error: interrupted; the same command starts again, and sends only what has not arrived.", file=sys.stderr
+        )
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
