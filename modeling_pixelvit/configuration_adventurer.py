@@ -73,7 +73,7 @@ class AdventurerConfig(PixelPreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         if self.intermediate_size is None:
-            self.intermediate_size = int(2.5 * self.hidden_size)
+            self.intermediate_size = 5 * self.hidden_size // 2
         super().__post_init__(**kwargs)
 
     @property

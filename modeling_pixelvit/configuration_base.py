@@ -9,8 +9,16 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers.backbone_utils import BackboneConfigMixin
 
+from .configuration_checks import LARGEST_INTEGER, shown_value
 from .configuration_detection import DetectionHeadConfig
 from .configuration_segmentation import SegmentationHeadConfig
+
+
+# Beyond these a model would not fit any machine: the position table alone of 4096 by 4096 patches, 768 wide, is 48 GiB.
+MOST_BLOCKS = 1024
+MOST_PATCHES = 4096 * 4096
+MOST_PATCH_VALUES = 4096 * 4096
+MOST_LABELS = 2**18
 
 
 def as_pair(size: int | Iterable[int]) -> tuple[int, int]:
@@ -44,8 +52,10 @@ class PixelPreTrainedConfig(BackboneConfigMixin, SegmentationHeadConfig, Detecti
             else the tokens `(batch_size, sequence_length, hidden_size)` with the class token in its place.
 
     Raises:
-        ValueError: for a value out of range, naming the field, what was given and what is allowed. A value of a wrong
-            type is refused by `huggingface_hub`'s strict dataclasses, at construction and at assignment.
+        ValueError: for a value out of range, naming the field, what was given and what is allowed. There are upper
+            bounds too, far above any model (65,536 for an integer, 1,024 blocks, 4096 by 4096 patches, 2^18 labels),
+            so that a file with absurd numbers is refused before they cost memory. A value of a wrong type is refused
+            by `huggingface_hub`'s strict dataclasses, at construction and at assignment.
     """
 
     # Size name -> fields of Table 7, filled in by each family.
@@ -69,6 +79,7 @@ class PixelPreTrainedConfig(BackboneConfigMixin, SegmentationHeadConfig, Detecti
         # Checked here as well as by `validate` at the end of construction, because what follows needs sound values
         # and because a plain ValueError reads better than one wrapped by the dataclass machinery.
         self.validate_architecture()
+        self._require_label_count(kwargs.get("num_labels"))
         for field in dataclasses.fields(self):
             if isinstance(value := getattr(self, field.name), tuple):
                 setattr(self, field.name, list(value))  # as it will be after a round trip through JSON
@@ -118,7 +129,13 @@ class PixelPreTrainedConfig(BackboneConfigMixin, SegmentationHeadConfig, Detecti
     def validate_architecture(self):
         """Checks the fields' ranges; run at construction and when saving (by `@strict`) and when a model is built."""
         self._require_positive_integers("hidden_size", "num_hidden_layers", "patch_size", "num_channels")
+        self._require_at_most(MOST_BLOCKS, "num_hidden_layers")
         super().validate_architecture()
+        self._require(
+            self.num_channels * self.patch_size**2 <= MOST_PATCH_VALUES,
+            "patch_size",
+            f"a patch of num_channels={self.num_channels} must have at most {MOST_PATCH_VALUES} values",
+        )
         self._require_geometry()
         self._require_rates("drop_path_rate")
         self._require_positive("initializer_range")
@@ -129,7 +146,27 @@ class PixelPreTrainedConfig(BackboneConfigMixin, SegmentationHeadConfig, Detecti
         self._require(is_size, "image_size", "it must be an integer or a pair (height, width)")
         self._require(min(as_pair(size)) >= 1, "image_size", "height and width must be integers of at least 1")
         self._require(
+            max(as_pair(size)) <= LARGEST_INTEGER,
+            "image_size",
+            f"height and width must be integers of at most {LARGEST_INTEGER}",
+        )
+        self._require(
             all(side % patch == 0 for side in as_pair(size)),
             "image_size",
             f"height and width must be multiples of patch_size={patch}; change one of the two",
         )
+        self._require(
+            self.num_patches <= MOST_PATCHES,
+            "image_size",
+            f"patches of patch_size={patch} must be at most {MOST_PATCHES}; make the image smaller or the patch larger",
+        )
+
+    def _require_label_count(self, num_labels: int | None):
+        """Before transformers makes a name for each of them."""
+        count = num_labels if self.id2label is None else len(self.id2label)
+        is_count = isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= MOST_LABELS
+        if count is not None and not is_count:
+            raise ValueError(
+                f"{type(self).__name__}: num_labels={shown_value.repr(count)} was given; it must be an integer from 0 "
+                f"to {MOST_LABELS}."
+            )

@@ -6,7 +6,13 @@ import itertools
 
 from huggingface_hub.dataclasses import strict
 
-from .configuration_checks import CheckedConfig
+from .configuration_checks import LARGEST_INTEGER, CheckedConfig
+
+
+# Samples of a cell grow with its square, and no weight tells how many there are.
+LARGEST_SAMPLING_RATIO = 16
+LARGEST_RATIO = 1000
+MOST_CONVOLUTIONS = 64
 
 
 @strict
@@ -45,7 +51,7 @@ class DetectionHeadConfig(CheckedConfig):
             else from their centres, half a pixel beside, as torchvision's Mask R-CNN.
         roi_sampling_ratio (`int`, *optional*, defaults to 0):
             Samples of RoIAlign in each direction of a cell, 2 in torchvision's Mask R-CNN; 0 takes as many as the cell
-            has cells of the map, as detectron2.
+            has cells of the map, as detectron2; at most 16.
         box_head_num_convs, box_head_hidden_size (`int`, *optional*, default to 4 and 1024):
             Convolutions and width of the linear layer in each stage's box head.
         box_batch_size_per_image, box_positive_fraction (*optional*, default to 512 and 0.25):
@@ -108,6 +114,8 @@ class DetectionHeadConfig(CheckedConfig):
             "mask_head_channels",
         )
         self._require_counts("box_head_num_convs", "mask_head_num_convs", "roi_sampling_ratio")
+        self._require_at_most(LARGEST_SAMPLING_RATIO, "roi_sampling_ratio")
+        self._require_at_most(MOST_CONVOLUTIONS, "rpn_num_convs", "box_head_num_convs", "mask_head_num_convs")
         self._require_shares(
             "rpn_foreground_threshold",
             "rpn_background_threshold",
@@ -122,23 +130,34 @@ class DetectionHeadConfig(CheckedConfig):
             "rpn_background_threshold",
             f"it must be at most rpn_foreground_threshold={self.rpn_foreground_threshold}",
         )
+        self._require_list("detection_strides")
         strides = list(self.detection_strides)
         self._require(
             len(strides) >= 2
             and strides[0] >= 1
+            and strides[-1] <= LARGEST_INTEGER
             and all(after == 2 * before for before, after in itertools.pairwise(strides)),
             "detection_strides",
-            "it must be a list of at least two integers, each twice the one before",
+            f"it must be a list of at least two integers of at most {LARGEST_INTEGER}, each twice the one before",
         )
         self._require(
-            len(self.anchor_sizes) == len(strides) and min(self.anchor_sizes) >= 1,
+            len(self.anchor_sizes) == len(strides)
+            and min(self.anchor_sizes) >= 1
+            and max(self.anchor_sizes) <= LARGEST_INTEGER,
             "anchor_sizes",
-            f"it must have one size of at least 1 for each of the {len(strides)} detection_strides",
+            f"it must have one size from 1 to {LARGEST_INTEGER} for each of the {len(strides)} detection_strides",
         )
-        for field in ("anchor_ratios", "cascade_iou_thresholds"):
-            values = list(getattr(self, field))
-            self._require(bool(values) and min(values) > 0, field, "it must be a list of numbers above 0")
-        self._require(max(self.cascade_iou_thresholds) <= 1, "cascade_iou_thresholds", "an IoU is at most 1")
+        # An IoU is at most 1; a ratio ends where a side would be no number any more.
+        for field, least, most in (
+            ("anchor_ratios", 1 / LARGEST_RATIO, LARGEST_RATIO),
+            ("cascade_iou_thresholds", 0, 1),
+        ):
+            self._require_list(field)
+            self._require(
+                all(least <= value <= most and value > 0 for value in getattr(self, field)),
+                field,
+                f"it must be a list of numbers above 0, from {least} to {most}",
+            )
 
 
 __all__ = ["DetectionHeadConfig"]

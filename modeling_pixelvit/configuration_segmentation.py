@@ -6,7 +6,11 @@ from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 
-from .configuration_checks import CheckedConfig
+from .configuration_checks import LARGEST_INTEGER, LARGEST_NUMBER, CheckedConfig
+
+
+# A pooled map is resized to the level's size whatever its own, so no weight tells how large it is.
+LARGEST_POOL_SCALE = 64
 
 
 @strict
@@ -29,7 +33,7 @@ class SegmentationHeadConfig(CheckedConfig):
             Strides of the levels in pixels, as many as `decoder_layers`. If not given, the first is 4, or the patch
             size where that is smaller, and each is twice the one before.
         pool_scales (`list[int]`, *optional*, defaults to `[1, 2, 3, 6]`):
-            Grid sizes to which UperNet pools the coarsest level.
+            Grid sizes to which UperNet pools the coarsest level, at most 64.
         use_auxiliary_head (`bool`, *optional*, defaults to `False`):
             Whether UperNet trains with a second, convolutional head on the third level.
         auxiliary_channels (`int`, *optional*, defaults to 256): Channels of that head.
@@ -64,8 +68,17 @@ class SegmentationHeadConfig(CheckedConfig):
     def validate_architecture(self):
         super().validate_architecture()
         self._require_positive_integers("decoder_hidden_size", "auxiliary_channels")
-        self._require_rising_integers("pool_scales")
-        self._require(self.auxiliary_loss_weight >= 0, "auxiliary_loss_weight", "it must be at least 0")
+        self._require_rising_integers("pool_scales", most=LARGEST_POOL_SCALE)
+        self._require(
+            0 <= self.auxiliary_loss_weight <= LARGEST_NUMBER,
+            "auxiliary_loss_weight",
+            "it must be at least 0 and finite",
+        )
+        self._require(
+            abs(self.semantic_loss_ignore_index) <= LARGEST_INTEGER,
+            "semantic_loss_ignore_index",
+            f"it must be an integer from -{LARGEST_INTEGER} to {LARGEST_INTEGER}",
+        )
         if self.decoder_layers is not None:
             self._require_rising_integers("decoder_layers", most=self.num_hidden_layers)
             self._require(

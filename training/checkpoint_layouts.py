@@ -10,6 +10,7 @@ worked out from shapes, and tensors under our names.
 Letters: D hidden size, N patches, p patch side, M inner width of Adventurer's mixer, G groups, S state size.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -21,8 +22,9 @@ import torch
 from transformers import ViTConfig
 
 from modeling_pixelvit import AdventurerConfig, PixelViTConfig
+from modeling_pixelvit.configuration_base import MOST_LABELS
 
-from .checkpoint_reading import CheckpointError
+from .checkpoint_reading import CheckpointError, shown
 
 
 @dataclass
@@ -82,7 +84,8 @@ class Source:
 
     def num_blocks(self, pattern: str) -> int:
         """Number of blocks, whose index is the pattern's first group; the indices must be 0, 1, 2, ... ."""
-        indices = {int(match[1]) for name in self.weights if (match := re.match(pattern, name))}
+        # No more digits than a block's index can have.
+        indices = {int(match[1][:9]) for name in self.weights if (match := re.match(pattern, name))}
         if indices != set(range(len(indices))):
             missing = next(index for index in range(len(indices)) if index not in indices)
             raise CheckpointError(
@@ -142,9 +145,9 @@ def translate(source: Source) -> Translation:
     for recognise, translator in LAYOUTS:
         if any(re.search(recognise, name) for name in names):
             return translator(source)
-    shown = ", ".join(list(names)[:3])
+    first = ", ".join(map(shown, list(names)[:3]))
     raise CheckpointError(
-        f"{source.path} holds {len(names)} tensors ({shown}, ...) that are not named as in a released Adventurer "
+        f"{source.path} holds {len(names)} tensors ({first}, ...) that are not named as in a released Adventurer "
         "checkpoint, timm's vit_* and deit_* models, or transformers' ViT; give one of these."
     )
 
@@ -288,7 +291,7 @@ def _add_timm_tensor(translation: Translation, name: str, tensor: torch.Tensor):
     fused = re.fullmatch(r"blocks\.(\d+)\.attn\.qkv\.(weight|bias)", name)
     if name == "mask_token":
         translation.dropped.append(name)  # of masked pre-training; the encoder of a whole image never reads it
-    elif fused and tensor.shape[0] % 3 == 0:
+    elif fused and tensor.dim() and tensor.shape[0] % 3 == 0:
         for part, rows in zip("qkv", tensor.chunk(3), strict=True):
             translation.add(f"layers.{fused[1]}.attention.{part}_proj.{fused[2]}", rows, name)
     else:
@@ -308,8 +311,8 @@ def _check_timm_settings(source: Source) -> dict[str, Any]:
     settings = source.settings or {}
     if settings.get("global_pool", "token") != "token":
         raise CheckpointError(
-            f"{source.path} pools by {settings['global_pool']!r} according to its config.json; only the class token "
-            "('token') is read as timm reads it. Give a checkpoint with a class-token head."
+            f"{source.path} pools by {shown(settings['global_pool'])} according to its config.json; only the class "
+            "token ('token') is read as timm reads it. Give a checkpoint with a class-token head."
         )
     model_args = settings.get("model_args") or {}
     return model_args if isinstance(model_args, dict) else {}
@@ -317,7 +320,7 @@ def _check_timm_settings(source: Source) -> dict[str, Any]:
 
 def _timm_labels(source: Source) -> dict[str, Any]:
     names = (source.settings or {}).get("label_names")
-    if not isinstance(names, list) or len(names) != len(source.weights.get("head.bias", ())):
+    if not isinstance(names, list) or (len(names),) != getattr(source.weights.get("head.bias"), "shape", None):
         return {}
     return {"id2label": {index: str(name) for index, name in enumerate(names)}}
 
@@ -390,8 +393,8 @@ def _refuse_other_architectures(source: Source):
         )
     if model_type != "vit":
         raise CheckpointError(
-            f"{source.path} is a model of type {model_type!r} by its config.json; of transformers' models 'vit' can be "
-            "converted."
+            f"{source.path} is a model of type {shown(model_type)} by its config.json; of transformers' models 'vit' "
+            "can be converted."
         )
 
 
@@ -402,10 +405,18 @@ def _present_name(name: str) -> str:
 def _read_vit_config(source: Source) -> ViTConfig | None:
     if source.settings is None or "model_type" not in source.settings:
         return None
+    labels = source.settings.get("id2label")
+    names = {field.name for field in dataclasses.fields(ViTConfig)} - {"num_hidden_layers", "dtype"}
+    fields = {name: value for name, value in source.settings.items() if name in names}
     try:
-        return ViTConfig.from_dict(source.settings)
+        if labels is not None and not (isinstance(labels, dict) and len(labels) <= MOST_LABELS):
+            raise ValueError(f"id2label is {shown(labels)}")
+        told = ViTConfig(**fields)
+        if not isinstance(told.image_size, int) and len(told.image_size) != 2:
+            raise ValueError(f"image_size is {shown(told.image_size)}")
+        return told
     except Exception as error:  # of several kinds: the file is somebody else's text
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:400]
         raise CheckpointError(
             f"The config.json of {source.path} is not one of a ViT ({reason}); get it again."
         ) from None
@@ -488,7 +499,7 @@ def make_config(config_class: type, source: Source, fields: dict[str, Any]) -> A
     try:
         return config_class(**fields)
     except Exception as error:  # ValueError, or what the strict dataclass wraps it in
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:400]
         raise CheckpointError(f"{source.path} does not fit: {reason}") from None
 
 

@@ -57,6 +57,6 @@ def _from_timm(settings: dict[str, Any]) -> dict[str, Any]:
 def _side(size: Any) -> int | None:
     """The shorter side that a size of transformers stands for: a number, or a dict of one of two forms."""
     if isinstance(size, dict):
-        sides = [size[name] for name in ("shortest_edge", "height", "width") if size.get(name)]
-        size = min(sides) if sides else None
-    return size
+        sides = [size[name] for name in ("shortest_edge", "height", "width") if type(size.get(name)) is int]
+        size = min(sides, default=None)
+    return size if type(size) is int and size > 0 else None

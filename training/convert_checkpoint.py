@@ -36,6 +36,7 @@ from modeling_pixelvit import (
     PixelViTForImageClassification,
     PixelViTModel,
 )
+from modeling_pixelvit.configuration_base import MOST_LABELS
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
 from .checkpoint_layouts import Source, Translation, translate
@@ -116,7 +117,7 @@ def load_translation(
 ) -> tuple[Translation, str]:
     """Reads a checkpoint and brings it under our names; also says which entry of the file the weights come from."""
     settings = read_settings(source, "config.json")
-    if settings is not None and settings.get("model_type") in MODEL_CLASSES:
+    if settings is not None and settings.get("model_type") in list(MODEL_CLASSES):
         raise CheckpointError(f"{source} is a checkpoint of this package already; load it with from_pretrained.")
     weights, entry, left = select_weights(read_checkpoint(source), ema, source)
     translation = translate(Source(source, weights, settings, image_size, num_attention_heads))
@@ -156,7 +157,13 @@ def build_model(translation: Translation, source: Path, labels: list[str] | None
 
 def set_labels(translation: Translation, source: Path, labels: list[str] | None):
     """Gives the config the head's number of classes, and their names: given, from the source, or numbered."""
-    config, num_labels = translation.config, len(translation.tensors["classifier.weight"])
+    config, shape = translation.config, translation.tensors["classifier.weight"].shape
+    if len(shape) != 2 or not 1 <= shape[0] <= MOST_LABELS:
+        raise CheckpointError(
+            f"{source} has a head, {translation.sources['classifier.weight']!r}, of shape {tuple(shape)}; expected are "
+            f"1 to {MOST_LABELS} classes by the hidden size. Get the file again."
+        )
+    num_labels = shape[0]
     if labels is not None and len(labels) != num_labels:
         raise CheckpointError(
             f"{len(labels)} labels were given, but {source} has {num_labels} classes; give one name for each."

@@ -158,6 +158,7 @@ def build_model(
     config.problem_type = None  # what the checkpoint was trained for
     if arguments.from_scratch:
         config.name_or_path = os.curdir  # no checkpoint, for the model card
+        vars(config).pop("weights_origin", None)  # nor its licence
         return task.auto_class.from_config(config, dtype=torch.float32)
     name = arguments.model_name_or_path
     with quiet_transformers():  # whose table of what is new says no more than we do below
