@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 # Small models gain nothing from more threads, and the tests' processes would only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 
-.PHONY: demo app test test-faults lint format clean
+.PHONY: demo app test test-faults test-fresh lint format clean
 
 # The stamp is newer than pyproject.toml once the environment holds what it asks for.
 $(VENV)/.installed: pyproject.toml
@@ -29,6 +29,10 @@ test: $(VENV)/.installed
 # Kills training runs at random moments some forty times, and trains in fp16 against fp32: an hour.
 test-faults: $(VENV)/.installed
 	$(PYTEST) -m slow tests/training/test_resume.py tests/training/test_precision.py
+
+# Makes an environment of torch, torchvision, transformers and pillow alone (6 GB) and loads published folders in it.
+test-fresh: $(VENV)/.installed
+	$(PYTEST) -m slow tests/training/test_fresh_environment.py
 
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .
