@@ -46,8 +46,17 @@ class MaskHead(nn.Module):
         Returns:
             `torch.Tensor` of shape `(all boxes, 28, 28)`: float32 logits of each box's class; cells divide the box.
         """
-        logits = self.mask_predictor(self.mask_head(self.pool(pyramid, boxes).to(dtype))).float()
-        return logits[torch.arange(len(logits), device=logits.device), labels - 1]
+        return self._logits_of_class(self.pool(pyramid, boxes), labels, dtype)
+
+    def logits_of_rois(
+        self, pyramid: list[torch.Tensor], rois: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """What `forward` does, of boxes `(n, 5)` that have the index of their image before left, top, right, bottom."""
+        return self._logits_of_class(self.pool.pool_rois(pyramid, rois), labels, dtype)
+
+    def _logits_of_class(self, pooled: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        logits = self.mask_predictor(self.mask_head(pooled.to(dtype))).float()
+        return logits[torch.arange(logits.shape[0], device=logits.device), labels - 1]
 
     def loss(
         self,

@@ -41,9 +41,12 @@ class PyramidRoIAlign(nn.Module):
             `torch.Tensor` of shape `(all boxes, channels, output_size, output_size)`, float32.
         """
         image = torch.cat([one.new_full((len(one), 1), index) for index, one in enumerate(boxes)])
-        rois = torch.cat([image, torch.cat(boxes)], dim=1)
+        return self.pool_rois(pyramid, torch.cat([image, torch.cat(boxes)], dim=1))
+
+    def pool_rois(self, pyramid: list[torch.Tensor], rois: torch.Tensor) -> torch.Tensor:
+        """What `forward` does, of boxes `(n, 5)` that have the index of their image before left, top, right, bottom."""
         levels = self.level_of(rois[:, 1:])
-        pooled = pyramid[0].new_zeros(len(rois), pyramid[0].shape[1], self.output_size, self.output_size)
+        pooled = pyramid[0].new_zeros(rois.shape[0], pyramid[0].shape[1], self.output_size, self.output_size)
         for level, stride in enumerate(self.strides):
             chosen = torch.where(levels == level)[0]
             pooled[chosen] = roi_align(

@@ -3,6 +3,7 @@
 """What every model of both families does: change its patch grid, load with another one, and take its code along."""
 
 import copy
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_base import PixelPreTrainedConfig, as_pair
 from .layers_embeddings import PixelEmbeddings
+from .layers_linear import Linear
 
 
 # Where a checkpoint's config and weights may be looked up: passed on when only the config is read.
@@ -25,6 +27,19 @@ HUB_ARGUMENTS = (
     "subfolder",
     "token",
 )
+
+
+def refuse_pickles(folder: Path):
+    """
+    Raises:
+        ValueError: if the folder has weights in PyTorch's pickles and none in safetensors.
+    """
+    pickles = [path.name for path in folder.glob("pytorch_model*.bin")]
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"{folder} has its weights in {min(pickles)}, a pickle, which could run code when it is read; only "
+            "safetensors are loaded. Pass use_safetensors=False if you trust the file, and save the model again."
+        )
 
 
 class PixelPreTrainedModel(PreTrainedModel):
@@ -55,6 +70,14 @@ class PixelPreTrainedModel(PreTrainedModel):
             std = projection.weight[0].numel() ** -0.5 / 0.87962566103423978
             init.trunc_normal_(projection.weight, std=std, a=-2 * std, b=2 * std)
             init.zeros_(projection.bias)
+
+    def post_init(self):
+        super().post_init()
+        if getattr(self.config, "quantization_config", None) is not None:
+            # bitsandbytes exchanges layers of exactly this class, and would leave all blocks as they are.
+            for module in self.modules():
+                if type(module) is Linear:
+                    module.__class__ = nn.Linear
 
     def make_feature_maps(
         self, pixel_values: torch.Tensor, hidden_states: tuple[torch.Tensor, ...], norm: nn.Module
@@ -123,9 +146,17 @@ class PixelPreTrainedModel(PreTrainedModel):
         """
         `PreTrainedModel.from_pretrained`, and with `patch_size` or `image_size` (or a `config` that has others than the
         checkpoint's) a call of [`~PixelPreTrainedModel.resize_patches`] on what was loaded.
+
+        Weights are read from safetensors only, unless `use_safetensors=False` is given.
+
+        Raises:
+            ValueError: if a folder has its weights in a pickle.
         """
         if pretrained_model_name_or_path is None:
             return super().from_pretrained(None, *model_args, config=config, **kwargs)
+        if kwargs.get("use_safetensors") is None:
+            kwargs["use_safetensors"] = True
+            refuse_pickles(Path(pretrained_model_name_or_path) / kwargs.get("subfolder", ""))
         # Not isinstance of our config class: in remote code, config and model come from different modules.
         if isinstance(config, PreTrainedConfig):
             patch_size = config.patch_size if patch_size is None else patch_size

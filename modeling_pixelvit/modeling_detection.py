@@ -18,6 +18,7 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .layers_cascade import BoxStages
+from .layers_detection_fixed import detect_in_fixed_shapes, image_sizes_tensor
 from .layers_detection_targets import image_sizes_of, prepare_targets
 from .layers_mask_head import MaskHead
 from .layers_region_proposals import RegionProposals
@@ -134,7 +135,10 @@ class PixelDetectionMixin:
         Raises:
             ValueError: if mask or labels do not fit the images, naming the image.
         """
-        image_sizes = image_sizes_of(pixel_values, pixel_mask)
+        # A compiler or exporter traces detection in a form of its own, without a list of boxes for each image.
+        in_fixed_shapes = labels is None and torch.compiler.is_compiling()
+        sizes_of = image_sizes_tensor if in_fixed_shapes else image_sizes_of
+        image_sizes = sizes_of(pixel_values, pixel_mask)
         size = tuple(pixel_values.shape[-2:])
         targets = None
         if labels is not None:
@@ -145,9 +149,13 @@ class PixelDetectionMixin:
         patches = embeddings.patch_tokens(outputs.last_hidden_state)
         features = patches.unflatten(1, embeddings.grid_of(pixel_values)).permute(0, 3, 1, 2)
         pyramid = self.pyramid(features, size)
-        samples_again = targets is not None and not self.training
-        with repeatable_draws(pixel_values.device) if samples_again else contextlib.nullcontext():
-            losses, detections = self._run_heads(pyramid, image_sizes, targets)
+        if in_fixed_shapes:
+            heads = self.proposals, self.box_stages, self.mask_head
+            losses, detections = {}, detect_in_fixed_shapes(*heads, pyramid, image_sizes)
+        else:
+            samples_again = targets is not None and not self.training
+            with repeatable_draws(pixel_values.device) if samples_again else contextlib.nullcontext():
+                losses, detections = self._run_heads(pyramid, image_sizes, targets)
         return PixelDetectionOutput(
             loss=sum(losses.values()) if losses else None,
             loss_dict=losses or None,
