@@ -35,10 +35,10 @@ class CheckedConfig(PreTrainedConfig):
         for field in fields:
             self._require(getattr(self, field) <= most, field, f"it must be an integer of at most {most}")
 
-    def _require_positive_integers(self, *fields: str):
+    def _require_positive_integers(self, *fields: str, most: int = LARGEST_INTEGER):
         for field in fields:
             self._require(getattr(self, field) >= 1, field, "it must be an integer of at least 1")
-        self._require_at_most(LARGEST_INTEGER, *fields)
+        self._require_at_most(most, *fields)
 
     def _require_counts(self, *fields: str):
         for field in fields:

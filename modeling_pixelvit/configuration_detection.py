@@ -13,6 +13,7 @@ from .configuration_checks import LARGEST_INTEGER, CheckedConfig
 LARGEST_SAMPLING_RATIO = 16
 LARGEST_RATIO = 1000
 MOST_CONVOLUTIONS = 64
+MOST_SAMPLES = 2**31 - 1
 
 
 @strict
@@ -103,15 +104,19 @@ class DetectionHeadConfig(CheckedConfig):
         self._require_positive_integers(
             "pyramid_channels",
             "rpn_num_convs",
-            "rpn_batch_size_per_image",
-            "rpn_pre_nms_top_n_train",
             "rpn_pre_nms_top_n_test",
-            "rpn_post_nms_top_n_train",
             "rpn_post_nms_top_n_test",
             "box_head_hidden_size",
-            "box_batch_size_per_image",
             "max_detections",
             "mask_head_channels",
+        )
+        # Of training: they bound how many are drawn of those that there are, and any number is "all of them".
+        self._require_positive_integers(
+            "rpn_batch_size_per_image",
+            "rpn_pre_nms_top_n_train",
+            "rpn_post_nms_top_n_train",
+            "box_batch_size_per_image",
+            most=MOST_SAMPLES,
         )
         self._require_counts("box_head_num_convs", "mask_head_num_convs", "roi_sampling_ratio")
         self._require_at_most(LARGEST_SAMPLING_RATIO, "roi_sampling_ratio")
