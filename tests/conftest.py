@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures of several test files."""
 
+import huggingface_hub.constants
 import pytest
 import torch
+from hub_server import TOKEN, Hub, serve
 
 
 @pytest.fixture(scope="module")
@@ -13,3 +15,15 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A hub on this machine, to which this process is logged in."""
+    with serve(Hub()) as hub:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        # Xet has servers of its own; this one has git's large file storage.
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield hub

@@ -9,10 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
 import torch
-from hub_server import TOKEN, Hub, serve
 from PIL import Image
 from published import PUBLISHED, build_all, save_checkpoint
 from safetensors.torch import load_file, save_file
@@ -153,16 +151,6 @@ def test_sharded_weights(jobs):
 def unchecked(monkeypatch):
     """Without the fresh process, for what comes before and after it."""
     monkeypatch.setattr(publish, "check_folders", lambda jobs: [["nothing"] for _ in jobs])
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    with serve(Hub()) as hub:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield hub
 
 
 @pytest.fixture

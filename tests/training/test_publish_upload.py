@@ -12,7 +12,7 @@ from pathlib import Path
 import hub_server_xet  # noqa: F401 (teaches the server Xet)
 import huggingface_hub.constants
 import pytest
-from hub_server import TOKEN, Fault, Hub, serve
+from hub_server import TOKEN, Fault
 
 from training import publish_upload
 from training.publish_upload import PushError, Target, check_repo_id, push
@@ -22,17 +22,6 @@ REPO = "tester/model"
 TARGET = Target(REPO, message="Publish a test")
 WEIGHTS = "model-00001-of-00002.safetensors"
 COMMIT = rf"/api/models/{REPO}/commit/"
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    with serve(Hub()) as hub:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-        # Xet has servers of its own; this one has git's large file storage.
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield hub
 
 
 @pytest.fixture
