@@ -1,4 +1,4 @@
-# `make demo` and `make test` need nothing but Python 3.10 or newer with its venv module: both set up .venv first.
+# `make demo`, `make app` and `make test` need nothing but Python 3.10 or newer with its venv module: they set up .venv first.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -8,11 +8,16 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 
 .PHONY: demo app test test-faults test-fresh lint format clean
 
-# The stamp is newer than pyproject.toml once the environment holds what it asks for.
+# A stamp is newer than pyproject.toml once the environment holds what it asks for: what trains and shows, or, with the
+# second, what tests need too.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"Python 3.10 or newer is needed, this is {sys.version.split()[0]}; name one by make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --quiet --editable '.[demo]'
+	touch $@
+
+$(VENV)/.installed-tests: $(VENV)/.installed
 	$(RUN) -m pip install --quiet --editable '.[test]'
 	touch $@
 
@@ -23,22 +28,22 @@ demo: $(VENV)/.installed
 app: $(VENV)/.installed
 	$(RUN) -m training.demo_app
 
-test: $(VENV)/.installed
+test: $(VENV)/.installed-tests
 	$(PYTEST) --numprocesses auto --maxprocesses 8 --dist worksteal -m "not slow and not gpu and not hub"
 
 # Kills training runs at random moments some forty times, and trains in fp16 against fp32: an hour.
-test-faults: $(VENV)/.installed
+test-faults: $(VENV)/.installed-tests
 	$(PYTEST) -m slow tests/training/test_resume.py tests/training/test_precision.py
 
 # Makes an environment of torch, torchvision, transformers and pillow alone (6 GB) and loads published folders in it.
-test-fresh: $(VENV)/.installed
+test-fresh: $(VENV)/.installed-tests
 	$(PYTEST) -m slow tests/training/test_fresh_environment.py
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.installed-tests
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-format: $(VENV)/.installed
+format: $(VENV)/.installed-tests
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
