@@ -4,7 +4,6 @@
 
 import json
 import re
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +40,9 @@ FORBIDDEN_MAGIC = (
 CODE = re.compile(r"(\w+)\.(\w+)")
 # Folders of users and machines: /home/name, C:\Users\name, file:///...
 MACHINE_PATH = re.compile(
-    r"(?<![\w./:-])(?:/(?:home|Users|root|mnt|tmp|scratch|work|data)/[\w.-]+|[A-Za-z]:\\[\w.-]+)|file://"
+    r"(?<![\w./:-])(?:/(?:home|Users|root|mnt|tmp|scratch|data)/[\w.-]+|[A-Za-z]:\\[\w.-]+)|file://"
 )
-SHORTEST_NAME = 5
+SHORTEST_FOLDER = 5
 
 
 def scan_folder(folder: Path, private: list[str] | None = None):
@@ -64,7 +63,7 @@ def scan_folder(folder: Path, private: list[str] | None = None):
         names.add(path.name)
         _check_file(path)
         if path.suffix in TEXT_SUFFIXES:
-            _check_text(path, [*(private or []), *_machine_names()])
+            _check_text(path, [*(private or []), *_own_folders()])
     missing = REQUIRED - names
     if missing:
         raise ValueError(f"{folder} lacks {min(missing)}; publish the checkpoint again.")
@@ -94,7 +93,7 @@ def _check_text(path: Path, private: list[str]):
     except UnicodeDecodeError:
         raise ValueError(f"{path.name} is no UTF-8 text; publish the checkpoint again.") from None
     found = MACHINE_PATH.search(text)
-    # Code is the package's, byte for byte, and may have words that a machine has for its name.
+    # Code is the package's, byte for byte.
     words = (
         []
         if path.suffix == ".py"
@@ -105,10 +104,10 @@ def _check_text(path: Path, private: list[str]):
         raise ValueError(f"{path.name} names {word!r}, which is of this machine; take it out of the checkpoint.")
 
 
-def _machine_names() -> list[str]:
-    """What would tell where a folder was built; short names are words of the language as well."""
-    names = (str(Path.home()), str(Path.cwd()), socket.gethostname())
-    return [name for name in names if len(name) >= SHORTEST_NAME and name != "localhost"]
+def _own_folders() -> list[str]:
+    """What would tell where a folder was built; a short one, such as "/app", may stand in any text."""
+    folders = (str(Path.home()), str(Path.cwd()))
+    return [folder for folder in folders if len(folder) >= SHORTEST_FOLDER]
 
 
 def _check_weights(folder: Path, names: set[str]):

@@ -5,7 +5,6 @@
 import json
 import os
 import shutil
-import socket
 
 import numpy as np
 import pytest
@@ -219,11 +218,11 @@ def test_links_and_folders(folder):
         scan_folder(folder)
 
 
-def test_words_of_this_machine(folder, monkeypatch):
-    monkeypatch.setattr(socket, "gethostname", lambda: "trainbox7")
+def test_folders_of_this_machine(folder, monkeypatch):
+    monkeypatch.setattr(Path, "cwd", lambda: Path("/lustre/project7"))
     with (folder / "README.md").open("a") as file:
-        file.write("trained on trainbox7\n")
-    with pytest.raises(ValueError, match="trainbox7"):
+        file.write("trained on /lustre/project7\n")
+    with pytest.raises(ValueError, match="/lustre/project7"):
         scan_folder(folder)
     with pytest.raises(ValueError, match="trained on"):
         scan_folder(folder, private=["trained on"])
