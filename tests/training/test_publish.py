@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import tiny_model
 from PIL import Image
 from published import PUBLISHED, build_all, save_checkpoint
 from safetensors.torch import load_file, save_file
@@ -18,6 +19,7 @@ from transformers import pipeline
 
 from modeling_pixelvit import AdventurerForImageClassification, PixelViTForImageClassification, PixelViTImageProcessor
 from training import publish
+from training import publish_remote_check as remote
 from training.publish_check import expect, run_fresh
 from training.publish_scan import PACKAGE_FOLDER, scan_folder
 
@@ -145,6 +147,20 @@ def read(folder, name):
 
 def test_sharded_weights(jobs):
     assert len(set(json.loads(read(jobs["pixelvit-classifier"].folder, INDEX))["weight_map"].values())) > 1
+
+
+@pytest.mark.parametrize("offset", [1, 2, 3])
+def test_where_weights_lie_in_memory_changes_nothing(offset):
+    model = tiny_model(AdventurerForImageClassification, hidden_size=80)
+    inputs = [{"pixel_values": torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))}]
+    expected = remote.model_tensors(model, inputs, "AutoModelForImageClassification")
+    for parameter in model.parameters():
+        memory = torch.empty(offset + parameter.numel())[offset:]
+        parameter.data = memory.view_as(parameter).copy_(parameter.data)
+        assert parameter.data_ptr() % 16 == 4 * offset
+    found = remote.model_tensors(model, inputs, "AutoModelForImageClassification")
+    assert expected.keys() == found.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+    assert all(parameter.data_ptr() % 16 == 0 for parameter in model.parameters())
 
 
 @pytest.fixture
