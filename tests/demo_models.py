@@ -5,7 +5,7 @@
 from pathlib import Path
 
 import numpy as np
-from helpers import tiny_model
+from helpers import SMALL_HEADS, tiny_model
 from PIL import Image
 
 from modeling_pixelvit import (
@@ -30,15 +30,7 @@ CLASSES = {
     ("detection", "adventurer"): AdventurerForObjectDetection,
     ("detection", "pixelvit"): PixelViTForObjectDetection,
 }
-DETECTION_FIELDS = {
-    "pyramid_channels": 8,
-    "box_head_hidden_size": 16,
-    "mask_head_channels": 8,
-    "box_head_num_convs": 1,
-    "mask_head_num_convs": 1,
-    "box_score_threshold": 0.0,
-    "max_detections": 4,
-}
+DETECTION_FIELDS = {**SMALL_HEADS, "box_score_threshold": 0.0, "max_detections": 4}
 
 
 def save_tiny(folder: Path, task: str, family: str = "pixelvit", patch_size: int = 8, **fields) -> Path:

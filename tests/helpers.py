@@ -29,6 +29,16 @@ MODEL_CLASSES = [
 ]
 
 
+# Fields of a detector whose heads have a few thousand parameters.
+SMALL_HEADS = {
+    "pyramid_channels": 8,
+    "box_head_hidden_size": 16,
+    "mask_head_channels": 8,
+    "box_head_num_convs": 1,
+    "mask_head_num_convs": 1,
+}
+
+
 def tiny_config(family: str, **fields):
     """A configuration of a model of a few thousand parameters on 8 by 8 images."""
     sizes = {"hidden_size": 32, "num_hidden_layers": 4, "image_size": 8, "patch_size": 2, "num_labels": 5}

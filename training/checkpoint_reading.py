@@ -96,7 +96,7 @@ def read_settings(path: str | Path, name: str) -> dict[str, Any] | None:
     if not path.is_dir() and not path.name.startswith(("model", "pytorch_model")):
         return None  # a file under a name of its own may lie beside somebody else's config.json
     file = (path if path.is_dir() else path.parent) / name
-    return _read_json(file) if file.is_file() else None
+    return read_json_object(file) if file.is_file() else None
 
 
 def is_own_name(name: str) -> bool:
@@ -170,7 +170,7 @@ def _read_folder(path: Path) -> dict[str, Any]:
         )
     if not name.endswith(".index.json"):
         return read_checkpoint(path / name)
-    weight_map = _read_json(path / name).get("weight_map")
+    weight_map = read_json_object(path / name).get("weight_map")
     shards = set(map(str, weight_map.values())) if isinstance(weight_map, dict) else set()
     # Only files of this very folder: the index is somebody else's text.
     if not shards or not all(map(is_own_name, shards)):
@@ -181,7 +181,13 @@ def _read_folder(path: Path) -> dict[str, Any]:
     return contents
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
+    """
+    The object in a JSON file.
+
+    Raises:
+        CheckpointError: if it cannot be opened, is longer than settings are, or holds anything else.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_JSON_BYTES + 1)

@@ -25,7 +25,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from modeling_pixelvit.layers_mamba2 import Mamba2Mixer
 
-from .checkpoint_loading import BASE_MODELS, CLASSIFIERS, DETECTORS, MODEL_CLASSES, load_checkpoint
+from .checkpoint_loading import BASE_MODELS, CLASSIFIERS, DETECTORS, MODEL_CLASSES, first_line, load_checkpoint
 from .files import write_json
 
 
@@ -230,7 +230,7 @@ def _fit_positions(model: PreTrainedModel, image_size: tuple[int, int] | None) -
 def _cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first_line(error)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

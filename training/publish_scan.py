@@ -2,15 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What may lie in a published folder, and nothing else: names, kinds of files, and what is in them."""
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 import modeling_pixelvit
 
+from .checkpoint_reading import read_json_object
 from .checksums import CHECKSUMS_FILE, verify_checksums
 from .publish_example import EXAMPLE_FILE
 
@@ -113,7 +112,7 @@ def _own_folders() -> list[str]:
 def _check_weights(folder: Path, names: set[str]):
     files = {name for name in names if WEIGHTS.fullmatch(name)}
     if INDEX_FILE in names:
-        expected = set(read_object(folder / INDEX_FILE).get("weight_map", {}).values())
+        expected = set(read_json_object(folder / INDEX_FILE).get("weight_map", {}).values())
     else:
         expected = {"model.safetensors"}
     if files != expected:
@@ -128,26 +127,10 @@ def _check_weights(folder: Path, names: set[str]):
 
 def _check_auto_map(path: Path, key: str | None, names: set[str]):
     """Every entry must name a class of a file of this very folder, and not of another repository ("user/name--f.C")."""
-    entries = read_object(path).get("auto_map")
+    entries = read_json_object(path).get("auto_map")
     if not isinstance(entries, dict):
         raise ValueError(f"{path.name} has no auto_map; publish the checkpoint again.")
     for name in (entries[key] if key else entries).values():
         found = CODE.fullmatch(name) if isinstance(name, str) else None
         if not found or f"{found[1]}.py" not in names:
             raise ValueError(f"{path.name} has an auto_map entry {str(name)[:80]!r} that is no class of the folder.")
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """
-    The object of a JSON file.
-
-    Raises:
-        ValueError: if it holds anything else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name} is not valid JSON ({error}); publish the checkpoint again.") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds no JSON object; publish the checkpoint again.")
-    return content

@@ -3,13 +3,13 @@
 """Where a checkpoint lies that is to be published, and what the run that made it has measured and noted down."""
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from .checkpoint_reading import read_json_object
 from .consolidate import find_checkpoint
 from .finetune import SETTINGS_FILE as FINETUNE_FILE
 from .loop import AVERAGE, BEST_LINK, CURRENT
@@ -73,9 +73,9 @@ def read_training(folder: Path) -> dict[str, Any] | None:
     if (folder / RECIPE_FILE).is_file():
         settings = yaml.safe_load((folder / RECIPE_FILE).read_text(encoding="utf-8"))
     elif (folder / FINETUNE_FILE).is_file():
-        settings = _read_json(folder / FINETUNE_FILE)
+        settings = read_json_object(folder / FINETUNE_FILE)
     elif (folder.parent / FINETUNE_FILE).is_file():
-        settings = _read_json(folder.parent / FINETUNE_FILE)
+        settings = read_json_object(folder.parent / FINETUNE_FILE)
     else:
         return None
     return {name: without_folders(value) for name, value in settings.items()} if isinstance(settings, dict) else None
@@ -92,7 +92,7 @@ def without_folders(value: Any) -> Any:
 def _sweep_metrics(folder: Path) -> dict[str, Any] | None:
     if not (folder / SWEEP_FILE).is_file():
         return None
-    content = _read_json(folder / SWEEP_FILE)
+    content = read_json_object(folder / SWEEP_FILE)
     metrics = _shares(content, "test_")
     data = content.get("data") or {}
     return {**metrics, "dataset": data.get("source"), "split": "test", "source": "training.sweep"} if metrics else None
@@ -102,7 +102,7 @@ def _loop_metrics(folder: Path, average: bool) -> dict[str, Any] | None:
     """Of a checkpoint what its `progress.json` tells, if it was evaluated there; of `best` what the run's log tells."""
     prefix = (AVERAGE if average else CURRENT) + "_"
     if (folder / PROGRESS_FILE).is_file():
-        progress = _read_json(folder / PROGRESS_FILE).get("progress", {})
+        progress = read_json_object(folder / PROGRESS_FILE).get("progress", {})
         evaluated = progress.get("metrics", {}) if progress.get("evaluated_step") == progress.get("step") else {}
     elif folder.resolve().name.startswith(f"{BEST_LINK}-"):
         run, step = folder.resolve().parent, int(folder.resolve().name.rsplit("-", 1)[1])
@@ -121,7 +121,7 @@ def _loop_metrics(folder: Path, average: bool) -> dict[str, Any] | None:
 def _trainer_metrics(folder: Path) -> dict[str, Any] | None:
     if not (folder / TRAINER_RESULTS).is_file():
         return None
-    metrics = _shares(_read_json(folder / TRAINER_RESULTS), "eval_")
+    metrics = _shares(read_json_object(folder / TRAINER_RESULTS), "eval_")
     return {**metrics, "split": "evaluation", "source": "training.finetune"} if metrics else None
 
 
@@ -135,13 +135,3 @@ def _shares(content: dict[str, Any], prefix: str) -> dict[str, float]:
         if name.startswith(prefix) and is_number and value >= 0 and short not in NOT_METRICS:
             metrics[short] = value if short == "loss" else value / 100
     return metrics
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); get the run's folder again, or remove the file.") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is no JSON object; get the run's folder again, or remove the file.")
-    return content

@@ -13,6 +13,7 @@ import yaml
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import HTTPError
 
+from .checkpoint_loading import first_line
 from .checkpoint_reading import CheckpointError
 from .checksums import file_checksum
 
@@ -124,10 +125,10 @@ def download(entry: ReleasedCheckpoint, report: Callable[[str], None]) -> tuple[
             if not again:
                 report(f"{entry.name}: the copy of {entry.filename} is damaged; downloading it again")
     except (OSError, HTTPError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{entry.filename} cannot be downloaded from {entry.repo_id} ({reason}); check the connection, or give the "
-            "folder of a file that you have with --from. Given again, the command goes on where it stopped."
+            f"{entry.filename} cannot be downloaded from {entry.repo_id} ({first_line(error)}); check the "
+            "connection, or give the folder of a file that you have with --from. Given again, the command goes "
+            "on where it stopped."
         ) from None
     raise CheckpointError(
         f"{entry.filename} of {entry.repo_id} was downloaded twice with SHA-256 {found[:12]}..., but the hub lists "

@@ -184,7 +184,7 @@ def test_folder_as_built_passes(folder):
         ("README.md", b"trained from /home/somebody/stage1", "/home/somebody"),
         ("README.md", b"see file:///secret", "file://"),
         ("README.md", b"at C:\\Users\\me", "C:"),
-        ("config.json", b"[]", "no JSON object"),
+        ("config.json", b"[]", "not a JSON object"),
         ("config.json", b"{", "not valid JSON"),
         ("config.json", b"{}", "no auto_map"),
         ("config.json", b'{"auto_map": {"AutoModel": "evil/repo--modeling_base.X"}}', "no class of the folder"),

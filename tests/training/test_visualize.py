@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from helpers import tiny_model
+from helpers import SMALL_HEADS, tiny_model
 from PIL import Image
 
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
@@ -29,15 +29,7 @@ from training.visualize import (
 
 GREY = (90, 90, 90)
 NAMES = ["no object", "cat", "dog", "a bird", "fish"]
-DETECTION_FIELDS = {
-    "pyramid_channels": 8,
-    "box_head_hidden_size": 16,
-    "mask_head_channels": 8,
-    "box_head_num_convs": 1,
-    "mask_head_num_convs": 1,
-    "box_score_threshold": 0.0,
-    "max_detections": 7,
-}
+DETECTION_FIELDS = {**SMALL_HEADS, "box_score_threshold": 0.0, "max_detections": 7}
 MODELS = {
     PixelViTForImageClassification: ("classification", {}),
     AdventurerForImageClassification: ("classification", {}),
