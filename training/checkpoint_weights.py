@@ -76,13 +76,18 @@ def load_model(model_class: type[PreTrainedModel], config: PreTrainedConfig, fol
     for path in files.values():
         tensors |= _read_tensors(path)
     model = model_class.from_pretrained(None, config=config, state_dict=tensors, dtype=torch.float32).eval()
-    broken = [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
+    broken = nonfinite_weights(model)
     if broken:
         raise CheckpointError(
             f"{folder} has NaN or infinite values in {len(broken)} weights ({broken[0]}); the file is damaged or the "
             "training went wrong. Get the checkpoint again."
         )
     return model
+
+
+def nonfinite_weights(model: PreTrainedModel) -> list[str]:
+    """Names of the weights that have NaN or infinite values."""
+    return [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
 
 
 def _read_headers(files: Mapping[str, Path]) -> dict[str, Header]:

@@ -42,6 +42,7 @@ from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 from .checkpoint_layouts import Source, Translation, translate
 from .checkpoint_preprocessing import processor_settings
 from .checkpoint_reading import CheckpointError, read_checkpoint, read_settings, select_weights
+from .checkpoint_weights import nonfinite_weights
 
 
 logger = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ def convert(
         report(f"assumed: {assumption}")
     if translation.dropped:
         report(f"dropped: {', '.join(translation.dropped)}")
-    broken = [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
+    broken = nonfinite_weights(model)
     if broken:
         report(f"warning: there are NaN or infinite values in {shorten(broken)}")
     processor = build_processor(model, source, image_mean, image_std, report)

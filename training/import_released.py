@@ -26,6 +26,7 @@ from modeling_pixelvit import PixelViTImageProcessor
 
 from .checkpoint_loading import load_checkpoint
 from .checkpoint_reading import CheckpointError, read_settings
+from .checkpoint_weights import nonfinite_weights
 from .checksums import file_checksum, verify_checksums, write_checksums
 from .convert_checkpoint import build_model, check_output, load_translation, variant_name, written_completely
 from .model_card import PLACEHOLDER_USER, render_checkpoint_card
@@ -136,7 +137,7 @@ def convert_released(entry: ReleasedCheckpoint, path: Path, ema: bool = False) -
             raise CheckpointError(
                 f"{path} is not {entry.name}: its {what} is {found}, expected is {right}; check which file it is."
             )
-    broken = [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
+    broken = nonfinite_weights(model)
     if broken:
         raise CheckpointError(f"{path} has NaN or infinite values in {broken[0]}; it is damaged. Get it again.")
     return model

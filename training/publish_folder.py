@@ -18,6 +18,7 @@ import torch
 from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 
 from .checkpoint_loading import load_checkpoint
+from .checkpoint_weights import nonfinite_weights
 from .checksums import write_checksums
 from .files import write_text
 from .model_card import render_checkpoint_card, validate_card
@@ -103,7 +104,7 @@ def cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     with tempfile.TemporaryDirectory(prefix="publish-cast-") as folder:
         model.save_pretrained(folder)
         smaller = type(model).from_pretrained(folder, dtype=dtype).eval()
-    broken = [name for name, tensor in smaller.state_dict().items() if not tensor.isfinite().all()]
+    broken = nonfinite_weights(smaller)
     if broken:
         raise ValueError(f"{broken[0]} has values too large for {dtype}; publish the weights in bfloat16 or float32.")
     return smaller
