@@ -22,6 +22,7 @@ from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, R
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id
 
+from .checksums import file_checksum
 from .publish_errors import (
     LOGIN,
     MOVED_STATUSES,
@@ -270,11 +271,7 @@ class Push:
         """SHA-256, or git's own of a file that is not in large file storage."""
         key = f"{kind} {path.name}"
         if key not in self.checksums:
-            digest = hashlib.sha256() if kind == "sha256" else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
-            with path.open("rb") as file:
-                while chunk := file.read(1 << 20):
-                    digest.update(chunk)
-            self.checksums[key] = digest.hexdigest()
+            self.checksums[key] = file_checksum(path) if kind == "sha256" else git_checksum(path)
         return self.checksums[key]
 
     def tried(self, doing: str, request: Callable[[], Any]) -> Any:
@@ -302,3 +299,9 @@ class Push:
         cause = cause_of(error)
         what = f"{doing[0].upper()}{doing[1:]} failed: {reason_of(cause)}"
         return PushError(f"{what}. {advice_for(cause, self.target.repo_id)}. {self.situation}.")
+
+
+def git_checksum(path: Path) -> str:
+    """What git names a file's content by; read whole, since only small files are not in large file storage."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
