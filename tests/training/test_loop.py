@@ -31,7 +31,8 @@ from training.unreadable_images import TooManyUnreadable, UnreadableImage
 
 
 REPOSITORY = Path(__file__).parents[2]
-TRACES = json.loads((REPOSITORY / "tests" / "golden" / "loss_traces.json").read_text())
+GOLDEN = REPOSITORY / "tests" / "golden"
+TRACES = json.loads((GOLDEN / "loss_traces.json").read_text())
 TINY = {
     "adventurer": {"hidden_size": 32, "num_hidden_layers": 2, "head_dim": 16, "state_size": 16},
     "pixelvit": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
@@ -79,7 +80,15 @@ class TestSteps:
     def test_reproduces_the_stored_losses(self, family, tmp_path, digits):
         """What the golden file stores was computed by this loop; a change that alters it changes every training."""
         trace = TRACES[family]
-        loop = make_loop(load_recipe(f"{family}-stage1", **trace["recipe"]), digits, tmp_path)
+
+        class StoredStart(ClassificationTask):
+            def build_model(self):
+                # Which numbers a seed draws differs between PyTorch's versions; what a step does to them does not.
+                model = super().build_model()
+                model.load_state_dict(load_file(GOLDEN / f"loss_trace_{family}.safetensors"))
+                return model
+
+        loop = make_loop(load_recipe(f"{family}-stage1", **trace["recipe"]), digits, tmp_path, task_class=StoredStart)
         loop.run()
         assert train_losses(tmp_path) == pytest.approx(trace["losses"], rel=1e-4)
         assert len(trace["losses"]) >= 24

@@ -31,8 +31,11 @@ ALL_BOXES = {
 
 def counted_flops(architecture, config, device="cpu"):
     with torch.device(device):
-        # In float64, since float32 products may go to oneDNN, where the counter does not see them.
+        # In float64, since float32 products may go to oneDNN, and with attention written out, since it may go to a
+        # fused operator: what the counter sees of those differs between PyTorch's versions.
         model = MODEL_CLASSES[architecture](config).eval().double()
+        if config.model_type == "pixelvit":
+            model.set_attn_implementation("eager")
         images = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.float64)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(images)
