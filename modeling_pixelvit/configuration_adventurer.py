@@ -32,6 +32,10 @@ class AdventurerConfig(PixelPreTrainedConfig):
         flip_blocks (`"alternate"` or list of `int`, *optional*, defaults to `"alternate"`):
             Blocks that read the patches in reverse order, zero-based. `"alternate"` is every second block (1, 3, 5,
             ...), as the paper says; the released code, and so its checkpoints, flips blocks 2 and 3 only: `[2, 3]`.
+        scan_order (`"rows"` or `"rows_and_columns"`, *optional*, defaults to `"rows"`):
+            Which way the blocks read the patches: row by row, as in the paper, or two blocks row by row and the next
+            two column by column, in turn. With `flip_blocks="alternate"` one block of each two reads backwards, so that
+            four blocks see the image from all its sides. At patch 1 the pixel below is a whole row away otherwise.
         mixer_implementation (`str`, *optional*, defaults to `"auto"`):
             `"torch"` (plain PyTorch, everywhere), `"mamba_ssm"` (Triton kernels, CUDA) or `"auto"`, which takes
             `mamba_ssm` where it can run.
@@ -69,6 +73,7 @@ class AdventurerConfig(PixelPreTrainedConfig):
     time_step_max: float | int = 0.1
     time_step_floor: float | int = 1e-4
     flip_blocks: Literal["alternate"] | list[int] | tuple[int, ...] = "alternate"
+    scan_order: Literal["rows", "rows_and_columns"] = "rows"
     mixer_implementation: Literal["auto", "torch", "mamba_ssm"] = "auto"
 
     def __post_init__(self, **kwargs):
@@ -92,6 +97,13 @@ class AdventurerConfig(PixelPreTrainedConfig):
         if self.flip_blocks == "alternate":
             return frozenset(range(1, self.num_hidden_layers, 2))
         return frozenset(self.flip_blocks)
+
+    @property
+    def column_blocks(self) -> frozenset[int]:
+        """Zero-based indices of the blocks that read the patches column by column."""
+        if self.scan_order == "rows":
+            return frozenset()
+        return frozenset(index for index in range(self.num_hidden_layers) if index // 2 % 2)
 
     def validate_architecture(self):
         super().validate_architecture()

@@ -39,6 +39,13 @@ class PixelPreTrainedConfig(BackboneConfigMixin, SegmentationHeadConfig, Detecti
             Height and width, in pixels, that the position table is made for. Both must be multiples of `patch_size`.
         patch_size (`int`, *optional*, defaults to 16):
             Side p of a square patch in pixels. 1 makes every pixel a token.
+        patch_kernel_size (`int`, *optional*):
+            Side in pixels at which the patch-embedding kernel is stored, if not `patch_size`: on the way in it is
+            resampled to the patches that are read. A kernel stored for large patches, beside the position table of
+            `patch_size`, is what a model needs that is trained at several patch sizes (`forward(patch_size=)`).
+        patch_dropout (`float`, *optional*, defaults to 0.0):
+            Share of the patches that encoder and classifier leave out in training, drawn for each image, in [0, 1); the
+            rest keeps its order. Not for the dense tasks, which need every patch.
         num_channels (`int`, *optional*, defaults to 3): Channels of the input image.
         drop_path_rate (`float`, *optional*, defaults to 0.0):
             Stochastic depth rate of the last block, in [0, 1). Block i of L drops a branch with probability
@@ -65,6 +72,8 @@ class PixelPreTrainedConfig(BackboneConfigMixin, SegmentationHeadConfig, Detecti
     num_hidden_layers: int = 12
     image_size: int | list[int] | tuple[int, int] = 224
     patch_size: int = 16
+    patch_kernel_size: int | None = None
+    patch_dropout: float | int = 0.0
     num_channels: int = 3
     drop_path_rate: float | int = 0.0
     initializer_range: float | int = 0.02
@@ -118,6 +127,16 @@ class PixelPreTrainedConfig(BackboneConfigMixin, SegmentationHeadConfig, Detecti
         return rows * columns
 
     @property
+    def stored_patch_size(self) -> int:
+        """Side in pixels of the patch-embedding kernel as it is stored."""
+        return self.patch_size if self.patch_kernel_size is None else self.patch_kernel_size
+
+    @property
+    def has_position_table(self) -> bool:
+        """Whether a learned position is added to each token."""
+        return True
+
+    @property
     def drop_path_rates(self) -> list[float]:
         """
         Stochastic depth rate of each block. (The released code shifts this schedule by one block; the paper's, which
@@ -131,13 +150,16 @@ class PixelPreTrainedConfig(BackboneConfigMixin, SegmentationHeadConfig, Detecti
         self._require_positive_integers("hidden_size", "num_hidden_layers", "patch_size", "num_channels")
         self._require_at_most(MOST_BLOCKS, "num_hidden_layers")
         super().validate_architecture()
-        self._require(
-            self.num_channels * self.patch_size**2 <= MOST_PATCH_VALUES,
-            "patch_size",
-            f"a patch of num_channels={self.num_channels} must have at most {MOST_PATCH_VALUES} values",
-        )
+        if self.patch_kernel_size is not None:
+            self._require_positive_integers("patch_kernel_size")
+        for field in ("patch_size", "patch_kernel_size"):
+            self._require(
+                self.num_channels * (getattr(self, field) or 1) ** 2 <= MOST_PATCH_VALUES,
+                field,
+                f"a patch of num_channels={self.num_channels} must have at most {MOST_PATCH_VALUES} values",
+            )
         self._require_geometry()
-        self._require_rates("drop_path_rate")
+        self._require_rates("drop_path_rate", "patch_dropout")
         self._require_positive("initializer_range")
 
     def _require_geometry(self):

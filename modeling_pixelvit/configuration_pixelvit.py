@@ -8,6 +8,7 @@ from huggingface_hub.dataclasses import strict
 from transformers.activations import ACT2FN
 
 from .configuration_base import PixelPreTrainedConfig
+from .configuration_checks import LARGEST_NUMBER
 
 
 @strict
@@ -29,6 +30,14 @@ class PixelViTConfig(PixelPreTrainedConfig):
         qkv_bias (`bool`, *optional*, defaults to `True`): Whether query, key and value projections have a bias.
         layer_scale_init_value (`float`, *optional*):
             Initial value of a learned scale per channel at the end of each branch (LayerScale); none if not given.
+        position_embedding_type (`str`, *optional*, defaults to `"absolute"`):
+            How the model knows where a patch is: `"absolute"` by a learned table that is added to the tokens, as in the
+            paper; `"rotary"` by turning queries and keys by row and column in pixels, without a table and so for any
+            image and patch size; `"absolute_rotary"` by both.
+        rotary_wavelengths (pair of `float`, *optional*, defaults to `[4, 512]`):
+            The shortest and the longest full turn of rotary positions, in pixels.
+        use_qk_norm (`bool`, *optional*, defaults to `False`):
+            Whether queries and keys go through an RMSNorm over each head's channels.
         pooling (`"cls"` or `"mean"`, *optional*, defaults to `"cls"`):
             What the classifier sees after the final norm: the class token, or the mean of the patch tokens.
 
@@ -73,7 +82,19 @@ class PixelViTConfig(PixelPreTrainedConfig):
     layer_norm_eps: float | int = 1e-6
     qkv_bias: bool = True
     layer_scale_init_value: float | int | None = None
+    position_embedding_type: Literal["absolute", "rotary", "absolute_rotary"] = "absolute"
+    rotary_wavelengths: list[float | int] | tuple[float | int, ...] = (4.0, 512.0)
+    use_qk_norm: bool = False
     pooling: Literal["cls", "mean"] = "cls"
+
+    @property
+    def has_position_table(self) -> bool:
+        return self.position_embedding_type != "rotary"
+
+    @property
+    def has_rotary_positions(self) -> bool:
+        """Whether queries and keys are turned by their positions."""
+        return self.position_embedding_type != "absolute"
 
     def validate_architecture(self):
         super().validate_architecture()
@@ -86,6 +107,18 @@ class PixelViTConfig(PixelPreTrainedConfig):
         self._require(self.hidden_act in ACT2FN, "hidden_act", f"choose one of {', '.join(sorted(ACT2FN))}")
         self._require_rates("hidden_dropout_prob", "attention_probs_dropout_prob")
         self._require_positive("layer_norm_eps")
+        lengths = list(self.rotary_wavelengths)
+        self._require(
+            len(lengths) == 2 and 0 < lengths[0] <= lengths[1] <= LARGEST_NUMBER,
+            "rotary_wavelengths",
+            "it must be two numbers of pixels above 0, the shortest wavelength and the longest",
+        )
+        if self.has_rotary_positions:
+            self._require(
+                self.hidden_size // self.num_attention_heads % 4 == 0,
+                "num_attention_heads",
+                f"rotary positions need heads of a multiple of 4 channels, of hidden_size={self.hidden_size}",
+            )
         if self.layer_scale_init_value is not None:
             self._require_positive("layer_scale_init_value")
 

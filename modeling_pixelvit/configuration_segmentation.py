@@ -61,9 +61,13 @@ class SegmentationHeadConfig(CheckedConfig):
     @property
     def pyramid_strides(self) -> list[int]:
         """Strides in pixels of the levels of UperNet's pyramid."""
+        return self.pyramid_strides_at(self.patch_size)
+
+    def pyramid_strides_at(self, patch_size: int) -> list[int]:
+        """The same for patches of another side."""
         if self.decoder_strides is not None:
             return list(self.decoder_strides)
-        return [min(4, self.patch_size) * 2**level for level in range(len(self.pyramid_layers))]
+        return [min(4, patch_size) * 2**level for level in range(len(self.pyramid_layers))]
 
     def validate_architecture(self):
         super().validate_architecture()

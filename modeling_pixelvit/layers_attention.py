@@ -9,6 +9,8 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
 from .layers_linear import Linear
+from .layers_norm import RMSNorm
+from .layers_rotary import rotate
 
 
 def eager_attention_forward(
@@ -54,15 +56,31 @@ class Attention(nn.Module):
         self.k_proj = Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
         self.v_proj = Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
         self.o_proj = Linear(config.hidden_size, config.hidden_size)
+        self.q_norm, self.k_norm = (
+            RMSNorm(self.head_dim, config.layer_norm_eps) if config.use_qk_norm else nn.Identity() for _ in range(2)
+        )
 
     def forward(
-        self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+        self,
+        hidden_states: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Returns the mixed tokens, and the attention weights where the implementation has them."""
+        """
+        Args:
+            hidden_states: (B, T, D)
+            position_embeddings: Cosine and sine for `layers_rotary.rotate`, if positions are rotary.
+
+        Returns:
+            The mixed tokens, and the attention weights where the implementation has them.
+        """
         query, key, value = (
             projection(hidden_states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
+        query, key = self.q_norm(query), self.k_norm(key)
+        if position_embeddings is not None:
+            query, key = rotate(query, *position_embeddings), rotate(key, *position_embeddings)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         output, weights = attend(
             self,

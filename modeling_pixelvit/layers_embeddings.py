@@ -7,6 +7,10 @@ Grids are (rows, columns). The class token's position row stands where the class
 in Adventurer.
 """
 
+import functools
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -55,18 +59,56 @@ def resize_patch_kernel(kernel: torch.Tensor, patch_size: int) -> torch.Tensor:
         patch_size (`int`): The new side.
 
     Returns:
-        `torch.Tensor` of shape `(hidden_size, num_channels, patch_size, patch_size)` with the new side, same dtype.
+        `torch.Tensor` of shape `(hidden_size, num_channels, patch_size, patch_size)` with the new side, same dtype;
+        gradients flow back to `kernel`.
     """
     old = kernel.shape[-1]
     if old == patch_size:
         return kernel
-    # In float64 on the CPU: a small matrix, and its pseudo-inverse is the one delicate step.
-    basis = torch.eye(old**2, dtype=torch.float64).view(old**2, 1, old, old)
-    resized = F.interpolate(basis, size=(patch_size, patch_size), mode="bicubic", antialias=True)
-    resize = resized.flatten(1).t()  # (new^2, old^2)
-    solve = torch.linalg.pinv(resize.t())  # (new^2, old^2)
-    weights = kernel.detach().to("cpu", torch.float64).flatten(2) @ solve.t()
-    return weights.unflatten(2, (patch_size, patch_size)).to(kernel.device, kernel.dtype)
+    # In float64: the matrix is small, and what it solves is the one delicate step. (Apple's GPUs have no float64.)
+    dtype = torch.float32 if kernel.device.type == "mps" else torch.float64
+    solve = torch.tensor(_kernel_resize_matrix(old, patch_size), dtype=dtype, device=kernel.device)
+    return (solve @ kernel.to(dtype) @ solve.t()).to(kernel.dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _kernel_resize_matrix(old: int, new: int) -> list[list[float]]:
+    """
+    The map (new, old) of either axis of a kernel: the pseudo-inverse of the transposed R, where B = R x R.
+
+    Numbers and no tensor, since a tensor would belong to the mode, the device or the graph in which it was first asked
+    for. R is PyTorch's `interpolate(mode="bicubic", antialias=True)`, which `tests/test_layers_embeddings.py` compares.
+    """
+    scale = old / new
+    centres = (np.arange(new) + 0.5) * scale
+    distance = np.abs(np.arange(old) + 0.5 - centres[:, None]) / max(scale, 1.0)
+    near = 1.5 * distance**3 - 2.5 * distance**2 + 1
+    far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
+    resize = np.where(distance < 1, near, np.where(distance < 2, far, 0.0))
+    resize /= resize.sum(axis=1, keepdims=True)
+    return np.linalg.pinv(resize.T).tolist()
+
+
+class EvaluationCache:
+    """
+    What was computed from a parameter, kept for as long as it stays the same and nobody trains: a model in evaluation
+    resamples kernel and positions once for each patch size, and not once for each batch.
+    """
+
+    def __init__(self):
+        self.results = {}
+
+    def get(self, module: nn.Module, parameter: torch.Tensor, key: tuple, compute: Callable[[], torch.Tensor]):
+        """`compute()`, or its last result under this key."""
+        traced = torch.compiler.is_compiling() or parameter.is_meta or parameter.is_inference()
+        if module.training or torch.is_grad_enabled() or traced:
+            self.results.clear()
+            return compute()
+        # Its version tells of a change in place, its address of another tensor.
+        state = (parameter._version, parameter.data_ptr(), parameter.dtype, parameter.device)
+        if key not in self.results or self.results[key][0] != state:
+            self.results[key] = state, compute()
+        return self.results[key][1]
 
 
 class PatchProjection(nn.Conv2d):
@@ -74,32 +116,49 @@ class PatchProjection(nn.Conv2d):
 
     def __init__(self, num_channels: int, hidden_size: int, patch_size: int):
         super().__init__(num_channels, hidden_size, kernel_size=patch_size, stride=patch_size)
+        self.cache = EvaluationCache()
 
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(B, channels, rows p, columns p) to tokens in raster order (B, rows columns, D)."""
-        patch = self.kernel_size[0]
-        if patch == 1:  # no pixel moves but for the transposition
+    def train(self, mode: bool = True) -> nn.Module:
+        self.cache.results.clear()  # an optimizer may step tensors of its own and only copy them here
+        return super().train(mode)
+
+    def kernel_for(self, patch_size: int) -> torch.Tensor:
+        """The kernel (D, channels, patch_size, patch_size)."""
+        if patch_size == self.kernel_size[0]:
+            return self.weight
+        return self.cache.get(self, self.weight, (patch_size,), lambda: resize_patch_kernel(self.weight, patch_size))
+
+    def forward(self, pixel_values: torch.Tensor, patch_size: int | None = None) -> torch.Tensor:
+        """
+        (B, channels, rows p, columns p) to tokens in raster order (B, rows columns, D), p = `patch_size` or, if that is
+        not given, the side of the stored kernel.
+        """
+        patch_size = self.kernel_size[0] if patch_size is None else patch_size
+        kernel = self.kernel_for(patch_size)
+        pixel_values = pixel_values.to(kernel.dtype)
+        if patch_size == 1:  # no pixel moves but for the transposition
             patches = pixel_values.flatten(2).transpose(1, 2)
         else:
-            patches = pixel_values.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
+            patches = pixel_values.unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))
             patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-        return F.linear(patches, self.weight.flatten(1), self.bias)
+        return F.linear(patches, kernel.flatten(1), self.bias)
 
 
 class PatchEmbeddings(nn.Module):
-    """Images (B, channels, height, width) to patch tokens (B, N, D)."""
+    """Images (B, channels, height, width) to patch tokens (B, N, D); patches are those of `config` if not told."""
 
     def __init__(self, config):
         super().__init__()
-        self.projection = PatchProjection(config.num_channels, config.hidden_size, config.patch_size)
+        self.patch_size = config.patch_size
+        self.projection = PatchProjection(config.num_channels, config.hidden_size, config.stored_patch_size)
 
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.projection(pixel_values.to(self.projection.weight.dtype))
+    def forward(self, pixel_values: torch.Tensor, patch_size: int | None = None) -> torch.Tensor:
+        return self.projection(pixel_values, self.patch_size if patch_size is None else patch_size)
 
 
 class PixelEmbeddings(nn.Module):
     """
-    Images to the sequence of tokens: patches plus the class token, with their positions added.
+    Images to the sequence of tokens: patches plus the class token, with their positions added if there is a table.
 
     Args:
         config ([`PixelPreTrainedConfig`]): The model's configuration.
@@ -114,65 +173,135 @@ class PixelEmbeddings(nn.Module):
         self.patch_size = config.patch_size
         self.image_size = as_pair(config.image_size)
         self.grid_size = config.grid_size
+        self.patch_dropout = config.patch_dropout
         self.patch_embeddings = PatchEmbeddings(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
-        self.position_embeddings = nn.Parameter(torch.zeros(1, config.num_patches + 1, config.hidden_size))
+        table = torch.zeros(1, config.num_patches + 1, config.hidden_size) if config.has_position_table else None
+        self.position_embeddings = None if table is None else nn.Parameter(table)
         self.dropout = nn.Dropout(dropout)
+        self.cache = EvaluationCache()
+
+    def train(self, mode: bool = True) -> nn.Module:
+        self.cache.results.clear()
+        return super().train(mode)
 
     def resize(self, config):
         """Resamples kernel and positions, in place, for the patch and image size of `config`."""
-        projection, new_parameters = self.patch_embeddings.projection, {}
-        new_parameters["weight"] = resize_patch_kernel(projection.weight.detach(), config.patch_size)
-        new_parameters["position_embeddings"] = resize_position_embeddings(
-            self.position_embeddings.detach(), self.grid_size, config.grid_size, self.class_token_last
-        )
-        for module, name in ((projection, "weight"), (self, "position_embeddings")):
+        projection = self.patch_embeddings.projection
+        new_parameters = [(projection, "weight", resize_patch_kernel(projection.weight.detach(), config.patch_size))]
+        if self.position_embeddings is not None:
+            table = resize_position_embeddings(
+                self.position_embeddings.detach(), self.grid_size, config.grid_size, self.class_token_last
+            )
+            new_parameters.append((self, "position_embeddings", table))
+        for module, name, tensor in new_parameters:
             requires_grad = getattr(module, name).requires_grad
-            setattr(module, name, nn.Parameter(new_parameters[name].clone(), requires_grad=requires_grad))
+            setattr(module, name, nn.Parameter(tensor.clone(), requires_grad=requires_grad))
         projection.kernel_size = projection.stride = (config.patch_size, config.patch_size)
-        self.patch_size = config.patch_size
+        self.patch_size = self.patch_embeddings.patch_size = config.patch_size
         self.image_size = as_pair(config.image_size)
         self.grid_size = config.grid_size
 
-    def grid_of(self, pixel_values: torch.Tensor) -> tuple[int, int]:
-        """The grid (rows, columns) of tokens that `forward` makes of these images."""
-        return tuple(-(-side // self.patch_size) for side in pixel_values.shape[-2:])
+    def resolve_patch_size(self, patch_size: int | None) -> int:
+        """
+        The model's own patch size, or the one that a call asks for.
 
-    def forward(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool | None = None) -> torch.Tensor:
+        Raises:
+            ValueError: if it is no patch size that `resize_patches` would take.
+        """
+        if patch_size is None or patch_size == self.patch_size:
+            return self.patch_size
+        is_size = isinstance(patch_size, int) and not isinstance(patch_size, bool) and patch_size >= 1
+        if not is_size or (self.position_embeddings is not None and any(side % patch_size for side in self.image_size)):
+            height, width = self.image_size
+            raise ValueError(
+                f"patch_size={patch_size!r} was given; it must be an integer of at least 1 that divides the model's "
+                f"image_size, {height} by {width} pixels."
+            )
+        return patch_size
+
+    def grid_of(self, pixel_values: torch.Tensor, patch_size: int | None = None) -> tuple[int, int]:
+        """The grid (rows, columns) of tokens that `forward` makes of these images."""
+        patch_size = self.patch_size if patch_size is None else patch_size
+        return tuple(-(-side // patch_size) for side in pixel_values.shape[-2:])
+
+    def draw_kept_patches(self, pixel_values: torch.Tensor, patch_size: int | None = None) -> torch.Tensor | None:
+        """
+        In training with a `patch_dropout`, which patches of each image stay: raster indices (B, n), rising, equally
+        many for every image and at least one; by the global random generator of the images' device. Otherwise None.
+        """
+        if not self.training or not self.patch_dropout:
+            return None
+        rows, columns = self.grid_of(pixel_values, self.resolve_patch_size(patch_size))
+        count = max(1, round(rows * columns * (1 - self.patch_dropout)))
+        draws = torch.rand(pixel_values.shape[0], rows * columns, device=pixel_values.device)
+        return draws.argsort(dim=1)[:, :count].sort(dim=1).values
+
+    def positions_for(self, patch_size: int, grid: tuple[int, int]) -> torch.Tensor:
+        """The position table (1, rows columns + 1, D), as `resize_patches` and then the image's size make it."""
+        table, own_grid = self.position_embeddings, tuple(side // patch_size for side in self.image_size)
+        if self.grid_size == own_grid == grid:
+            return table
+
+        def resample():
+            resampled = resize_position_embeddings(table, self.grid_size, own_grid, self.class_token_last)
+            return resize_position_embeddings(resampled, own_grid, grid, self.class_token_last)
+
+        return self.cache.get(self, table, (patch_size, grid), resample)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        interpolate_pos_encoding: bool | None = None,
+        patch_size: int | None = None,
+        kept_patches: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Normalized images.
             interpolate_pos_encoding (`bool`, *optional*):
                 Whether to take images of any size: positions are resampled to the image's grid, and height and width
                 are padded with zeros, at the bottom and on the right, to a multiple of the patch size. Otherwise the
-                size must be the config's `image_size`.
+                size must be the config's `image_size`. A model without a position table always takes any size.
+            patch_size (`int`, *optional*):
+                Side of the patches in pixels, the config's if not given. Kernel and positions are resampled on the way
+                in, to the same bits as by `resize_patches`; gradients flow through.
+            kept_patches (`torch.Tensor` of shape `(batch_size, n)`, *optional*):
+                Raster indices of the patches to keep, all if not given; see `draw_kept_patches`.
 
         Returns:
-            `torch.Tensor` of shape `(batch_size, rows * columns + 1, hidden_size)`.
+            `torch.Tensor` of shape `(batch_size, rows * columns + 1, hidden_size)`, or `(batch_size, n + 1,
+            hidden_size)`.
         """
-        self._check_shape(pixel_values, interpolate_pos_encoding)
-        positions = self.position_embeddings
-        if interpolate_pos_encoding:
-            grid = self.grid_of(pixel_values)
+        patch_size = self.resolve_patch_size(patch_size)
+        any_size = interpolate_pos_encoding or self.position_embeddings is None
+        self._check_shape(pixel_values, any_size)
+        grid = self.grid_of(pixel_values, patch_size)
+        if any_size:
             bottom, right = (
-                count * self.patch_size - side for count, side in zip(grid, pixel_values.shape[-2:], strict=True)
+                count * patch_size - side for count, side in zip(grid, pixel_values.shape[-2:], strict=True)
             )
             if bottom or right:
                 pixel_values = F.pad(pixel_values, (0, right, 0, bottom))
-            positions = resize_position_embeddings(positions, self.grid_size, grid, self.class_token_last)
-        patches = self.patch_embeddings(pixel_values)
+        patches = self.patch_embeddings(pixel_values, patch_size)
         cls_token = self.cls_token.expand(patches.shape[0], -1, -1)
         tokens = torch.cat([patches, cls_token] if self.class_token_last else [cls_token, patches], dim=1)
-        return self.dropout(tokens + positions)
+        if self.position_embeddings is not None:
+            tokens = tokens + self.positions_for(patch_size, grid)
+        if kept_patches is not None:
+            kept = self.patch_tokens(tokens).gather(1, kept_patches[..., None].expand(-1, -1, tokens.shape[-1]))
+            cls_token = self.class_token(tokens)[:, None]
+            tokens = torch.cat([kept, cls_token] if self.class_token_last else [cls_token, kept], dim=1)
+        return self.dropout(tokens)
 
-    def _check_shape(self, pixel_values, interpolate_pos_encoding):
+    def _check_shape(self, pixel_values, any_size):
         if pixel_values.dim() != 4 or pixel_values.shape[1] != self.num_channels:
             raise ValueError(
                 f"pixel_values has shape {tuple(pixel_values.shape)}; the model takes (batch_size, "
                 f"{self.num_channels}, height, width)."
             )
         size = tuple(pixel_values.shape[-2:])
-        if not interpolate_pos_encoding and size != self.image_size:
+        if not any_size and size != self.image_size:
             raise ValueError(
                 f"The input is {size[0]} by {size[1]} pixels, but the model's image_size is {self.image_size[0]} by "
                 f"{self.image_size[1]}; resize the images, pass interpolate_pos_encoding=True, or call "

@@ -92,9 +92,14 @@ def crop_to_image(logits: torch.Tensor, covered: Sequence[int], image_size: Sequ
     return fit_map(logits, covered, image_size, size)
 
 
+def count_halvings(patch_size: int, stride: int) -> int:
+    """Stride-2 transposed convolutions from patches of this side to a map of this stride."""
+    return max(0, round(math.log2(patch_size / stride)))
+
+
 class PyramidLevel(nn.Module):
     """
-    One level: tokens at `patch_size` to a map at `stride`.
+    One level: tokens of square patches to a map at a stride.
 
     Stride-2 transposed convolutions halve the patch as often as brings it nearest to the stride, with a norm and GELU
     between two of them; max pooling joins as many patches as the stride has room for. If the stride is no power of two
@@ -108,32 +113,51 @@ class PyramidLevel(nn.Module):
 
     def __init__(self, hidden_size: int, patch_size: int, stride: int):
         super().__init__()
-        self.stride = stride
-        self.halvings = max(0, round(math.log2(patch_size / stride)))
-        pooled = max(1, stride // patch_size)
-        self.cell = patch_size * pooled / 2**self.halvings
+        self.patch_size, self.stride = patch_size, stride
+        self.halvings = count_halvings(patch_size, stride)
         layers = []
         for index in range(self.halvings):
             if index > 0:
                 layers += [BatchNorm(hidden_size), nn.GELU()]
             layers.append(nn.ConvTranspose2d(hidden_size, hidden_size, kernel_size=2, stride=2))
-        if pooled > 1:
-            layers.append(nn.MaxPool2d(pooled, ceil_mode=True))
         self.resample = nn.Sequential(*layers)
 
-    def forward(self, features: torch.Tensor, extent: Sequence[int]) -> torch.Tensor:
+    def forward(
+        self,
+        features: torch.Tensor,
+        extent: Sequence[int],
+        patch_size: int | None = None,
+        stride: int | None = None,
+    ) -> torch.Tensor:
         """
         Args:
             features (`torch.Tensor` of shape `(batch_size, hidden_size, rows, columns)`):
                 The tokens as a map that covers `extent` at least.
             extent (pair of `int`): Pixels that the level is to cover.
+            patch_size, stride (`int`, *optional*):
+                If not those of the construction: a pair with as many transposed convolutions.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, hidden_size, *extent / stride)`, rounded up.
+
+        Raises:
+            ValueError: if the pair needs another number of transposed convolutions.
         """
+        patch_size = self.patch_size if patch_size is None else patch_size
+        stride = self.stride if stride is None else stride
+        if count_halvings(patch_size, stride) != self.halvings:
+            raise ValueError(
+                f"patch_size={patch_size} was given, at which the pyramid's level of stride {stride} halves patches "
+                f"another number of times than the {self.halvings} that it has weights for; call "
+                "resize_patches(patch_size) and train it."
+            )
         features = self.resample(features)
-        covered = [cells * self.cell for cells in features.shape[-2:]]
-        return fit_map(features, covered, extent, [-(-side // self.stride) for side in extent])
+        pooled = max(1, stride // patch_size)
+        if pooled > 1:
+            features = F.max_pool2d(features, pooled, ceil_mode=True)
+        cell = patch_size * pooled / 2**self.halvings
+        covered = [cells * cell for cells in features.shape[-2:]]
+        return fit_map(features, covered, extent, [-(-side // stride) for side in extent])
 
 
 class FeaturePyramid(nn.Module):
@@ -147,33 +171,44 @@ class FeaturePyramid(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.patch_size = config.patch_size
-        self.coarsest_stride = config.pyramid_strides[-1]
+        self.strides = config.pyramid_strides
         self.levels = nn.ModuleList(
-            PyramidLevel(config.hidden_size, config.patch_size, stride) for stride in config.pyramid_strides
+            PyramidLevel(config.hidden_size, config.patch_size, stride) for stride in self.strides
         )
 
-    def extent_of(self, image_size: Sequence[int]) -> tuple[int, int]:
+    def extent_of(self, image_size: Sequence[int], strides: Sequence[int] | None = None) -> tuple[int, int]:
         """Height and width in pixels that every level covers, for an image of this height and width."""
         height, width = image_size
-        return round_up(height, self.coarsest_stride), round_up(width, self.coarsest_stride)
+        coarsest = (self.strides if strides is None else strides)[-1]
+        return round_up(height, coarsest), round_up(width, coarsest)
 
-    def forward(self, feature_maps: Sequence[torch.Tensor], image_size: Sequence[int]) -> list[torch.Tensor]:
+    def forward(
+        self,
+        feature_maps: Sequence[torch.Tensor],
+        image_size: Sequence[int],
+        patch_size: int | None = None,
+        strides: Sequence[int] | None = None,
+    ) -> list[torch.Tensor]:
         """
         Args:
             feature_maps (sequence of `torch.Tensor` of shape `(batch_size, hidden_size, rows, columns)`):
                 The tokens of each level on the patch grid, from the finest level to the coarsest.
             image_size (pair of `int`): Height and width of the images in pixels.
+            patch_size (`int`, *optional*): Side of the tokens' patches, if not the config's.
+            strides (sequence of `int`, *optional*): `config.pyramid_strides` at that patch size.
 
         Returns:
             list of `torch.Tensor` of shape `(batch_size, hidden_size, height / stride, width / stride)` with the height
-            and width of `extent_of(image_size)`.
+            and width of `extent_of(image_size, strides)`.
         """
-        extent = self.extent_of(image_size)
-        rows, columns = (-(-side // self.patch_size) for side in extent)
+        patch_size = self.patch_size if patch_size is None else patch_size
+        strides = self.strides if strides is None else strides
+        extent = self.extent_of(image_size, strides)
+        rows, columns = (-(-side // patch_size) for side in extent)
         maps = []
-        for level, features in zip(self.levels, feature_maps, strict=True):
+        for level, features, stride in zip(self.levels, feature_maps, strides, strict=True):
             bottom, right = max(0, rows - features.shape[-2]), max(0, columns - features.shape[-1])
             if bottom or right:
                 features = F.pad(features, (0, right, 0, bottom), mode="replicate")
-            maps.append(level(features, extent))
+            maps.append(level(features, extent, patch_size, stride))
         return maps

@@ -31,6 +31,14 @@ def level_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
     return -(-size[0] // stride), -(-size[1] // stride)
 
 
+def count_doublings(patch_size: int, stride: int) -> int:
+    """
+    The steps of two from patches of this side that come closest to the stride from below, negative where patches are
+    larger; what then remains is resampled.
+    """
+    return math.floor(math.log2(stride / patch_size))
+
+
 class SimplePyramidLevel(nn.Module):
     """
     The encoder's map, or its maximum over squares of patches, at another stride and with the pyramid's channels.
@@ -44,14 +52,11 @@ class SimplePyramidLevel(nn.Module):
 
     def __init__(self, hidden_size: int, channels: int, patch_size: int, stride: int):
         super().__init__()
-        self.stride = stride
-        # The steps of two that come closest to the stride from below; what then remains is resampled.
-        doublings = math.floor(math.log2(stride / patch_size))
-        self.pooling = 2 ** max(doublings, 0)
-        self.cell = patch_size * 2.0**doublings
+        self.patch_size, self.stride = patch_size, stride
+        self.halvings = max(0, -count_doublings(patch_size, stride))
         width = hidden_size
         layers = []
-        for step in range(-doublings):
+        for step in range(self.halvings):
             if step > 0:
                 layers += [ChannelNorm(width), nn.GELU()]
             # ViTDet needs two steps and halves the channels in both; further ones (patches above 16) keep them.
@@ -64,28 +69,50 @@ class SimplePyramidLevel(nn.Module):
             nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False), ChannelNorm(channels)
         )
 
-    def forward(self, features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    @property
+    def pooling(self) -> int:
+        """Patches on a side of the square over which the map's maximum is this level's input."""
+        return self.pooling_at(self.patch_size)
+
+    def pooling_at(self, patch_size: int) -> int:
+        """The same for patches of another side."""
+        return 2 ** max(0, count_doublings(patch_size, self.stride))
+
+    def forward(self, features: torch.Tensor, size: tuple[int, int], patch_size: int | None = None) -> torch.Tensor:
         """
         Args:
             features (`torch.Tensor` of shape `(batch_size, hidden_size, rows, columns)`):
-                The encoder's map, pooled by `self.pooling`.
+                The encoder's map, pooled by `self.pooling_at(patch_size)`.
             size (`tuple[int, int]`): Height and width of the images in pixels.
+            patch_size (`int`, *optional*):
+                If not that of the construction: one with as many transposed convolutions.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, channels, ceil(height / stride), ceil(width / stride))`.
+
+        Raises:
+            ValueError: if the patch size needs another number of transposed convolutions.
         """
+        patch_size = self.patch_size if patch_size is None else patch_size
+        doublings = count_doublings(patch_size, self.stride)
+        if max(0, -doublings) != self.halvings:
+            raise ValueError(
+                f"patch_size={patch_size} was given, at which the pyramid's level of stride {self.stride} halves the "
+                f"patches another number of times than the {self.halvings} that it has weights for; call "
+                "resize_patches(patch_size) and train it."
+            )
+        cell = patch_size * 2.0**doublings
         rows, columns = level_size(size, self.stride)
         features = self.upsample(features)
         # Where patches and strides do not divide each other, the patches may end before the last cell of the level does
         # (then their border goes on), or reach further (then they are cut off).
         extent = (rows * self.stride, columns * self.stride)
         bottom, right = (
-            max(0, math.ceil(pixels / self.cell) - given)
-            for pixels, given in zip(extent, features.shape[-2:], strict=True)
+            max(0, math.ceil(pixels / cell) - given) for pixels, given in zip(extent, features.shape[-2:], strict=True)
         )
         if bottom or right:
             features = F.pad(features, (0, right, 0, bottom), mode="replicate")
-        covered = [cells * self.cell for cells in features.shape[-2:]]
+        covered = [cells * cell for cells in features.shape[-2:]]
         return self.smooth(self.project(fit_map(features, covered, extent, (rows, columns))))
 
 
@@ -107,23 +134,28 @@ class SimpleFeaturePyramid(nn.Module):
         )
         note_weight_init(self, DEFAULT)  # as in ViTDet
 
-    def forward(self, features: torch.Tensor, size: tuple[int, int]) -> list[torch.Tensor]:
+    def forward(
+        self, features: torch.Tensor, size: tuple[int, int], patch_size: int | None = None
+    ) -> list[torch.Tensor]:
         """
         Args:
             features (`torch.Tensor` of shape `(batch_size, hidden_size, rows, columns)`):
                 The map of patches; a last row and column may lie partly outside the images.
             size (`tuple[int, int]`): Height and width of the images in pixels.
+            patch_size (`int`, *optional*): Side of the patches in pixels, if not the config's.
 
         Returns:
             List of `torch.Tensor` of shape `(batch_size, pyramid_channels, ceil(height / s), ceil(width / s))`, one for
             each stride s.
         """
-        maps, pooling = [], 1
+        patch_size = self.patch_size if patch_size is None else patch_size
+        maps, pooled = [], 1
         for level in self.levels:  # of rising strides, so that each pools what the one before has left
-            if level.pooling > pooling:
-                features = F.max_pool2d(features, level.pooling // pooling, ceil_mode=True)
-                pooling = level.pooling
-            maps.append(level(features, size))
+            pooling = level.pooling_at(patch_size)
+            if pooling > pooled:
+                features = F.max_pool2d(features, pooling // pooled, ceil_mode=True)
+                pooled = pooling
+            maps.append(level(features, size, patch_size))
         maps.append(F.max_pool2d(maps[-1], kernel_size=1, stride=2))
         return maps
 

@@ -25,7 +25,8 @@ from .layers_embeddings import PixelEmbeddings
 from .layers_mamba2 import Mamba2Mixer
 from .layers_mlp import GatedMLP
 from .layers_norm import RMSNorm, RMSNormGated
-from .modeling_base import PixelPreTrainedModel
+from .layers_scan_order import ScanOrder
+from .modeling_base import PixelPreTrainedModel, check_keywords
 
 
 class AdventurerLayer(GradientCheckpointingLayer):
@@ -33,33 +34,46 @@ class AdventurerLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: AdventurerConfig, layer_idx: int):
         super().__init__()
-        self.flips = layer_idx in config.flipped_blocks
+        self.scan_order = ScanOrder(layer_idx in config.column_blocks, layer_idx in config.flipped_blocks)
         self.mixer_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mixer = Mamba2Mixer(config)
         self.mlp_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = GatedMLP(config.hidden_size, config.intermediate_size)
         self.drop_path = StochasticDepth(config.drop_path_rates[layer_idx], mode="row")
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
-        hidden_states = hidden_states + self.drop_path(self.mix_tokens(self.mixer_norm(hidden_states)))
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        grid: tuple[int, int] | None = None,
+        kept_patches: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        """
+        Args:
+            hidden_states: (B, n + 1, D), patches in raster order and then the class token.
+            grid: Patches of the whole image as (rows, columns); needed where blocks read by columns.
+            kept_patches: (B, n) raster indices of the patches that there are; all if not given.
+        """
+        mixed = self.mix_tokens(self.mixer_norm(hidden_states), grid, kept_patches)
+        hidden_states = hidden_states + self.drop_path(mixed)
         return hidden_states + self.drop_path(self.mlp(self.mlp_norm(hidden_states)))
 
-    def mix_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+    def mix_tokens(
+        self,
+        tokens: torch.Tensor,
+        grid: tuple[int, int] | None = None,
+        kept_patches: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """
-        The mixer under a heading average: (B, N + 1, D) to (B, N + 1, D), class token last.
+        The mixer under a heading average, in the order of this block: (B, n + 1, D) to (B, n + 1, D), class token last.
 
         A causal model's first tokens see nothing of the image, so the mean of all tokens goes first ("heading
-        average"), and a flipped block reads the patches from the last to the first.
+        average").
         """
         average = tokens.mean(dim=1, keepdim=True)
-        mixed = self.mixer(torch.cat([average, self.flip_patches(tokens)], dim=1))
-        return self.flip_patches(mixed[:, 1:])
-
-    def flip_patches(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Reverses the patch tokens in a flipped block; the class token stays last."""
-        if not self.flips:
-            return tokens
-        return torch.cat([tokens[:, :-1].flip(1), tokens[:, -1:]], dim=1)
+        ordered = self.scan_order.apply(tokens, grid, kept_patches)
+        mixed = self.mixer(torch.cat([average, ordered], dim=1))
+        return self.scan_order.undo(mixed[:, 1:], grid, kept_patches)
 
 
 class AdventurerPreTrainedModel(PixelPreTrainedModel):
@@ -126,12 +140,16 @@ class AdventurerModel(AdventurerPreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         interpolate_pos_encoding: bool | None = None,
+        patch_size: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Normalized images.
             interpolate_pos_encoding (`bool`, *optional*): Whether to take images of any size; see `PixelEmbeddings`.
+            patch_size (`int`, *optional*):
+                Side of the patches in pixels to read the images by, the config's if not given: to the same bits as
+                after `resize_patches(patch_size)`, and trainable.
 
         Returns:
             [`BaseModelOutputWithPooling`]: `last_hidden_state` of shape `(batch_size, num_patches + 1, hidden_size)`,
@@ -141,9 +159,12 @@ class AdventurerModel(AdventurerPreTrainedModel):
         Raises:
             ValueError: if the input's shape does not fit the model.
         """
-        hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding)
+        check_keywords(self, kwargs)
+        kept_patches = self.embeddings.draw_kept_patches(pixel_values, patch_size)
+        hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding, patch_size, kept_patches)
+        grid = self.embeddings.grid_of(pixel_values, patch_size)
         for layer in self.layers:
-            hidden_states = layer(hidden_states, **kwargs)
+            hidden_states = layer(hidden_states, grid=grid, kept_patches=kept_patches, **kwargs)
         hidden_states = self.norm(hidden_states)
         pooled = self.embeddings.class_token(hidden_states)
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
@@ -165,6 +186,7 @@ class AdventurerForImageClassification(AdventurerPreTrainedModel):
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         interpolate_pos_encoding: bool | None = None,
+        patch_size: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> ImageClassifierOutputWithNoAttention:
         """
@@ -174,12 +196,13 @@ class AdventurerForImageClassification(AdventurerPreTrainedModel):
                 Class indices in `[0, num_labels)`; with them the output has a loss (cross-entropy, or what
                 `config.problem_type` asks for).
             interpolate_pos_encoding (`bool`, *optional*): Whether to take images of any size; see `PixelEmbeddings`.
+            patch_size (`int`, *optional*): Side of the patches in pixels, the config's if not given.
 
         Returns:
             [`ImageClassifierOutputWithNoAttention`]: `logits` of shape `(batch_size, num_labels)`, and `loss` if labels
             are given.
         """
-        outputs = self.adventurer(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
+        outputs = self.adventurer(pixel_values, interpolate_pos_encoding, patch_size, **kwargs)
         logits = self.classifier(outputs.pooler_output)
         loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
@@ -198,19 +221,22 @@ class AdventurerBackbone(BackboneMixin, AdventurerPreTrainedModel):
 
     @can_return_tuple
     @filter_output_hidden_states
-    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BackboneOutput:
+    def forward(
+        self, pixel_values: torch.Tensor, patch_size: int | None = None, **kwargs: Unpack[TransformersKwargs]
+    ) -> BackboneOutput:
         """
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
                 Normalized images of any size.
+            patch_size (`int`, *optional*): Side of the patches in pixels, the config's if not given.
 
         Returns:
             [`BackboneOutput`]: `feature_maps`, each of shape `(batch_size, hidden_size, rows, columns)`, or with
             `config.reshape_hidden_states=False` `(batch_size, num_patches + 1, hidden_size)`.
         """
-        outputs = self.adventurer(pixel_values, interpolate_pos_encoding=True, **kwargs)
+        outputs = self.adventurer(pixel_values, interpolate_pos_encoding=True, patch_size=patch_size, **kwargs)
         return BackboneOutput(
-            feature_maps=self.make_feature_maps(pixel_values, outputs.hidden_states, self.adventurer.norm),
+            feature_maps=self.make_feature_maps(pixel_values, outputs.hidden_states, self.adventurer.norm, patch_size),
             hidden_states=outputs.hidden_states,
         )
 

@@ -3,14 +3,16 @@
 """What every model of both families does: change its patch grid, load with another one, and take its code along."""
 
 import copy
+import difflib
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import TransformersKwargs
 
 from .configuration_base import PixelPreTrainedConfig, as_pair
 from .layers_embeddings import PixelEmbeddings
@@ -27,6 +29,31 @@ HUB_ARGUMENTS = (
     "subfolder",
     "token",
 )
+
+
+# What the forward passes of these models take, and what callers of other models may think that they take.
+MEANT_KEYWORDS = ("pixel_values", "labels", "patch_size", "image_size", "interpolate_pos_encoding")
+
+
+def check_keywords(model: nn.Module, keywords: dict[str, Any]):
+    """
+    Keywords that a forward pass does not know are left to the attention implementations, as everywhere in transformers.
+    One that was meant for the model itself must not vanish there.
+
+    Raises:
+        TypeError: for one that is nearly a keyword of these models, or that only other models have.
+    """
+    unknown = [name for name in keywords if name not in TransformersKwargs.__annotations__]
+    for name in unknown:
+        meant = difflib.get_close_matches(name, MEANT_KEYWORDS, n=1, cutoff=0.75)
+        if meant == ["image_size"]:
+            raise TypeError(
+                f"{type(model).__name__}: {name} was given to the forward pass, which takes it from pixel_values; pass "
+                "interpolate_pos_encoding=True for images of another size."
+            )
+        if meant:
+            told = "which does not take it" if meant == [name] else f"which has no such keyword; {meant[0]} is meant?"
+            raise TypeError(f"{type(model).__name__}: {name} was given to the forward pass, {told}")
 
 
 def refuse_pickles(folder: Path):
@@ -63,7 +90,8 @@ class PixelPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, PixelEmbeddings):
             init.trunc_normal_(module.cls_token, std=self.config.initializer_range)
-            init.trunc_normal_(module.position_embeddings, std=self.config.initializer_range)
+            if module.position_embeddings is not None:
+                init.trunc_normal_(module.position_embeddings, std=self.config.initializer_range)
             projection = module.patch_embeddings.projection
             # LeCun normal: variance 1 / fan-in, of which truncation at two standard deviations leaves 0.8796^2.
             # (transformers' own lecun_normal_ truncates at an absolute 2, which is to say not at all.)
@@ -80,7 +108,11 @@ class PixelPreTrainedModel(PreTrainedModel):
                     module.__class__ = nn.Linear
 
     def make_feature_maps(
-        self, pixel_values: torch.Tensor, hidden_states: tuple[torch.Tensor, ...], norm: nn.Module
+        self,
+        pixel_values: torch.Tensor,
+        hidden_states: tuple[torch.Tensor, ...],
+        norm: nn.Module,
+        patch_size: int | None = None,
     ) -> tuple[torch.Tensor, ...]:
         """
         A backbone's feature maps, one for each stage in `out_features`, from the hidden states of an encoder that took
@@ -96,7 +128,8 @@ class PixelPreTrainedModel(PreTrainedModel):
                 hidden_state = norm(hidden_state)
             if self.config.reshape_hidden_states:
                 patches = embeddings.patch_tokens(hidden_state)
-                hidden_state = patches.unflatten(1, embeddings.grid_of(pixel_values)).permute(0, 3, 1, 2).contiguous()
+                grid = embeddings.grid_of(pixel_values, patch_size)
+                hidden_state = patches.unflatten(1, grid).permute(0, 3, 1, 2).contiguous()
             feature_maps.append(hidden_state)
         return tuple(feature_maps)
 
@@ -108,7 +141,8 @@ class PixelPreTrainedModel(PreTrainedModel):
         be: positions are resampled as a picture, the patch-embedding kernel by FlexiViT's pseudo-inverse rule.
 
         Args:
-            patch_size (`int`, *optional*): New side of a patch in pixels; unchanged if not given.
+            patch_size (`int`, *optional*):
+                New side of a patch in pixels, at which the kernel is stored from now on; unchanged if not given.
             image_size (`int` or pair of `int`, *optional*): New height and width in pixels; unchanged if not given.
 
         Returns:
@@ -119,18 +153,20 @@ class PixelPreTrainedModel(PreTrainedModel):
                 it was before.
         """
         config = copy.deepcopy(self.config)
-        config.patch_size = self.config.patch_size if patch_size is None else patch_size
+        if patch_size is not None:
+            config.patch_size, config.patch_kernel_size = patch_size, None
         if image_size is not None:
             config.image_size = image_size if isinstance(image_size, int) else list(image_size)
         config.validate_architecture()
         embeddings = self.base_model.embeddings
-        if embeddings.position_embeddings.is_meta:
+        if embeddings.cls_token.is_meta:
             raise ValueError(
                 "resize_patches was called on a model whose embeddings are not in memory (offloaded or on the meta "
                 "device); load it without offloading, resize, and save it first."
             )
         embeddings.resize(config)
-        self.config.patch_size, self.config.image_size = config.patch_size, config.image_size
+        for name in ("patch_size", "patch_kernel_size", "image_size"):
+            setattr(self.config, name, getattr(config, name))
         return embeddings.patch_embeddings
 
     @classmethod
@@ -164,14 +200,16 @@ class PixelPreTrainedModel(PreTrainedModel):
             hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
             stored, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **hub_arguments)
             config = copy.deepcopy(config)
-            config.patch_size = stored.get("patch_size", type(config).patch_size)
-            config.image_size = stored.get("image_size", type(config).image_size)
+            for name in ("patch_size", "patch_kernel_size", "image_size"):
+                setattr(config, name, stored.get(name, getattr(type(config), name)))
         loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info=True
         patch_size = model.config.patch_size if patch_size is None else patch_size
         image_size = model.config.image_size if image_size is None else image_size
-        if (patch_size, as_pair(image_size)) != (model.config.patch_size, as_pair(model.config.image_size)):
+        if patch_size != model.config.patch_size:
             model.resize_patches(patch_size, image_size)
+        elif as_pair(image_size) != as_pair(model.config.image_size):
+            model.resize_patches(image_size=image_size)
         return loaded
 
     def save_pretrained(self, save_directory, *args, **kwargs):

@@ -83,6 +83,11 @@ class PixelDetectionMixin:
                 f"{type(self).__name__}: num_labels={config.num_labels} was given; a detector needs at least 1 class, "
                 "background not counted."
             )
+        if config.patch_dropout:
+            raise ValueError(
+                f"{type(self).__name__}: patch_dropout={config.patch_dropout} was given; detection needs every patch, "
+                "so it must be 0."
+            )
         self.num_labels = config.num_labels
         self.pyramid = SimpleFeaturePyramid(config)
         self.proposals = RegionProposals(config)
@@ -113,6 +118,7 @@ class PixelDetectionMixin:
         pixel_values: torch.Tensor,
         pixel_mask: torch.Tensor | None = None,
         labels: list[dict[str, torch.Tensor]] | None = None,
+        patch_size: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> PixelDetectionOutput:
         """
@@ -126,6 +132,8 @@ class PixelDetectionMixin:
                 height in shares of the image's own width and height, `masks` (n, height, width) of the batch's or the
                 image's own size if the model has masks, and optionally `iscrowd` (n,). Regions that are a crowd are no
                 objects, and what lies for the most part in one is no background either.
+            patch_size (`int`, *optional*):
+                Side of the patches in pixels, the config's if not given; one that needs no other layers of the pyramid.
 
         Returns:
             [`PixelDetectionOutput`]: with labels the losses; in evaluation mode or without labels the detections. The
@@ -144,11 +152,11 @@ class PixelDetectionMixin:
         if labels is not None:
             with_masks = self.mask_head is not None
             targets = prepare_targets(labels, image_sizes, size, self.num_labels, with_masks, pixel_values.device)
-        outputs = self.base_model(pixel_values, interpolate_pos_encoding=True, **kwargs)
+        outputs = self.base_model(pixel_values, interpolate_pos_encoding=True, patch_size=patch_size, **kwargs)
         embeddings = self.base_model.embeddings
         patches = embeddings.patch_tokens(outputs.last_hidden_state)
-        features = patches.unflatten(1, embeddings.grid_of(pixel_values)).permute(0, 3, 1, 2)
-        pyramid = self.pyramid(features, size)
+        features = patches.unflatten(1, embeddings.grid_of(pixel_values, patch_size)).permute(0, 3, 1, 2)
+        pyramid = self.pyramid(features, size, embeddings.resolve_patch_size(patch_size))
         if in_fixed_shapes:
             heads = self.proposals, self.box_stages, self.mask_head
             losses, detections = {}, detect_in_fixed_shapes(*heads, pyramid, image_sizes)

@@ -18,8 +18,9 @@ from .configuration_pixelvit import PixelViTConfig
 from .layers_attention import Attention
 from .layers_embeddings import PixelEmbeddings
 from .layers_mlp import MLP
-from .layers_norm import LayerScale
-from .modeling_base import PixelPreTrainedModel
+from .layers_norm import LayerScale, RMSNorm
+from .layers_rotary import rotary_angles
+from .modeling_base import PixelPreTrainedModel, check_keywords
 
 
 class PixelViTLayer(GradientCheckpointingLayer):
@@ -67,6 +68,8 @@ class PixelViTPreTrainedModel(PixelPreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, nn.Linear):
             init.trunc_normal_(module.weight, std=self.config.initializer_range)
+        elif isinstance(module, RMSNorm):
+            init.ones_(module.weight)
         elif isinstance(module, LayerScale):
             init.constant_(module.lambda1, module.init_value)
 
@@ -87,31 +90,61 @@ class PixelViTModel(PixelViTPreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         interpolate_pos_encoding: bool | None = None,
+        patch_size: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Normalized images.
             interpolate_pos_encoding (`bool`, *optional*): Whether to take images of any size; see `PixelEmbeddings`.
+            patch_size (`int`, *optional*):
+                Side of the patches in pixels to read the images by, the config's if not given: to the same bits as
+                after `resize_patches(patch_size)`, and trainable.
 
         Returns:
             [`BaseModelOutputWithPooling`]: `last_hidden_state` of shape `(batch_size, 1 + num_patches, hidden_size)`,
-            class token first, after the final norm; `pooler_output` of shape `(batch_size, hidden_size)`, the class
-            token or the mean of the patch tokens, as `config.pooling` says. `hidden_states` are the input of the first
-            block and the output of each one, before the final norm.
+            class token first, after the final norm (in training with `config.patch_dropout`, of fewer patches);
+            `pooler_output` of shape `(batch_size, hidden_size)`, the class token or the mean of the patch tokens, as
+            `config.pooling` says. `hidden_states` are the input of the first block and the output of each one, before
+            the final norm.
 
         Raises:
-            ValueError: if the input's shape does not fit the model.
+            ValueError: if the input's shape or the patch size does not fit the model.
+            TypeError: for a keyword that is none, but looks like one that was meant.
         """
-        hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding)
+        check_keywords(self, kwargs)
+        kept_patches = self.embeddings.draw_kept_patches(pixel_values, patch_size)
+        hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding, patch_size, kept_patches)
+        positions = self._rotary_positions(pixel_values, patch_size, kept_patches)
         for layer in self.layers:
-            hidden_states = layer(hidden_states, **kwargs)
+            hidden_states = layer(hidden_states, position_embeddings=positions, **kwargs)
         hidden_states = self.layernorm(hidden_states)
         if self.config.pooling == "mean":
             pooled = self.embeddings.patch_tokens(hidden_states).mean(dim=1)
         else:
             pooled = self.embeddings.class_token(hidden_states)
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+
+    def _rotary_positions(
+        self, pixel_values: torch.Tensor, patch_size: int | None, kept_patches: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Cosine and sine of each token's angles, once for all blocks; None without rotary positions."""
+        config, embeddings = self.config, self.embeddings
+        if not config.has_rotary_positions:
+            return None
+        patch_size = embeddings.resolve_patch_size(patch_size)
+        angles = rotary_angles(
+            embeddings.grid_of(pixel_values, patch_size),
+            patch_size,
+            config.hidden_size // config.num_attention_heads,
+            tuple(config.rotary_wavelengths),
+            embeddings.class_token_last,
+            pixel_values.device,
+        )
+        if kept_patches is not None:
+            class_token = kept_patches.new_zeros(kept_patches.shape[0], 1)
+            angles = angles[torch.cat([class_token, kept_patches + 1], dim=1)][:, None]
+        return angles.cos(), angles.sin()
 
 
 class PixelViTForImageClassification(PixelViTPreTrainedModel):
@@ -130,6 +163,7 @@ class PixelViTForImageClassification(PixelViTPreTrainedModel):
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         interpolate_pos_encoding: bool | None = None,
+        patch_size: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> ImageClassifierOutput:
         """
@@ -139,11 +173,12 @@ class PixelViTForImageClassification(PixelViTPreTrainedModel):
                 Class indices in `[0, num_labels)`; with them the output has a loss (cross-entropy, or what
                 `config.problem_type` asks for).
             interpolate_pos_encoding (`bool`, *optional*): Whether to take images of any size; see `PixelEmbeddings`.
+            patch_size (`int`, *optional*): Side of the patches in pixels, the config's if not given.
 
         Returns:
             [`ImageClassifierOutput`]: `logits` of shape `(batch_size, num_labels)`, and `loss` if labels are given.
         """
-        outputs = self.pixelvit(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
+        outputs = self.pixelvit(pixel_values, interpolate_pos_encoding, patch_size, **kwargs)
         logits = self.classifier(outputs.pooler_output)
         loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
         return ImageClassifierOutput(
@@ -162,19 +197,24 @@ class PixelViTBackbone(BackboneMixin, PixelViTPreTrainedModel):
 
     @can_return_tuple
     @filter_output_hidden_states
-    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BackboneOutput:
+    def forward(
+        self, pixel_values: torch.Tensor, patch_size: int | None = None, **kwargs: Unpack[TransformersKwargs]
+    ) -> BackboneOutput:
         """
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
                 Normalized images of any size.
+            patch_size (`int`, *optional*): Side of the patches in pixels, the config's if not given.
 
         Returns:
             [`BackboneOutput`]: `feature_maps`, each of shape `(batch_size, hidden_size, rows, columns)`, or with
             `config.reshape_hidden_states=False` `(batch_size, 1 + num_patches, hidden_size)`.
         """
-        outputs = self.pixelvit(pixel_values, interpolate_pos_encoding=True, **kwargs)
+        outputs = self.pixelvit(pixel_values, interpolate_pos_encoding=True, patch_size=patch_size, **kwargs)
         return BackboneOutput(
-            feature_maps=self.make_feature_maps(pixel_values, outputs.hidden_states, self.pixelvit.layernorm),
+            feature_maps=self.make_feature_maps(
+                pixel_values, outputs.hidden_states, self.pixelvit.layernorm, patch_size
+            ),
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )

@@ -84,6 +84,11 @@ class SemanticSegmentationMixin:
                 f"{type(self).__name__}: num_labels={config.num_labels} was given; segmentation tells at least 2 "
                 "classes apart (for one class, make the background another)."
             )
+        if config.patch_dropout:
+            raise ValueError(
+                f"{type(self).__name__}: patch_dropout={config.patch_dropout} was given; segmentation needs every "
+                "patch, so it must be 0."
+            )
         self.num_labels = config.num_labels
         self.pyramid = self.auxiliary_head = None
         if config.decoder_type == "none":
@@ -113,6 +118,7 @@ class SemanticSegmentationMixin:
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         interpolate_pos_encoding: bool | None = None,
+        patch_size: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> SemanticSegmenterOutput:
         """
@@ -123,6 +129,9 @@ class SemanticSegmentationMixin:
                 them the output has a loss. Their height and width may be others than the images'.
             interpolate_pos_encoding (`bool`, *optional*, defaults to `True`):
                 Whether to take images of any size; see `PixelEmbeddings`.
+            patch_size (`int`, *optional*):
+                Side of the patches in pixels, the config's if not given; with UperNet one that needs no other layers of
+                its pyramid.
 
         Returns:
             [`SemanticSegmenterOutput`]: `logits` of shape `(batch_size, num_labels, rows, columns)`, on the patch grid
@@ -144,10 +153,11 @@ class SemanticSegmentationMixin:
         outputs = self.base_model(
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
+            patch_size=patch_size,
             output_hidden_states=self._recorded_states(wanted),
             **kwargs,
         )
-        logits, auxiliary_logits = self._decode(pixel_values, outputs, with_auxiliary=labels is not None)
+        logits, auxiliary_logits = self._decode(pixel_values, patch_size, outputs, with_auxiliary=labels is not None)
         loss = None
         if labels is not None:
             labels = labels.to(logits.device)
@@ -181,18 +191,23 @@ class SemanticSegmentationMixin:
         return tuple(state if index in kept else None for index, state in enumerate(states))
 
     def _decode(
-        self, pixel_values: torch.Tensor, outputs: BaseModelOutputWithPooling, with_auxiliary: bool
+        self,
+        pixel_values: torch.Tensor,
+        patch_size: int | None,
+        outputs: BaseModelOutputWithPooling,
+        with_auxiliary: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Logits for exactly the images, and those of the auxiliary head if there is one and they are asked for."""
         embeddings = self.base_model.embeddings
-        grid, image_size = embeddings.grid_of(pixel_values), pixel_values.shape[-2:]
+        patch_size = embeddings.resolve_patch_size(patch_size)
+        grid, image_size = embeddings.grid_of(pixel_values, patch_size), pixel_values.shape[-2:]
 
         def on_grid(tokens: torch.Tensor) -> torch.Tensor:
             return tokens.transpose(1, 2).unflatten(2, grid)
 
         if self.pyramid is None:
             logits = on_grid(self.decode_head(embeddings.patch_tokens(outputs.last_hidden_state))).contiguous()
-            covered = [cells * embeddings.patch_size for cells in grid]
+            covered = [cells * patch_size for cells in grid]
             return crop_to_image(logits, covered, image_size), None
 
         # Counted from the end, because the first block's input may or may not be among them.
@@ -201,8 +216,9 @@ class SemanticSegmentationMixin:
             for layer in self.config.pyramid_layers[:-1]
         ]
         feature_maps = [on_grid(embeddings.patch_tokens(state)) for state in (*states, outputs.last_hidden_state)]
-        feature_maps = self.pyramid(feature_maps, image_size)
-        covered = self.pyramid.extent_of(image_size)
+        strides = self.config.pyramid_strides_at(patch_size)
+        feature_maps = self.pyramid(feature_maps, image_size, patch_size, strides)
+        covered = self.pyramid.extent_of(image_size, strides)
         logits = crop_to_image(self.decode_head(feature_maps), covered, image_size)
         if self.auxiliary_head is None or not with_auxiliary:
             return logits, None
@@ -250,12 +266,12 @@ class SemanticSegmentationMixin:
         new.apply(self._init_weights)
         weight = self.decode_head.classifier.weight
         new.to(device=weight.device, dtype=weight.dtype).train(self.training)
-        for old_level, level in zip(old.levels, new.levels, strict=True):
+        for old_level, level, stride in zip(old.levels, new.levels, new.strides, strict=True):
             if level.halvings == old_level.halvings > 0:
                 level.resample = old_level.resample
             elif level.halvings > 0:
                 logger.warning(
-                    f"The level of stride {level.stride} of UperNet's pyramid has new weights for patch_size="
+                    f"The level of stride {stride} of UperNet's pyramid has new weights for patch_size="
                     f"{self.config.patch_size}; train the model before using it."
                 )
         self.pyramid = new

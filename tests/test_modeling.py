@@ -92,7 +92,7 @@ def test_a_flipped_block_is_a_block_over_reversed_patches():
     config = tiny_config("adventurer")
     torch.manual_seed(0)
     plain, flipped = AdventurerLayer(config, 0), AdventurerLayer(config, 1)
-    assert (plain.flips, flipped.flips) == (False, True)
+    assert (plain.scan_order.backwards, flipped.scan_order.backwards) == (False, True)
     flipped.load_state_dict(AdventurerModel(config).layers[0].state_dict())
     plain.load_state_dict(flipped.state_dict())
     tokens = torch.randn(2, 17, 32)

@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .augmentation import build_sampler
+from .course import Course
 from .recipe import Recipe
 from .unreadable_images import TooManyUnreadable, UnreadableImage
 
@@ -58,7 +59,8 @@ def seed_cpu(seed: int):
 
 class TrainingBatches(Sampler[list[tuple[int, int]]]):
     """
-    The batches of one process from step `first_step` on, `accumulation` of them a step.
+    The batches of one process from step `first_step` on, `accumulation` of them a step; those of a step that is several
+    batches of the recipe are so many times as large.
 
     A batch is a list of (index of the image, seed of its augmentation). The seed follows the image's place in the
     epoch, so it depends neither on the process nor on the worker that reads it.
@@ -94,6 +96,7 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
                 f"total_batch_size={recipe.total_batch_size} was given, but an epoch has only "
                 f"{share * num_ranks} images; make it smaller."
             )
+        self.course = Course(recipe, self.steps_per_epoch)
 
     def _sampler(self):
         return build_sampler(self.recipe, self.num_images, self.rank, self.num_ranks)
@@ -101,7 +104,7 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
     @property
     def num_steps(self) -> int:
         """Optimizer steps of the whole training; what is left of an epoch after its last whole batch is not seen."""
-        return round(self.recipe.num_train_epochs * self.steps_per_epoch)
+        return self.course.num_steps
 
     def __len__(self) -> int:
         return max(0, self.num_steps - self.first_step) * self.accumulation
@@ -109,14 +112,17 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         sampler, order, epoch_of_order = self._sampler(), [], None
         for step in range(self.first_step, self.num_steps):
-            epoch, step_of_epoch = divmod(step, self.steps_per_epoch)
-            if epoch != epoch_of_order:
-                sampler.set_epoch(epoch)
-                order, epoch_of_order = list(sampler), epoch
-            for batch in range(self.accumulation):
-                start = (step_of_epoch * self.accumulation + batch) * self.batch_size
-                places = range(start, start + self.batch_size)
-                yield [(order[place], self._seed(epoch, place)) for place in places]
+            keys: list[list[tuple[int, int]]] = [[] for _ in range(self.accumulation)]
+            for batch in self.course.batches(step):
+                epoch, batch_of_epoch = divmod(batch, self.steps_per_epoch)
+                if epoch != epoch_of_order:
+                    sampler.set_epoch(epoch)
+                    order, epoch_of_order = list(sampler), epoch
+                for part in range(self.accumulation):
+                    start = (batch_of_epoch * self.accumulation + part) * self.batch_size
+                    places = range(start, start + self.batch_size)
+                    keys[part] += [(order[place], self._seed(epoch, place)) for place in places]
+            yield from keys
 
     def _seed(self, epoch: int, place: int) -> int:
         return derive_seed(self.recipe.seed, epoch, place * self.num_ranks + self.rank)

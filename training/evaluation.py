@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation over all processes: every image counts once, whatever the number of processes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from .batches import MAX_TRIES
 from .coordination import Coordination
-from .task import Batch, Task
+from .task import PATCH_SIZE, Batch, Task
 from .unreadable_images import TooManyUnreadable, UnreadableImage
 
 
@@ -67,6 +67,7 @@ def evaluate(
     num_ranks: int = 1,
     batch_size: int = 64,
     num_workers: int = 0,
+    patch_sizes: Sequence[int | None] = (None,),
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
     """
     The task's metrics of one or more models over the whole evaluation set, which is read once for all of them.
@@ -75,6 +76,8 @@ def evaluate(
         models: By a name for each; they are left in evaluation mode.
         to_device: Moves a batch to the models' device and precision.
         rank, num_ranks: This process among all, every one of which must call this.
+        patch_sizes: Sides of the patches in pixels at which the models read the images. Those after the first have
+            their metrics under names that begin with "patch", the side and an underscore.
 
     Returns:
         The metrics by the model's name, and the images that could not be read, on all processes.
@@ -84,17 +87,22 @@ def evaluate(
     )
     for model in models.values():
         model.eval()
-    results: dict[str, dict[int, Any]] = {name: {} for name in models}
+    readings = [(name, patch_size) for name in models for patch_size in patch_sizes]
+    results: dict[tuple[str, int | None], dict[int, Any]] = {reading: {} for reading in readings}
     unreadable: list[str] = []
     for batch, indices, texts in loader:
         unreadable += texts
         batch = to_device(batch)
-        for name, model in models.items():
-            results[name].update(zip(indices, task.results(model, batch), strict=True))
+        for name, patch_size in readings:
+            read_by = {} if patch_size is None else {PATCH_SIZE: patch_size}
+            found = task.results(models[name], {**batch, **read_by})
+            results[name, patch_size].update(zip(indices, found, strict=True))
     shares = coordination.gather((results, unreadable))
-    metrics = {}
-    for name in models:
+    metrics: dict[str, dict[str, float]] = {name: {} for name in models}
+    for name, patch_size in readings:
         # By index, so that sums do not depend on how the images were shared.
-        together = {index: result for share, _ in shares for index, result in share[name].items()}
-        metrics[name] = task.metrics([together[index] for index in sorted(together) if index != NOT_COUNTED])
+        together = {index: result for share, _ in shares for index, result in share[name, patch_size].items()}
+        values = task.metrics([together[index] for index in sorted(together) if index != NOT_COUNTED])
+        prefix = "" if patch_size == patch_sizes[0] else f"patch{patch_size}_"
+        metrics[name].update({prefix + metric: value for metric, value in values.items()})
     return metrics, [text for _, texts in shares for text in texts]

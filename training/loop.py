@@ -21,6 +21,7 @@ from accelerate.utils import DistributedType, send_to_device
 
 from .batches import UNREADABLE, derive_seed, seed_cpu
 from .coordination import Coordination, StopRequest
+from .course import Course
 from .evaluation import evaluate
 from .files import point_to, write_json
 from .optim import build_optimizers, build_scheduler
@@ -29,7 +30,7 @@ from .run_checkpoints import PARTIAL, RunCheckpoints, publish
 from .run_log import RunLog
 from .run_state import RECIPE_FILE, Progress, RunState
 from .sharding import ShardedModel
-from .task import Batch, Share, Task
+from .task import PATCH_SIZE, Batch, Share, Task
 from .throughput import Throughput, peak_flops, peak_memory_mib
 from .unreadable_images import TooManyUnreadable, UnreadableImages
 from .weight_average import WeightAverage
@@ -73,6 +74,12 @@ class LoopOptions:
     save_steps: int = dataclasses.field(default=0, metadata={"help": "steps between checkpoints; 0: by the clock only"})
     save_minutes: float = dataclasses.field(
         default=15.0, metadata={"help": "minutes between checkpoints; 0: by steps only"}
+    )
+    eval_patch_sizes: list[int] = dataclasses.field(
+        default_factory=list,
+        metadata={
+            "help": "patch sizes in pixels to evaluate beside the recipe's own; those of patch_draws if not given"
+        },
     )
     keep_checkpoints: int = dataclasses.field(
         default=2, metadata={"help": "newest checkpoints to keep; the best one is kept beside them"}
@@ -154,11 +161,29 @@ class TrainingLoop:
             options.gradient_accumulation_steps,
             num_workers=options.num_workers,
         )
-        _, self.steps_per_epoch, self.num_steps = task.train_loader(self.share)
+        _, steps_per_epoch, self.num_steps = task.train_loader(self.share)
         if self.num_steps == 0:
             raise ValueError(f"num_train_epochs={recipe.num_train_epochs:g} was given, which is less than one step.")
-        self.eval_steps = round(options.eval_epochs * self.steps_per_epoch)
+        self.course = Course(recipe, steps_per_epoch)
+        self.eval_batches = round(options.eval_epochs * steps_per_epoch)
+        # The model's own first, which is None for it.
+        self.eval_patch_sizes = [None, *self._further_patch_sizes()]
         self._prepare()
+
+    def _further_patch_sizes(self) -> list[int]:
+        """
+        Patch sizes that are evaluated beside the recipe's own, coarse to fine: those asked for, or those drawn from.
+
+        Raises:
+            ValueError: for one that does not divide the image.
+        """
+        recipe, asked = self.recipe, self.options.eval_patch_sizes
+        for patch_size in asked:
+            if patch_size < 1 or recipe.image_size % patch_size:
+                raise ValueError(
+                    f"--eval_patch_sizes {patch_size} was given; it must divide image_size={recipe.image_size}."
+                )
+        return sorted({*(asked or recipe.patch_weights)} - {recipe.patch_size}, reverse=True)
 
     def _find_start(self) -> Path | None:
         """The checkpoint to go on from."""
@@ -201,7 +226,9 @@ class TrainingLoop:
         with torch.device("meta"):
             self.template = type(model)(model.config)
         optimizers = build_optimizers(model, recipe)
-        self.schedulers = [build_scheduler(optimizer, recipe, self.steps_per_epoch) for optimizer in optimizers]
+        self.schedulers = [
+            build_scheduler(optimizer, recipe, self.course.batches_per_epoch) for optimizer in optimizers
+        ]
         if accelerator.distributed_type == DistributedType.DEEPSPEED:
             self._configure_deepspeed(len(optimizers))
         self.model, *self.optimizers = accelerator.prepare(model, *optimizers)
@@ -217,7 +244,9 @@ class TrainingLoop:
         self.unreadable = UnreadableImages(self.options.max_unreadable_images)
         self.unreadable.add(self.progress.unreadable)
         self.throughput = Throughput(
-            self.task.forward_flops(self.template) if accelerator.device.type == "cuda" else None,
+            {size: self.task.forward_flops(self.template, size) for size in self.course.patch_sizes}
+            if accelerator.device.type == "cuda"
+            else {},
             peak_flops(accelerator.device, accelerator.mixed_precision),
             accelerator.num_processes,
         )
@@ -309,9 +338,10 @@ class TrainingLoop:
     def _train_step(self, batches: Iterator[Batch]) -> tuple[dict[str, torch.Tensor], list[str]]:
         """One optimizer step: the losses' means over this process's batches, and the images that it could not read."""
         recipe, progress = self.recipe, self.progress
+        patch_size = self.course.patch_size(progress.step)
         for scheduler in self.schedulers:
-            scheduler.step(progress.step // self.steps_per_epoch)
-            scheduler.step_update(progress.step)
+            scheduler.step(int(self.course.epochs_before(progress.step)))
+            scheduler.step_update(self.course.batches_before(progress.step))
         sums: dict[str, torch.Tensor] = {}
         unreadable: list[str] = []
         for index in range(self.share.accumulation):
@@ -320,6 +350,8 @@ class TrainingLoop:
             # After the batch has been read, which may have happened in this process.
             self._seed(derive_seed(recipe.seed, progress.step, index, self.share.rank))
             batch = self.to_device(self.task.prepare_batch(self.to_device(batch)))
+            if patch_size != recipe.patch_size:
+                batch[PATCH_SIZE] = patch_size
             with self.accelerator.accumulate(self.model):
                 with self.accelerator.autocast():
                     losses = self.task.losses(self.model, batch)
@@ -334,6 +366,7 @@ class TrainingLoop:
             self.throughput.add(
                 self.share.num_ranks * batch["pixel_values"].shape[0],
                 self.share.num_ranks * self.task.num_tokens(batch),
+                patch_size,
             )
         self._after_optimizer_step(sums)
         return sums, unreadable
@@ -389,14 +422,20 @@ class TrainingLoop:
         if progress.first_loss is None:
             progress.first_loss = means.get("loss")
         group = self.sharded.optimizers[0].param_groups[-1]
+        images_per_step = self.recipe.total_batch_size * len(self.course.batches(progress.step - 1))
         self.log.record(
             progress.step,
             {
-                "epoch": progress.step / self.steps_per_epoch,
+                "epoch": self.course.epochs_before(progress.step),
+                **(
+                    {"patch_size": self.course.patch_size(progress.step - 1)}
+                    if len(self.course.patch_sizes) > 1
+                    else {}
+                ),
                 **means,
                 "learning_rate": group["lr"],
                 **rates,
-                "seconds_per_step": self.recipe.total_batch_size / rates["images_per_second"],
+                "seconds_per_step": images_per_step / rates["images_per_second"],
                 "memory_mib": peak_memory_mib(self.accelerator.device),
                 "skipped_steps": progress.skipped_steps,
             },
@@ -419,7 +458,7 @@ class TrainingLoop:
         step = self.progress.step
         # A model that was trained before is also evaluated as it comes: what did its new patch or image size cost?
         comes_trained = self.recipe.initial_checkpoint is not None
-        is_multiple = bool(self.eval_steps) and step % self.eval_steps == 0 and (step > 0 or comes_trained)
+        is_multiple = self.course.is_multiple(step, self.eval_batches) and (step > 0 or comes_trained)
         return (step == self.num_steps or is_multiple) and self.progress.evaluated_step != step
 
     def _evaluate(self):
@@ -444,6 +483,7 @@ class TrainingLoop:
                 self.share.num_ranks,
                 self.options.eval_batch_size,
                 self.options.num_workers,
+                self.eval_patch_sizes,
             )
         self.model.train()
         self._note_unreadable(unreadable)

@@ -70,6 +70,25 @@ class Recipe:
     task: Literal["classification", "segmentation", "detection"] = _field("classification", "what is learned")
     variant: Literal[VARIANTS] = _field("base", "size of the model (Table 7)")
     patch_size: int = _count(16, "side of a patch in pixels")
+    patch_schedule: list[str] = dataclasses.field(
+        default_factory=list,
+        metadata={
+            "help": "patch sizes to train at one after the other, coarse to fine: MULTIPLE:SHARE, where a multiple of "
+            "patch_size has that share of the training images, as 4:0.2 2:0.3 1:0.5; patch_size alone if not given"
+        },
+    )
+    patch_draws: list[str] = dataclasses.field(
+        default_factory=list,
+        metadata={
+            "help": "patch sizes to draw from for each step, for one model of all of them: MULTIPLE:WEIGHT, where "
+            "multiples are of patch_size; not beside patch_schedule"
+        },
+    )
+    tokens_per_step: int | None = _count(
+        None,
+        "patch tokens up to which a step of larger patches has several times total_batch_size images; equally many in "
+        "every step if not given",
+    )
     image_size: int = _count(224, "side of the training images in pixels")
     eval_image_size: int | None = _count(None, "side of the images in evaluation; as in training if not given")
     eval_crop_pct: float | None = _share(
@@ -156,6 +175,7 @@ class Recipe:
                 f"learning_rate_schedule={self.learning_rate_schedule} was given with learning_rate_drops={drops}; "
                 "steps needs them, and nothing else takes them."
             )
+        self._check_patch_sizes()
         low, high = self.min_resize_scale, self.max_resize_scale
         if not 0 < low <= high:
             raise ValueError(
@@ -166,6 +186,51 @@ class Recipe:
             raise ValueError(
                 f"warmup_epochs={self.warmup_epochs:g} was given for {self.num_train_epochs:g} epochs; it must be less."
             )
+
+    def _check_patch_sizes(self):
+        if self.patch_schedule and self.patch_draws:
+            raise ValueError("patch_schedule and patch_draws were given; a training has one of the two.")
+        for name, what in (("patch_schedule", "SHARE"), ("patch_draws", "WEIGHT")):
+            given = getattr(self, name)
+            parts = [_parse_multiple(part) for part in given]
+            if None in parts or len({part[0] for part in parts if part}) < len(parts):
+                raise ValueError(
+                    f"{name}={' '.join(given)} was given; give different whole multiples of patch_size, each with what "
+                    f"it gets above 0, as MULTIPLE:{what}."
+                )
+            if name == "patch_schedule" and parts:
+                multiples, shares = zip(*parts, strict=True)
+                if multiples != tuple(sorted(multiples, reverse=True)) or multiples[-1] != 1:
+                    raise ValueError(
+                        f"patch_schedule={' '.join(given)} was given; its multiples must fall, and end with 1, the "
+                        "recipe's patch_size."
+                    )
+                if abs(sum(shares) - 1) > 1e-6:
+                    raise ValueError(f"patch_schedule={' '.join(given)} was given; its shares must add up to 1.")
+
+    def _on_grid(self, parts: list[str]) -> dict[int, float]:
+        """
+        Patch sizes in pixels with what they get. A multiple that does not divide the image, as a curriculum for patch 1
+        has them at patch 8, leaves its part to the next finer one.
+        """
+        found: dict[int, float] = {}
+        left = 0.0
+        for multiple, amount in sorted(map(_parse_multiple, parts), reverse=True):
+            left += amount
+            if self.image_size % (multiple * self.patch_size) == 0:
+                found[multiple * self.patch_size] = left
+                left = 0.0
+        return found
+
+    @property
+    def patch_shares(self) -> dict[int, float]:
+        """Patch sizes in pixels, in the order of the training, and the share of its images that each has."""
+        return self._on_grid(self.patch_schedule or ["1:1"])
+
+    @property
+    def patch_weights(self) -> dict[int, float]:
+        """Patch sizes in pixels to draw from, and their weights; empty without `patch_draws`."""
+        return self._on_grid(self.patch_draws)
 
     @property
     def learning_rate(self) -> float:
@@ -256,6 +321,16 @@ def _read(path: Path) -> dict[str, Any]:
     return {**merged, **content}
 
 
+def _parse_multiple(part: str) -> tuple[int, float] | None:
+    """A multiple and what it gets from "MULTIPLE:NUMBER"; None if it is something else."""
+    multiple, _, amount = part.partition(":")
+    try:
+        pair = int(multiple), float(amount)
+    except ValueError:
+        return None
+    return pair if pair[0] >= 1 and 0 < pair[1] < math.inf else None
+
+
 def _check_keys(given: Iterable[str], known: Iterable[str], where: str):
     known = list(known)
     for key in given:
@@ -288,6 +363,8 @@ def _as_declared(value: Any, declared: Any) -> Any:
     """
     if value == "none" and type(None) in get_args(declared):
         return None
+    if value == ["none"]:
+        return []
     if float in (get_args(declared) or (declared,)) and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
             return float(value)

@@ -75,6 +75,11 @@ class StreamedBatches(IterableDataset):
                 f"augmentation_repeats={recipe.augmentation_repeats} was given, but the copies of a streamed image "
                 "cannot be spread over the processes; set it to 1, or do not stream."
             )
+        if recipe.tokens_per_step is not None:
+            raise ValueError(
+                f"tokens_per_step={recipe.tokens_per_step} was given, but a stream is read in batches of one size; set "
+                "it to none, or do not stream."
+            )
         if num_images is None:
             raise ValueError(
                 "The streamed data set does not tell how many images it has; give their number as num_train_images."

@@ -21,6 +21,8 @@ from .throughput import forward_flops
 
 
 Batch = dict[str, Any]
+# The key of a batch for the side of the patches in pixels that the model is to read it by; its own if there is none.
+PATCH_SIZE = "patch_size"
 
 
 @dataclass(frozen=True)
@@ -140,11 +142,11 @@ class Task(ABC):
         loader = build_train_loader(self.train_example, batches, self.collate, share.num_workers)
         return loader, batches.steps_per_epoch, batches.num_steps
 
-    def forward_flops(self, template: PreTrainedModel) -> int | None:
+    def forward_flops(self, template: PreTrainedModel, patch_size: int | None = None) -> int | None:
         """Floating-point operations of one image's forward pass, by the model on the meta device; None: not told."""
-        return forward_flops(template, self.recipe.image_size)
+        return forward_flops(template, self.recipe.image_size, patch_size)
 
     def num_tokens(self, batch: Batch) -> int:
         """Patches in a batch, those that stand out over an edge included, from which the tokens per second are told."""
-        images, patch_size = batch["pixel_values"], self.recipe.patch_size
+        images, patch_size = batch["pixel_values"], batch.get(PATCH_SIZE) or self.recipe.patch_size
         return images.shape[0] * -(-images.shape[-2] // patch_size) * -(-images.shape[-1] // patch_size)

@@ -22,7 +22,7 @@ from .coco_dataset import DetectionSplits
 from .detection_metrics import detection_metrics
 from .metrics.coco_ap.coco_evaluation import prediction_record, reference_record
 from .recipe import Recipe
-from .task import Batch, DataOptions
+from .task import PATCH_SIZE, Batch, DataOptions
 from .task_dense import DenseTask, load_dense_images
 from .throughput import forward_flops
 
@@ -93,7 +93,8 @@ class DetectionTask(DenseTask):
         return {**collate_detection(examples), **({"targets": targets} if targets else {})}
 
     def losses(self, model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-        outputs = model(pixel_values=batch["pixel_values"], pixel_mask=batch["pixel_mask"], labels=batch["labels"])
+        images = {name: batch.get(name) for name in ("pixel_values", "pixel_mask", "labels", PATCH_SIZE)}
+        outputs = model(**images)
         return {"loss": outputs.loss, **outputs.loss_dict}
 
     def results(self, model: torch.nn.Module, batch: Batch) -> list[ImageResult]:
@@ -102,7 +103,9 @@ class DetectionTask(DenseTask):
         for pixels, mask, labels, target in zip(
             batch["pixel_values"], batch["pixel_mask"], batch["labels"], batch["targets"], strict=True
         ):
-            outputs = model(pixel_values=pixels[None], pixel_mask=mask[None], labels=[labels])
+            outputs = model(
+                pixel_values=pixels[None], pixel_mask=mask[None], labels=[labels], patch_size=batch.get(PATCH_SIZE)
+            )
             results.append(ImageResult(outputs.loss.item(), self._prediction(outputs, target), self._reference(target)))
         return results
 
@@ -140,9 +143,9 @@ class DetectionTask(DenseTask):
             **detection_metrics(predictions, references, with_masks=self.with_masks),
         }
 
-    def forward_flops(self, template: PreTrainedModel) -> int | None:
+    def forward_flops(self, template: PreTrainedModel, patch_size: int | None = None) -> int | None:
         """Of the encoder; how much the heads compute depends on what they find."""
-        return forward_flops(template.base_model, self.recipe.image_size)
+        return forward_flops(template.base_model, self.recipe.image_size, patch_size)
 
 
 def _as_labels(target: dict[str, Any], size: tuple[int, int], pixel_mask: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Semantic segmentation: images and class maps in, cross-entropy of the pixels, mean IoU out."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +23,7 @@ from .metrics.mean_iou.confusion import pixel_counts
 from .recipe import Recipe
 from .segmentation_dataset import IGNORED_LABEL, SegmentationSplits
 from .segmentation_metrics import segmentation_metrics
-from .task import Batch, DataOptions
+from .task import PATCH_SIZE, Batch, DataOptions
 from .task_dense import DenseTask, load_dense_images
 
 
@@ -96,11 +98,13 @@ class SegmentationTask(DenseTask):
         }
 
     def losses(self, model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-        return {"loss": model(pixel_values=batch["pixel_values"], labels=batch["labels"]).loss}
+        patch_size = batch.get(PATCH_SIZE)
+        return {"loss": model(pixel_values=batch["pixel_values"], labels=batch["labels"], patch_size=patch_size).loss}
 
     def results(self, model: torch.nn.Module, batch: Batch) -> list[PixelResult]:
         """Of each image, from logits that no other image of the batch had a part in."""
         pixels, sizes = batch["pixel_values"], batch["sizes"]
+        model = functools.partial(model, patch_size=batch.get(PATCH_SIZE))
         if len(set(sizes)) == 1:
             logits = self._logits(model, pixels)
         else:
@@ -108,7 +112,7 @@ class SegmentationTask(DenseTask):
             logits = [self._logits(model, image[None, :, :height, :width])[0] for image, (height, width) in images]
         return [self._result(*pair) for pair in zip(logits, batch["class_maps"], strict=True)]
 
-    def _logits(self, model: torch.nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+    def _logits(self, model: Callable[..., Any], pixel_values: torch.Tensor) -> torch.Tensor:
         side = self.recipe.eval_window
         if side is None:
             return model(pixel_values=pixel_values).logits

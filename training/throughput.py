@@ -27,19 +27,20 @@ PEAK_TFLOPS = {
 PASSES_PER_STEP = 3
 
 
-def forward_flops(template: PreTrainedModel, image_size: int) -> int:
+def forward_flops(template: PreTrainedModel, image_size: int, patch_size: int | None = None) -> int:
     """
     Floating-point operations of one image's forward pass, a multiplication and an addition counting as two.
 
     Args:
         template: The model on the meta device, where nothing is computed.
         image_size: Side of the image in pixels.
+        patch_size: Side of the patches in pixels, if not the model's own.
 
     Matrix products, convolutions and attention count; the scan as its products in plain PyTorch.
     """
     pixel_values = torch.empty(1, 3, image_size, image_size, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        template(pixel_values=pixel_values)
+        template(pixel_values=pixel_values, patch_size=patch_size)
     return counter.get_total_flops()
 
 
@@ -75,18 +76,19 @@ class Throughput:
     Counts images and tokens of all processes against the time between logs, pauses taken out.
 
     Args:
-        image_flops: Of one image's forward pass, or None.
+        image_flops: Of one image's forward pass by patch size, or None or empty where that is not known.
         device_flops: Peak of one device a second, or None.
         num_devices: Of the run.
     """
 
-    def __init__(self, image_flops: int | None, device_flops: float | None, num_devices: int):
+    def __init__(self, image_flops: dict[int, int | None] | None, device_flops: float | None, num_devices: int):
         self.image_flops, self.device_flops, self.num_devices = image_flops, device_flops, num_devices
         self._restart()
 
-    def add(self, images: int, tokens: int):
+    def add(self, images: int, tokens: int, patch_size: int):
         self.images += images
         self.tokens += tokens
+        self.flops += images * ((self.image_flops or {}).get(patch_size) or 0)
 
     def pause(self):
         """Stops the clock for what is no training: evaluation and saving."""
@@ -99,12 +101,11 @@ class Throughput:
         """`images_per_second`, `tokens_per_second` and, where the peak is known, `mfu` (0 to 1) since the last call."""
         seconds = max(time.monotonic() - self.started, 1e-9)
         rates = {"images_per_second": self.images / seconds, "tokens_per_second": self.tokens / seconds}
-        if self.image_flops and self.device_flops:
-            done = PASSES_PER_STEP * self.image_flops * rates["images_per_second"]
-            rates["mfu"] = done / (self.device_flops * self.num_devices)
+        if self.flops and self.device_flops:
+            rates["mfu"] = PASSES_PER_STEP * self.flops / seconds / (self.device_flops * self.num_devices)
         self._restart()
         return rates
 
     def _restart(self):
-        self.images = self.tokens = 0
+        self.images = self.tokens = self.flops = 0
         self.started = time.monotonic()

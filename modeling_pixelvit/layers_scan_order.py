@@ -1,0 +1,70 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The order in which a causal block reads the patches of an image: by rows or by columns, forwards or backwards.
+
+The class token ends the sequence in every order.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class ScanOrder:
+    """
+    Args:
+        by_columns: Down one column after the other, or else along one row after the other.
+        backwards: From the last patch to the first.
+    """
+
+    by_columns: bool = False
+    backwards: bool = False
+
+    def apply(
+        self, tokens: torch.Tensor, grid: tuple[int, int], kept_patches: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """
+        Tokens in the order of this block.
+
+        Args:
+            tokens: (B, n + 1, D), patches in raster order and then the class token.
+            grid: Patches of the whole image as (rows, columns).
+            kept_patches: (B, n) raster indices, rising, of the patches that there are; all if not given.
+        """
+        if not (self.by_columns or self.backwards):
+            return tokens
+        patches = tokens[:, :-1]
+        if self.by_columns and kept_patches is None:
+            patches = patches.unflatten(1, grid).transpose(1, 2).flatten(1, 2)
+        elif self.by_columns:
+            patches = _select(patches, _column_order(kept_patches, grid))
+        if self.backwards:
+            patches = patches.flip(1)
+        return torch.cat([patches, tokens[:, -1:]], dim=1)
+
+    def undo(
+        self, tokens: torch.Tensor, grid: tuple[int, int], kept_patches: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """What `apply` was given, from what it returned."""
+        if not (self.by_columns or self.backwards):
+            return tokens
+        patches = tokens[:, :-1]
+        if self.backwards:
+            patches = patches.flip(1)
+        if self.by_columns and kept_patches is None:
+            patches = patches.unflatten(1, (grid[1], grid[0])).transpose(1, 2).flatten(1, 2)
+        elif self.by_columns:
+            patches = _select(patches, _column_order(kept_patches, grid).argsort(dim=1))
+        return torch.cat([patches, tokens[:, -1:]], dim=1)
+
+
+def _column_order(kept_patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Places (B, n) in `kept_patches` by columns."""
+    rows, columns = grid
+    return (kept_patches % columns * rows + kept_patches // columns).argsort(dim=1)
+
+
+def _select(patches: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    return patches.gather(1, places[..., None].expand(-1, -1, patches.shape[-1]))

@@ -1,0 +1,110 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The course of a training: which patch size and which images each step has, as a function of the recipe and the step.
+
+A recipe counts in batches of `total_batch_size` images. Most steps are one of them. Where `tokens_per_step` lets a step
+of large patches have more images, it is several of them in a row, so images come in the same order whatever the patch,
+and learning rate and evaluation follow the images seen.
+"""
+
+import numpy as np
+
+from .recipe import Recipe
+
+
+# Tells the draws of patch sizes from all else that the recipe's seed decides.
+DRAWS = 0x70617463
+
+
+class Course:
+    """
+    Args:
+        recipe: Gives the epochs, the patch sizes and the batch.
+        batches_per_epoch: Batches of `total_batch_size` images in an epoch.
+    """
+
+    def __init__(self, recipe: Recipe, batches_per_epoch: int):
+        self.batches_per_epoch = batches_per_epoch
+        self.num_batches = round(recipe.num_train_epochs * batches_per_epoch)
+        sizes, counts = [], []
+        for patch_size, batches in self._parts(recipe):
+            sizes.append(patch_size)
+            counts.append(batches)
+        # Patch size of each step, and the batch that it begins with; one more for the end.
+        self._patch_sizes = np.array(sizes, dtype=np.int32)
+        self._first_batches = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+
+    def _parts(self, recipe: Recipe):
+        """Patch size and number of batches of each step."""
+        if recipe.patch_draws:
+            yield from self._draw(recipe)
+            return
+        shares = recipe.patch_shares
+        # Rounded where a part ends, so that all together are the whole.
+        ends = np.round(np.cumsum(list(shares.values())) * self.num_batches).astype(int)
+        ends[-1] = self.num_batches
+        start = 0
+        for patch_size, end in zip(shares, ends.tolist(), strict=True):
+            most = batches_per_step(recipe, patch_size)
+            for first in range(start, end, most):
+                yield patch_size, min(most, end - first)
+            start = max(start, end)
+
+    def _draw(self, recipe: Recipe):
+        sizes, weights = zip(*recipe.patch_weights.items(), strict=True)
+        generator = np.random.Generator(np.random.PCG64([recipe.seed, DRAWS]))
+        most = {patch_size: batches_per_step(recipe, patch_size) for patch_size in sizes}
+        left = self.num_batches
+        while left:
+            # By its place on the line of cumulated weights, one number a step, so that a longer training begins alike.
+            place = np.searchsorted(np.cumsum(weights) / sum(weights), generator.random(), side="right")
+            patch_size = sizes[min(place, len(sizes) - 1)]
+            batches = min(most[patch_size], left)
+            yield patch_size, batches
+            left -= batches
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return len(self._patch_sizes)
+
+    @property
+    def patch_sizes(self) -> list[int]:
+        """All patch sizes of the training in pixels, coarse to fine."""
+        return sorted({int(size) for size in np.unique(self._patch_sizes)}, reverse=True)
+
+    def patch_size(self, step: int) -> int:
+        """Side of the patches in pixels of a step, counted from 0."""
+        return int(self._patch_sizes[step])
+
+    def batches(self, step: int) -> range:
+        """The batches of a step, counted over the whole training."""
+        return range(int(self._first_batches[step]), int(self._first_batches[step + 1]))
+
+    def batches_before(self, step: int) -> int:
+        """Batches that all steps before this one have."""
+        return int(self._first_batches[step])
+
+    def tokens_from(self, step: int) -> float:
+        """Patch tokens of this step and all later ones, for images of one pixel; to be set against one another."""
+        counts = np.diff(self._first_batches[step:])
+        return float((counts / self._patch_sizes[step:].astype(float) ** 2).sum())
+
+    def epochs_before(self, step: int) -> float:
+        """Epochs that are over before a step begins."""
+        return self.batches_before(step) / self.batches_per_epoch
+
+    def is_multiple(self, step: int, batches: int) -> bool:
+        """Whether the step before this one reached or passed a multiple of so many batches."""
+        if batches <= 0 or step == 0:
+            return step == 0 and batches > 0
+        return self.batches_before(step) // batches > self.batches_before(step - 1) // batches
+
+
+def batches_per_step(recipe: Recipe, patch_size: int) -> int:
+    """Batches of `total_batch_size` images that a step at this patch size has."""
+    if recipe.tokens_per_step is None:
+        return 1
+    tokens = recipe.total_batch_size * (recipe.image_size // patch_size) ** 2
+    return max(1, recipe.tokens_per_step // tokens)
