@@ -12,6 +12,7 @@ from PIL import Image
 from timm.data import Mixup, create_transform
 from timm.data.distributed_sampler import RepeatAugSampler
 from torch.utils.data import DistributedSampler, Sampler
+from torchvision.transforms import Compose, InterpolationMode, RandomCrop, Resize
 
 from .recipe import Recipe
 
@@ -23,7 +24,8 @@ def build_train_transform(
     recipe: Recipe, image_mean: list[float], image_std: list[float]
 ) -> Callable[[Image.Image], torch.Tensor]:
     """
-    Random resized crop (bicubic), mirroring, the recipe's policy and colour jitter, normalization, random erasing.
+    Random resized crop (bicubic), or with `crop_padding` a crop of the padded image, mirroring, the recipe's policy and
+    colour jitter, normalization, random erasing.
 
     Returns:
         A function of an RGB image, to float32 of shape (3, image_size, image_size). Its randomness comes from Python's,
@@ -42,7 +44,7 @@ def build_train_transform(
 
 
 def _create_transform(recipe: Recipe, image_mean: list[float], image_std: list[float]) -> Callable:
-    return create_transform(
+    transform = create_transform(
         recipe.image_size,
         is_training=True,
         scale=(recipe.min_crop_scale, 1.0),
@@ -56,6 +58,11 @@ def _create_transform(recipe: Recipe, image_mean: list[float], image_std: list[f
         mean=tuple(image_mean),
         std=tuple(image_std),
     )
+    if recipe.crop_padding:
+        # In the place of the random resized crop, which is timm's first.
+        fit = Resize((recipe.image_size, recipe.image_size), interpolation=InterpolationMode.BICUBIC)
+        transform.transforms[0] = Compose([fit, RandomCrop(recipe.image_size, padding=recipe.crop_padding)])
+    return transform
 
 
 def stack(examples: Examples) -> dict[str, torch.Tensor]:

@@ -86,10 +86,17 @@ class Course:
         """Batches that all steps before this one have."""
         return int(self._first_batches[step])
 
-    def tokens_from(self, step: int) -> float:
-        """Patch tokens of this step and all later ones, for images of one pixel; to be set against one another."""
-        counts = np.diff(self._first_batches[step:])
-        return float((counts / self._patch_sizes[step:].astype(float) ** 2).sum())
+    def batches_by_patch_size(self, steps: int | None = None) -> dict[int, int]:
+        """How many batches of each patch size, coarse to fine, the first `steps` steps have; all steps if not given."""
+        sizes, counts = self._patch_sizes[:steps], np.diff(self._first_batches)[:steps]
+        return {size: int(counts[sizes == size].sum()) for size in self.patch_sizes}
+
+    @property
+    def last_change(self) -> int:
+        """The step with which the last patch size begins; 0 if there is one only, or they are drawn."""
+        changes = np.flatnonzero(np.diff(self._patch_sizes))
+        is_course = len(changes) == len(self.patch_sizes) - 1
+        return int(changes[-1]) + 1 if is_course and len(changes) else 0
 
     def epochs_before(self, step: int) -> float:
         """Epochs that are over before a step begins."""

@@ -48,7 +48,7 @@ def plan_demo_runs(folder: Path, sweep_options: tuple[str, ...] = ()) -> list[De
         images = load_sweep_images(task, kind.source, kind.image_size, folder)
         data = {"source": kind.source, "image_size": kind.image_size}
         for run in plan_runs(parse_arguments(arguments), kind.image_size, len(images.train), data):
-            own = DemoRun(run.recipe, run.num_steps, run.data, "")
+            own = DemoRun(run.recipe, run.num_batches, run.data, "")
             runs.append(dataclasses.replace(own, folder=str(folder / own.name)))
     return runs
 

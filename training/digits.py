@@ -5,6 +5,9 @@ The embedded images: scikit-learn's handwritten digits (8 by 8 pixels, 1,797 of 
 larger black canvas, so that where a digit stands says nothing about what it is. No download, no files.
 """
 
+import dataclasses
+import math
+
 import torch
 from PIL import Image
 from sklearn import datasets
@@ -22,6 +25,7 @@ SPLIT_SEED = 2026
 IMAGE_MEAN, IMAGE_STD = [0.076] * 3, [0.215] * 3
 
 
+@dataclasses.dataclass(frozen=True)
 class PlacedDigits(Dataset):
     """
     Digits, each time that one is read at a new position, drawn from PyTorch's global generator.
@@ -32,17 +36,29 @@ class PlacedDigits(Dataset):
         digits: uint8 pixels (N, 8, 8).
         labels: Class indices (N,).
         canvas_size: Side of the canvas in pixels.
+        distortion: From 0 (the digits as they are) to 1: how far each is turned (up to 15 degrees), scaled (to 0.86 to
+            1.16, and as much as 1.1 to 1 between width and height) and sheared (by up to 0.15), drawn anew each time.
     """
 
-    def __init__(self, digits: torch.Tensor, labels: torch.Tensor, canvas_size: int):
-        self.digits, self.labels, self.canvas_size = digits, labels, canvas_size
+    digits: torch.Tensor
+    labels: torch.Tensor
+    canvas_size: int
+    distortion: float = 0.0
 
     def __len__(self) -> int:
         return len(self.digits)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         row, column = torch.randint(num_positions(self.canvas_size), (2,)).tolist()
-        return place(self.digits[index], row, column, self.canvas_size), self.labels[index].item()
+        digit, label = self.digits[index], self.labels[index].item()
+        if not self.distortion:
+            return place(digit, row, column, self.canvas_size), label
+        draws = [self.distortion * (2 * draw - 1) for draw in torch.rand(4).tolist()]
+        return place_distorted(digit, row, column, self.canvas_size, *draws), label
+
+    def distorted(self, distortion: float) -> "PlacedDigits":
+        """The same digits under another distortion."""
+        return dataclasses.replace(self, distortion=distortion)
 
 
 class FixedDigits(Dataset):
@@ -116,3 +132,30 @@ def place(digit: torch.Tensor, row: int, column: int, canvas_size: int) -> Image
     canvas = Image.new("L", (canvas_size, canvas_size))
     canvas.paste(Image.fromarray(digit.numpy()), (column, row))
     return canvas.convert("RGB")
+
+
+def place_distorted(
+    digit: torch.Tensor, row: int, column: int, canvas_size: int, turn: float, zoom: float, stretch: float, shear: float
+) -> Image.Image:
+    """
+    Like `place`, with the digit turned, scaled, stretched and sheared about its centre (bicubic), each by a number from
+    -1 to 1 in the units that `PlacedDigits` tells.
+    """
+    angle, scale, aspect = math.radians(15 * turn), math.exp(0.15 * zoom), math.exp(0.05 * stretch)
+    cosine, sine = math.cos(angle), math.sin(angle)
+    # From a place on the canvas to a place on the digit, as PIL wants it: turned, then scaled and sheared.
+    wide, high, skew = 1 / (scale * aspect), aspect / scale, 0.15 * shear
+    a, b = wide * cosine + skew * sine, -wide * sine + skew * cosine
+    d, e = high * sine, high * cosine
+    x, y = column + DIGIT_SIZE / 2, row + DIGIT_SIZE / 2
+    margin = DIGIT_SIZE // 2  # so that ink at the digit's edge fades like ink elsewhere
+    source = Image.new("L", (2 * DIGIT_SIZE, 2 * DIGIT_SIZE))
+    source.paste(Image.fromarray(digit.numpy()), (margin, margin))
+    middle = DIGIT_SIZE  # of the digit with its margin
+    placed = source.transform(
+        (canvas_size, canvas_size),
+        Image.Transform.AFFINE,
+        (a, b, middle - a * x - b * y, d, e, middle - d * x - e * y),
+        resample=Image.Resampling.BICUBIC,
+    )
+    return placed.convert("RGB")

@@ -150,6 +150,15 @@ class Recipe:
         False, "random brightness, contrast, saturation and hue, as SSD has them; not in classification"
     )
     horizontal_flip: float = _share(0.5, "share of the images that are mirrored")
+    crop_padding: int = _field(
+        0,
+        "pixels of black around an image before a crop of image_size is taken from it at random, as for small "
+        "photographs; with min_crop_scale 1, and classification only",
+        bounds=(0, math.inf),
+    )
+    digit_distortion: float = _share(
+        0.0, "how far the embedded digits are turned, scaled and sheared, anew each time; classification only"
+    )
     position_scale: float = _amount(
         0.0, "amplitude of the sines and cosines that new position tables start from; 0: random, as in the paper"
     )
@@ -176,6 +185,11 @@ class Recipe:
                 "steps needs them, and nothing else takes them."
             )
         self._check_patch_sizes()
+        if self.crop_padding and self.min_crop_scale != 1:
+            raise ValueError(
+                f"crop_padding={self.crop_padding} was given with min_crop_scale={self.min_crop_scale:g}; a crop is "
+                "either of the padded image or resized, so set min_crop_scale to 1 or crop_padding to 0."
+            )
         low, high = self.min_resize_scale, self.max_resize_scale
         if not 0 < low <= high:
             raise ValueError(
@@ -271,11 +285,19 @@ def load_recipe(name: str | Path, variant: str | None = None, **changes: Any) ->
     _check_keys(changes, fields, "the command line")
     values.update(changes)
     values = {key: _as_declared(value, fields[key].type) for key, value in values.items()}
+    return build_recipe(values, f"the recipe {path}")
+
+
+def build_recipe(fields: dict[str, Any], where: str) -> Recipe:
+    """
+    Raises:
+        RecipeError: for a value of the wrong type or out of range, naming where it comes from.
+    """
     try:
-        return Recipe(**values)
+        return Recipe(**fields)
     except StrictDataclassError as error:
         reason = " ".join(str(error.__cause__ or error).split())
-        raise RecipeError(f"The recipe {path} cannot be used: {reason}") from None
+        raise RecipeError(f"{where[0].upper()}{where[1:]} cannot be used: {reason}") from None
 
 
 def _values_for(name: str, variant: str | None) -> tuple[dict[str, Any], Path]:

@@ -16,6 +16,7 @@ command is given again; what is finished is not repeated.
 
 import argparse
 import dataclasses
+import itertools
 import os
 import shlex
 import signal
@@ -23,17 +24,27 @@ import sys
 import tempfile
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import logging
 
 from .batches import TrainingBatches
-from .recipe import Recipe
+from .recipe import Recipe, build_recipe
 from .sweep_images import load_sweep_images, store_images
-from .sweep_law import judge_convergence
+from .sweep_law import judge_convergence, series_of
 from .sweep_predictions import PREDICTIONS_FILE, draw_predictions, save_example
-from .sweep_report import PICTURE_FILE, RESULTS_FILE, TABLE_FILE, draw, format_report, write_results
+from .sweep_report import (
+    PICTURE_FILE,
+    RESULTS_FILE,
+    TABLE_FILE,
+    draw,
+    format_preview,
+    format_report,
+    write_results,
+)
 from .sweep_run import METRICS_FILE, Run
 from .sweep_tasks import DECODERS, FAMILIES, SWEEP_TASKS
 from .sweep_workers import WorkerPool
@@ -43,29 +54,54 @@ DATASET_IMAGE_SIZE = 32
 DATASET_EPOCHS = 20
 MOST_WORKERS = 4
 WARMUP_SHARE = 0.1  # of a run
-# What the command line can change, for all runs alike: (type, field of the recipe or of its model, help).
+# What the command line can change, for all runs alike, or for those of the families whose models have the field: (type,
+# field of the recipe or of its model, help).
 RECIPE_OPTIONS = {
     "batch_size": (int, "total_batch_size", "images per step"),
     "width": (int, "hidden_size", "hidden size"),
     "num_blocks": (int, "num_hidden_layers", "blocks of a model"),
     "peak_rate": (float, "base_learning_rate", "AdamW's learning rate after the warmup"),
+    "patch_schedule": (
+        str,
+        "patch_schedule",
+        "multiples of a run's patch size to train at one after the other, each with its share of the images as 4:0.2 "
+        "2:0.3 1:0.5, or none",
+    ),
+    "scan_order": (str, "scan_order", "Adventurer's: rows, as in the paper, or rows_and_columns"),
+    "position_embedding_type": (
+        str,
+        "position_embedding_type",
+        "PixelViT's: absolute, as in the paper, rotary or absolute_rotary",
+    ),
+    "horizontal_flip": (float, "horizontal_flip", "share of the training images that are mirrored"),
+    "crop_padding": (int, "crop_padding", "pixels of black around a training image before it is cropped at random"),
+    "digit_distortion": (float, "digit_distortion", "how far the embedded digits are turned, scaled and sheared"),
     "seed": (int, "seed", "of initial weights, and of order and placement in training"),
 }
+SEVERAL_WORDS = ("patch_schedule",)
+# What photographs go through that are too small for random resized crops; digits must not be mirrored.
+PHOTOGRAPHS = {"horizontal_flip": 0.5, "digit_distortion": 0.0}
+PADDING_SHARE = 1 / 8  # of the image's side, as is usual for CIFAR's 32 pixels
 POSITIVE_OPTIONS = ("image_size", "train_images", "epochs", "batch_size", "width", "num_blocks", "peak_rate")
 
 
 def recipe_value(recipe: Recipe, field: str) -> Any:
-    """A field of a recipe, or of its model."""
-    return recipe.model[field] if field in recipe.model else getattr(recipe, field)
+    """A field of a recipe, or of its model; None if the model's family has no such field."""
+    return getattr(recipe, field) if hasattr(recipe, field) else getattr(recipe.build_config(patch_size=1), field, None)
 
 
 def describe_default(field: str) -> str:
     """The default of a recipe's field in classification, family by family where they differ."""
     recipes = SWEEP_TASKS["classification"].load_recipes()
     values = {family: recipe_value(recipe, field) for family, recipe in recipes.items()}
-    if len(set(values.values())) == 1:
-        return f"default: {values.popitem()[1]}"
-    return "default: " + ", ".join(f"{family} {value}" for family, value in values.items())
+    words = {
+        family: " ".join(value) or "none" if isinstance(value, list) else str(value)
+        for family, value in values.items()
+        if value is not None
+    }
+    if len(set(words.values())) == 1:
+        return f"default: {words.popitem()[1]}"
+    return "default: " + ", ".join(f"{family} {word}" for family, word in words.items())
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -96,8 +132,14 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         + ")",
     )
     length.add_argument("--epochs", type=float, help=f"the same in epochs (with --dataset {DATASET_EPOCHS})")
+    seeds = parser.add_mutually_exclusive_group()
+    seeds.add_argument(
+        "--seeds", nargs="+", type=int, help="several seeds: table, picture and numbers have means and intervals"
+    )
     for name, (kind, field, text) in RECIPE_OPTIONS.items():
-        add(f"--{name}", type=kind, help=f"{text} ({describe_default(field)})")
+        group = seeds if name == "seed" else parser
+        several = {"nargs": "+"} if name in SEVERAL_WORDS else {}
+        group.add_argument(f"--{name}", type=kind, help=f"{text} ({describe_default(field)})", **several)
     cores = os.cpu_count() or 1
     add("--workers", type=int, default=min(cores, MOST_WORKERS), help="runs at a time, each in its own process")
     add("--threads", type=int, default=1, help="PyTorch's threads in each process; results depend on it")
@@ -142,19 +184,37 @@ def head_width(recipe: Recipe) -> int:
 
 
 def change_recipe(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
-    """The recipe with other values of its fields or of its model's."""
-    of_model = {name: value for name, value in changes.items() if name in recipe.model}
+    """
+    The recipe with other values of its fields or of its model's; a field that only the models of another family have is
+    left out.
+
+    Raises:
+        ValueError: for a value that the recipe or the model does not take.
+    """
+    of_recipe = {name: value for name, value in changes.items() if hasattr(recipe, name)}
+    known = recipe.build_config(patch_size=1)  # which fits every image
+    of_model = {name: value for name, value in changes.items() if name not in of_recipe and hasattr(known, name)}
     if "hidden_size" in of_model and "num_attention_heads" in recipe.model:
         of_model["num_attention_heads"] = of_model["hidden_size"] // head_width(recipe)
         of_model["intermediate_size"] = 4 * of_model["hidden_size"]
-    of_recipe = {name: value for name, value in changes.items() if name not in recipe.model}
-    return dataclasses.replace(recipe, **of_recipe, model={**recipe.model, **of_model})
+    fields = {**dataclasses.asdict(recipe), **of_recipe, "model": {**recipe.model, **of_model}}
+    changed = build_recipe(fields, "the command line")
+    try:
+        changed.build_config(patch_size=1)
+    except StrictDataclassError as error:
+        raise ValueError(" ".join(str(error.__cause__ or error).split())) from None
+    return changed
 
 
 def plan_runs(options: argparse.Namespace, image_size: int, num_train: int, data: dict[str, Any]) -> list[Run]:
     """All runs that the options ask for, finished or not, on a data set of so many training images."""
     changes = {field: getattr(options, name) for name, (_, field, _) in RECIPE_OPTIONS.items()}
     changes = {field: value for field, value in changes.items() if value is not None}
+    if changes.get("patch_schedule") == ["none"]:
+        changes["patch_schedule"] = []
+    if options.dataset and options.task == "classification":
+        changes = {**PHOTOGRAPHS, "crop_padding": round(PADDING_SHARE * image_size), **changes}
+    seeds = dict.fromkeys(options.seeds or [None])
     train_images = options.train_images
     if train_images is None and (options.epochs or options.dataset):
         train_images = round((options.epochs or DATASET_EPOCHS) * num_train)
@@ -164,15 +224,16 @@ def plan_runs(options: argparse.Namespace, image_size: int, num_train: int, data
         for decoder in dict.fromkeys(options.decoder.split(",")):
             of_decoder = {"decoder_type": decoder} if options.task == "segmentation" else {}
             recipe = change_recipe(recipes[family], {**changes, **of_decoder, "image_size": image_size})
-            num_steps = (train_images or kind.train_images) // recipe.total_batch_size
-            if num_steps == 0:
+            num_batches = (train_images or kind.train_images) // recipe.total_batch_size
+            if num_batches == 0:
                 raise ValueError(
                     f"{train_images} training images are fewer than one batch of {recipe.total_batch_size}; give more."
                 )
-            epochs = num_steps / TrainingBatches(recipe, num_train).steps_per_epoch
+            epochs = num_batches / TrainingBatches(recipe, num_train).steps_per_epoch
             recipe = dataclasses.replace(recipe, num_train_epochs=epochs, warmup_epochs=WARMUP_SHARE * epochs)
-            for patch_size in dict.fromkeys(options.patch_sizes or kind.patch_sizes):
-                run = Run(dataclasses.replace(recipe, patch_size=patch_size), num_steps, data, "")
+            for patch_size, seed in itertools.product(dict.fromkeys(options.patch_sizes or kind.patch_sizes), seeds):
+                of_run = dataclasses.replace(recipe, patch_size=patch_size, seed=recipe.seed if seed is None else seed)
+                run = Run(of_run, num_batches, data, "", is_one_of_seeds=len(seeds) > 1)
                 runs.append(dataclasses.replace(run, folder=str(Path(options.output_dir, run.name))))
     return runs
 
@@ -281,10 +342,10 @@ def sweep(options: argparse.Namespace, command: str) -> int:
         print(
             f"{images.name}: {len(images.train):,} training images, {len(images.evaluation):,} test images, "
             f"{image_size} by {image_size} pixels. {len(to_do)} of {len(runs)} runs to do, "
-            f"{runs[0].num_steps * runs[0].recipe.total_batch_size:,} images each, {options.workers} at a time."
+            f"{runs[0].num_batches * runs[0].recipe.total_batch_size:,} images each, {options.workers} at a time."
         )
         started = time.monotonic()
-        errors = WorkerPool(to_do, images_folder, options.workers, options.threads).execute() if to_do else {}
+        errors = train_runs(to_do, runs, images_folder, options) if to_do else {}
         print(f"{len(to_do) - len(errors)} runs done in {time.monotonic() - started:.0f} s.")
         finished = judge_convergence([metrics for run in runs if (metrics := run.finished_metrics()) is not None])
         if finished:
@@ -292,6 +353,19 @@ def sweep(options: argparse.Namespace, command: str) -> int:
     for name, error in errors.items():
         print(f"{name} failed:\n{error}", file=sys.stderr)
     return 1 if errors else 0
+
+
+def train_runs(to_do: list[Run], runs: list[Run], images_folder: str, options: argparse.Namespace) -> dict[str, str]:
+    """Trains what is to do, and shows what all runs have come to whenever one ends; the errors by the run's name."""
+
+    def show(run: Run, write: Callable[[str], None]):
+        finished = [metrics for run in runs if (metrics := run.finished_metrics()) is not None]
+        if len(finished) < len(runs) and {series_of(one) for one in finished} == series:
+            write(f"\n{format_preview(finished, [run.recipe.patch_size for run in runs])}\n")
+
+    series = {(run.recipe.family, run.decoder) for run in runs}
+    pool = WorkerPool(to_do, images_folder, options.workers, options.threads, finished=show, short_runs=2 * len(series))
+    return pool.execute()
 
 
 def interrupt(signal_number: int, frame: Any):

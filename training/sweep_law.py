@@ -1,43 +1,64 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Which runs had converged, and the power law of test loss in patch size through those that had."""
+"""Which runs had converged, what several seeds agree on, and the power law of test loss in patch size."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scipy import stats
+
 
 FEWEST_POINTS = 3
-# The training loss of a converged run, at most, as a share of the loss of guessing.
-MOST_OF_CHANCE = 0.5
+CONFIDENCE = 0.95
+# The training loss of a run that has learned, at most, as a share of the loss of guessing.
+MOST_OF_CHANCE = 0.9
+# What twice the images may at most take off the test loss of a converged run, as a share of it.
+MOST_GAIN = 0.5
 CONVERGENCE_RULE = (
-    "Small patches show a model all that larger ones do, so with enough training they fit the training images at least "
-    "as well. A run counts as not converged if its training loss (mean over the last tenth) is above that of a larger "
-    f"patch of its family, or above {MOST_OF_CHANCE:.0%} of the loss of guessing by how frequent the classes are "
-    "(there is no such number for detection's sum of losses); test losses play no part in this."
+    "A run counts as not converged, and stays out of the fit, if its training loss (mean over the last tenth) is "
+    "above that of a larger patch of its family and seed, since small patches show a model all that larger ones do; if "
+    f"it is above {MOST_OF_CHANCE:.0%} of the loss of guessing by how frequent the classes are (there is none such "
+    f"for detection's sum of losses); or if twice the images might take more than {MOST_GAIN:.0%} off its test loss. A "
+    "comparison of test losses between patch sizes plays no part in this."
 )
 GAIN_NOTE = (
-    "x2 gains: what twice the images would take off the training loss if it went on falling as in the last two fifths "
-    "of the run, in proportion to a power of the images seen (an upper bound: the falling learning rate helps there)."
+    "x2 gains: what twice the images might take off the test loss, if they took off it as much as off the training "
+    "loss, and that went on falling as in the end of the run in proportion to a power of the images seen (an upper "
+    "bound: the falling learning rate helps there)."
 )
 
 
-def summarize_curve(losses: Sequence[float]) -> dict[str, float | None]:
+def summarize_curve(losses: Sequence[float], final_part: int | None = None) -> dict[str, float | None]:
     """
     What a run's training losses, one a step, say about its convergence.
 
+    Args:
+        losses: Of all steps.
+        final_part: Steps since the patch size changed for the last time; all steps if not given.
+
     Returns:
-        `train_loss`, the mean of the last tenth, and `gain_of_doubling`, the share of it that `GAIN_NOTE` tells of
-        (negative if the loss rose): the last two fifths have their mean positions at 0.7 and 0.9 of the training. Both
-        are None for a run of less than ten steps.
+        `train_loss`, the mean of the last tenth, and `gain_of_doubling`, the share of it that twice the images
+        would take off (negative if the loss rose), by a power law through two windows: the two halves of the last two
+        fifths of the run, or of the second half of its final part where that is shorter. Both are None for a run of
+        less than ten steps.
     """
-    tenth = len(losses) // 10
-    if tenth == 0:
+    total = len(losses)
+    half = min(total // 5, (final_part or total) // 4)
+    if total < 10 or half == 0:
         return {"train_loss": None, "gain_of_doubling": None}
-    before, last = _mean(losses[-4 * tenth : -2 * tenth]), _mean(losses[-2 * tenth :])
-    power = math.log(before / last) / math.log(0.9 / 0.7)
-    return {"train_loss": _mean(losses[-tenth:]), "gain_of_doubling": 1 - 2**-power}
+    before, last = _mean(losses[-2 * half : -half]), _mean(losses[-half:])
+    power = math.log(before / last) / math.log((total - half / 2) / (total - 3 * half / 2))
+    return {"train_loss": _mean(losses[-total // 10 :]), "gain_of_doubling": 1 - 2**-power}
+
+
+def expected_gain(run: dict[str, Any]) -> float | None:
+    """What `GAIN_NOTE` tells of, as a share of the test loss; None where the run was too short to tell."""
+    if run.get("gain_of_doubling") is None or run.get("test_loss") is None:
+        return None
+    return run["gain_of_doubling"] * run["train_loss"] / run["test_loss"]
 
 
 def judge_convergence(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -45,19 +66,23 @@ def judge_convergence(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     Applies `CONVERGENCE_RULE` to runs of one task, and of one recipe per family and decoder: their metrics, in the same
     order, with `converged`.
 
-    Each has `family`, `decoder`, `patch_size`, `train_loss` and `chance_loss`, the loss of guessing or None.
+    Each has `family`, `decoder`, `patch_size`, `train_loss` and `chance_loss`, the loss of guessing or None, and may
+    have `seed`, `test_loss` and `gain_of_doubling`.
     """
 
     def has_converged(run):
-        loss = run["train_loss"]
+        loss, gain = run["train_loss"], expected_gain(run)
         if loss is None or (run["chance_loss"] is not None and loss > MOST_OF_CHANCE * run["chance_loss"]):
+            return False
+        if gain is not None and gain > MOST_GAIN:
             return False
         coarser = [
             other["train_loss"]
             for other in runs
-            if series_of(other) == series_of(run) and other["patch_size"] > run["patch_size"]
+            if (series_of(other), other.get("seed")) == (series_of(run), run.get("seed"))
+            and other["patch_size"] > run["patch_size"]
         ]
-        return all(loss <= other for other in coarser)
+        return all(other is None or loss <= other for other in coarser)
 
     return [{**run, "converged": has_converged(run)} for run in runs]
 
@@ -71,47 +96,110 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
+def half_width(values: Sequence[float]) -> float | None:
+    """Of the `CONFIDENCE` interval of the values' mean, by Student's t; None for a single value."""
+    if len(values) < 2:
+        return None
+    return float(stats.sem(values) * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+
+
+@dataclass(frozen=True)
+class Fall:
+    """
+    How the test loss changes from a patch to the next smaller one, over seeds that have both.
+
+    Args:
+        patch_sizes: The larger and the smaller one.
+        ratio: Test loss at the smaller one over that at the larger one, geometric mean over the seeds.
+        interval: Of it at `CONFIDENCE`, by paired differences of logarithms; None for a single seed.
+        seeds, falling: Seeds that have both, and those of them whose loss falls.
+    """
+
+    patch_sizes: tuple[int, int]
+    ratio: float
+    interval: tuple[float, float] | None
+    seeds: int
+    falling: int
+
+
+def find_falls(runs: Sequence[dict[str, Any]]) -> list[Fall]:
+    """Of the runs of one family and decoder, from each patch size to the next, largest first."""
+    losses = {(run["patch_size"], run.get("seed")): run["test_loss"] for run in runs}
+    sizes = sorted({size for size, _ in losses}, reverse=True)
+    falls = []
+    for pair in itertools.pairwise(sizes):
+        seeds = [seed for size, seed in losses if size == pair[0] and (pair[1], seed) in losses]
+        logs = [math.log(losses[pair[1], seed] / losses[pair[0], seed]) for seed in seeds]
+        if not logs:
+            continue
+        mean, half = _mean(logs), half_width(logs)
+        interval = None if half is None else (math.exp(mean - half), math.exp(mean + half))
+        falls.append(Fall(pair, math.exp(mean), interval, len(logs), sum(log < 0 for log in logs)))
+    return falls
+
+
+def count_falling_runs(runs: Sequence[dict[str, Any]]) -> tuple[int, int]:
+    """
+    Of the seeds that have all patch sizes of one family and decoder, at least two, those whose loss falls at each step,
+    and all.
+    """
+    sizes = sorted({run["patch_size"] for run in runs}, reverse=True)
+    falling = whole = 0
+    for seed in dict.fromkeys(run.get("seed") for run in runs):
+        losses = {run["patch_size"]: run["test_loss"] for run in runs if run.get("seed") == seed}
+        if len(sizes) > 1 and set(losses) == set(sizes):
+            whole += 1
+            falling += all(losses[a] > losses[b] for a, b in itertools.pairwise(sizes))
+    return falling, whole
+
+
 @dataclass(frozen=True)
 class PowerLaw:
-    """loss = coefficient * patch_size ** exponent, with R² in log-log coordinates, through `patch_sizes`."""
+    """
+    loss = coefficient * patch_size ** exponent, with R² in log-log coordinates, through runs at `patch_sizes`.
+
+    `exponent_interval` is the exponent's at `CONFIDENCE`, by the scatter of the runs about the line.
+    """
 
     coefficient: float
     exponent: float
     r_squared: float
     patch_sizes: list[int]
+    exponent_interval: tuple[float, float]
 
     def __call__(self, patch_size: float) -> float:
         return self.coefficient * patch_size**self.exponent
 
     def __str__(self) -> str:
         patch_sizes = ", ".join(map(str, self.patch_sizes))
+        low, high = self.exponent_interval
         return (
-            f"test loss = {self.coefficient:.3f} * patch^{self.exponent:.2f}, R^2 = {self.r_squared:.2f} "
-            f"(patch {patch_sizes})"
+            f"test loss = {self.coefficient:.3f} * patch^{self.exponent:.2f} (exponent {low:.2f} to {high:.2f}), "
+            f"R^2 = {self.r_squared:.2f} (patch {patch_sizes})"
         )
 
 
 def fit_power_law(runs: Sequence[dict[str, Any]]) -> PowerLaw | None:
     """
-    Least squares on (log patch size, log test loss) of the converged runs among `runs` (of one family and decoder).
+    Least squares on (log patch size, log test loss) of the converged runs among `runs` (of one family and decoder, all
+    seeds).
 
     Returns:
-        The law, or None if fewer than three runs had converged.
+        The law, or None if they have fewer than three patch sizes.
     """
     converged = sorted((run for run in runs if run["converged"]), key=lambda run: run["patch_size"])
-    if len(converged) < FEWEST_POINTS:
+    patch_sizes = sorted({run["patch_size"] for run in converged})
+    if len(patch_sizes) < FEWEST_POINTS:
         return None
     x = [math.log(run["patch_size"]) for run in converged]
     y = [math.log(run["test_loss"]) for run in converged]
-    x_mean, y_mean = _mean(x), _mean(y)
-    x_spread = math.fsum((value - x_mean) ** 2 for value in x)
-    y_spread = math.fsum((value - y_mean) ** 2 for value in y)
-    exponent = math.fsum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True)) / x_spread
-    intercept = y_mean - exponent * x_mean
-    residual = math.fsum((b - intercept - exponent * a) ** 2 for a, b in zip(x, y, strict=True))
+    line = stats.linregress(x, y)
+    half = float(line.stderr * stats.t.ppf((1 + CONFIDENCE) / 2, len(x) - 2))
+    exponent = float(line.slope)
     return PowerLaw(
-        coefficient=math.exp(intercept),
+        coefficient=math.exp(line.intercept),
         exponent=exponent,
-        r_squared=1 - residual / y_spread if y_spread else 1.0,
-        patch_sizes=[run["patch_size"] for run in converged],
+        r_squared=float(line.rvalue**2) if len(set(y)) > 1 else 1.0,
+        patch_sizes=patch_sizes,
+        exponent_interval=(exponent - half, exponent + half),
     )

@@ -6,12 +6,25 @@ import dataclasses
 import datetime
 import os
 import platform
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from .files import write_json
-from .sweep_law import CONVERGENCE_RULE, FEWEST_POINTS, GAIN_NOTE, PowerLaw, fit_power_law, series_of
+from .sweep_law import (
+    CONFIDENCE,
+    CONVERGENCE_RULE,
+    FEWEST_POINTS,
+    GAIN_NOTE,
+    PowerLaw,
+    count_falling_runs,
+    expected_gain,
+    find_falls,
+    fit_power_law,
+    half_width,
+    series_of,
+)
 from .sweep_tasks import SWEEP_TASKS
 
 
@@ -71,60 +84,108 @@ def score_of(run: dict[str, Any], title: str) -> float | None:
 def format_first_score(run: dict[str, Any]) -> str:
     """The score that says most, with its title."""
     title = next(iter(SWEEP_TASKS[run["task"]].scores))
-    return f"{title} {_format_optional(score_of(run, title), '.1f', '%')}"
+    return f"{title} {_format_mean([score_of(run, title)], '.1f', '%')}"
+
+
+def by_patch_size(members: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    """The runs of one series by patch size, largest first; those of one patch size differ by their seed."""
+    sizes = sorted({run["patch_size"] for run in members}, reverse=True)
+    return {size: [run for run in members if run["patch_size"] == size] for size in sizes}
 
 
 def format_table(runs: list[dict[str, Any]]) -> str:
-    """The runs as a Markdown table that is also aligned in a terminal."""
+    """The runs as a Markdown table that is also aligned in a terminal; of several seeds their means and intervals."""
     scores = SWEEP_TASKS[runs[0]["task"]].scores
-    rows = [
-        (
-            "model",
-            "patch",
-            "tokens",
-            "test loss",
-            *scores,
-            "train loss",
-            "x2 gains",
-            "converged",
-            "seconds",
-            "memory",
-        )
-    ]
+    seeds = max(len(same) for members in by_series(runs).values() for same in by_patch_size(members).values())
+    title = ("model", "patch", "tokens", *(["seeds"] if seeds > 1 else []), "test loss", *scores)
+    rows = [(*title, "train loss", "x2 gains", "converged", "seconds", "memory")]
     for members in by_series(runs).values():
-        rows += [_table_row(run) for run in members]
+        rows += [_table_row(same, several=seeds > 1) for same in by_patch_size(members).values()]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["| " + " | ".join(_align(row, widths)) + " |" for row in rows]
     rule = ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]]
     return "\n".join([lines[0], "| " + " | ".join(rule) + " |", *lines[1:]])
 
 
-def _table_row(run: dict[str, Any]) -> tuple[str, ...]:
+def _table_row(same: list[dict[str, Any]], several: bool) -> tuple[str, ...]:
+    """Of the runs that differ by their seed alone."""
+    run, converged = same[0], sum(run["converged"] for run in same)
     return (
         name_series(series_of(run)),
         str(run["patch_size"]),
         str(run["tokens"]),
-        f"{run['test_loss']:.3f}",
-        *(_format_optional(score_of(run, title), ".1f", "%") for title in SWEEP_TASKS[run["task"]].scores),
-        _format_optional(run["train_loss"], ".3f"),
-        _format_optional(run["gain_of_doubling"], ".0%"),
-        "yes" if run["converged"] else "no",
-        f"{run['seconds']:.0f}",
-        f"{run['peak_memory_mib']:.0f} MiB",
+        *([str(len(same))] if several else []),
+        _format_mean([run["test_loss"] for run in same], ".3f"),
+        *(
+            _format_mean([score_of(run, title) for run in same], ".1f", "%")
+            for title in SWEEP_TASKS[run["task"]].scores
+        ),
+        _format_mean([run["train_loss"] for run in same], ".3f", interval=False),
+        _format_mean([expected_gain(run) for run in same], ".0%", interval=False),
+        f"{converged} of {len(same)}" if several else "yes" if converged else "no",
+        _format_mean([run["seconds"] for run in same], ".0f", interval=False),
+        f"{max(run['peak_memory_mib'] for run in same):.0f} MiB",
     )
 
 
-def _format_optional(value: float | None, style: str, unit: str = "") -> str:
-    return "-" if value is None else format(value, style) + unit
+def _format_mean(values: list[float | None], style: str, unit: str = "", interval: bool = True) -> str:
+    """The mean, with half the width of its interval if there are several; a dash where one is missing."""
+    if None in values:
+        return "-"
+    half = half_width(values) if interval else None
+    around = "" if half is None else f" ± {half:{style}}"
+    return f"{sum(values) / len(values):{style}}{around}{unit}"
 
 
 def _align(row: tuple[str, ...], widths: list[int]) -> list[str]:
     return [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
 
 
+def format_preview(runs: list[dict[str, Any]], patch_sizes: Iterable[int]) -> str:
+    """Test losses by patch size of what has ended so far, a line for each series: means, where there are seeds."""
+    sizes = sorted(set(patch_sizes), reverse=True)
+    rows = [("test loss so far", *(f"patch {size}" for size in sizes))]
+    for series, members in by_series(runs).items():
+        found = by_patch_size(members)
+        losses = {size: [run["test_loss"] for run in same] for size, same in found.items()}
+        rows.append(
+            (
+                name_series(series),
+                *(_format_mean(losses[size], ".3f", interval=False) if size in losses else "..." for size in sizes),
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(_align(row, widths)) for row in rows)
+
+
+def format_falls(runs: list[dict[str, Any]]) -> str:
+    """A line for each series: whether its test loss falls with each smaller patch, in the mean and in single runs."""
+    lines = []
+    for series, members in by_series(runs).items():
+        falls = find_falls(members)
+        if not falls:
+            continue
+        rises = [fall for fall in falls if fall.ratio >= 1]
+        first, last = falls[0].patch_sizes[0], falls[-1].patch_sizes[1]
+        steps = ", ".join(f"{fall.patch_sizes[0]} to {fall.patch_sizes[1]}" for fall in rises)
+        verdict = f"not from patch {steps}" if rises else f"at every step from patch {first} to {last}"
+        falling, whole = count_falling_runs(members)
+        single = f"; at every step in {falling} of {whole} single runs" if whole > 1 else ""
+        lines.append(f"{name_series(series)}: test loss falls {verdict}{single} ({_format_ratios(falls)})")
+    return "\n".join(lines)
+
+
+def _format_ratios(falls: list[Any]) -> str:
+    def one(fall):
+        around = "" if fall.interval is None else f" [{fall.interval[0]:.2f}, {fall.interval[1]:.2f}]"
+        return f"{fall.patch_sizes[0]} to {fall.patch_sizes[1]}: x {fall.ratio:.2f}{around}"
+
+    return ", ".join(map(one, falls))
+
+
 def format_fits(fits: dict[tuple[str, str | None], PowerLaw | None]) -> str:
     """A line for each series: the fitted law, or why there is none."""
-    missing = f"no power law fitted, because fewer than {FEWEST_POINTS} runs had converged"
+    missing = f"no power law fitted, because fewer than {FEWEST_POINTS} patch sizes had converged runs"
     return "\n".join(f"{name_series(series)}: {fit or missing}" for series, fit in fits.items())
 
 
@@ -145,10 +206,12 @@ def format_decoder_gaps(runs: list[dict[str, Any]]) -> str:
 
 def format_report(runs: list[dict[str, Any]]) -> str:
     task = runs[0]["task"]
-    parts = [format_table(runs), format_fits(fit_series(runs))]
+    parts = [format_table(runs), format_falls(runs), format_fits(fit_series(runs))]
     if task == "segmentation":
         parts.append(format_decoder_gaps(runs))
     notes = COLUMN_NOTES.format(loss=LOSSES[task])
+    if len({run.get("seed") for run in runs}) > 1:
+        notes = f"After ±, and in brackets, what Student's t gives at {CONFIDENCE:.0%} over the seeds. {notes}"
     parts += [CONVERGENCE_RULE, f"{notes}\n{GAIN_NOTE}"]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -172,12 +235,14 @@ def draw(runs: list[dict[str, Any]], title: str, path: Path):
     for series, members in by_series(runs).items():
         _draw_losses(loss_axes, series, members, fits[series])
     if any(not run["converged"] for run in runs):
-        loss_axes.plot([], [], "o", color="0.4", markerfacecolor="white", label="not converged (not in the fit)")
+        loss_axes.plot(
+            [], [], "o", color="0.4", markerfacecolor="white", label="not all converged (those not in the fit)"
+        )
     _scale_losses(loss_axes, [run["test_loss"] for run in runs])
     _label_axes(loss_axes, runs, "test loss")
     for panel, name in zip(score_axes, titles, strict=True):
         for series, members in by_series(runs).items():
-            _draw_points(panel, series, members, [score_of(run, name) for run in members])
+            _draw_points(panel, series, members, lambda run, name=name: score_of(run, name))
             color, marker = STYLES[series]
             panel.plot([], [], marker, color=color, label=name_series(series))
         _label_axes(panel, runs, f"{name} (%)")
@@ -188,19 +253,35 @@ def draw(runs: list[dict[str, Any]], title: str, path: Path):
     plt.close(figure)
 
 
-def _draw_points(axes, series: tuple[str, str | None], members: list[dict[str, Any]], values: list[float]):
+def _draw_points(
+    axes, series: tuple[str, str | None], members: list[dict[str, Any]], value_of: Callable[[dict[str, Any]], float]
+):
+    """The means of the seeds with their intervals, joined, and the single runs behind them, if there are several."""
     color, marker = STYLES[series]
-    patch_sizes = [run["patch_size"] for run in members]
-    axes.plot(patch_sizes, values, color=color, linewidth=0.8, linestyle=":")
-    for run, value in zip(members, values, strict=True):
-        face = color if run["converged"] else "white"
-        axes.plot(
-            run["patch_size"], value, marker, color=color, markersize=7, markeredgewidth=1.5, markerfacecolor=face
+    means = {}
+    for patch_size, same in by_patch_size(members).items():
+        values = [value_of(run) for run in same]
+        means[patch_size] = sum(values) / len(values)
+        face = color if all(run["converged"] for run in same) else "white"
+        if len(values) > 1:
+            axes.plot([patch_size] * len(values), values, ".", color=color, alpha=0.4, markersize=5)
+        axes.errorbar(
+            patch_size,
+            means[patch_size],
+            yerr=half_width(values),
+            fmt=marker,
+            color=color,
+            markersize=7,
+            markeredgewidth=1.5,
+            markerfacecolor=face,
+            capsize=3,
+            elinewidth=1,
         )
+    axes.plot(list(means), list(means.values()), color=color, linewidth=0.8, linestyle=":")
 
 
 def _draw_losses(axes, series: tuple[str, str | None], members: list[dict[str, Any]], fit: PowerLaw | None):
-    _draw_points(axes, series, members, [run["test_loss"] for run in members])
+    _draw_points(axes, series, members, lambda run: run["test_loss"])
     color, marker = STYLES[series]
     label = f"{name_series(series)} (no fit)"
     if fit is not None:
@@ -272,6 +353,10 @@ def write_results(runs: list[dict[str, Any]], folder: Path, command: str, worker
         "data": runs[0]["data"],
         "recipes": {key_of(series_of(run)): run["recipe"] for run in runs},
         "convergence_rule": CONVERGENCE_RULE,
+        "falls": {
+            key_of(series): [dataclasses.asdict(fall) for fall in find_falls(members)]
+            for series, members in by_series(runs).items()
+        },
         "fits": {
             key_of(series): None if fit is None else dataclasses.asdict(fit) for series, fit in fit_series(runs).items()
         },

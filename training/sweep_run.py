@@ -7,7 +7,9 @@ One run of the sweep: a recipe and images in, a checkpoint folder with `metrics.
 `training.loop`, which goes on after an interruption, to the same result as without one.
 """
 
+import copy
 import dataclasses
+import functools
 import json
 import math
 import shutil
@@ -17,15 +19,18 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
+from transformers import PreTrainedModel
 
+from .course import Course
 from .files import write_json
 from .loop import BEST_LINK, LoopOptions, TrainingLoop
+from .model_cost import model_cost
 from .recipe import Recipe
 from .run_checkpoints import COMPLETE_FILE
 from .run_log import METRICS_FILE as LOG_FILE
 from .run_log import read_metrics
 from .sweep_law import summarize_curve
-from .throughput import peak_memory_mib
+from .throughput import PASSES_PER_STEP, peak_memory_mib
 from .train import TASKS
 
 
@@ -41,12 +46,22 @@ class Interrupted(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One point of the sweep. `data` is what distinguishes the images: their source and size."""
+    """
+    One point of the sweep.
+
+    Args:
+        recipe: What is trained.
+        num_batches: Batches of the recipe's size that it sees.
+        data: What distinguishes the images: their source and size.
+        folder: For checkpoint and metrics.
+        is_one_of_seeds: Whether others differ from it by the seed alone, so that its name tells its own.
+    """
 
     recipe: Recipe
-    num_steps: int
+    num_batches: int
     data: dict[str, Any]
     folder: str
+    is_one_of_seeds: bool = False
 
     @property
     def decoder(self) -> str | None:
@@ -57,7 +72,13 @@ class Run:
     def name(self) -> str:
         """Of the run's folder; the decoder is told if there is one."""
         decoder = "" if self.decoder in (None, "none") else f"-{self.decoder}"
-        return f"{self.recipe.family}{decoder}-patch{self.recipe.patch_size}"
+        seed = f"-seed{self.recipe.seed}" if self.is_one_of_seeds else ""
+        return f"{self.recipe.family}{decoder}-patch{self.recipe.patch_size}{seed}"
+
+    @functools.cached_property
+    def course(self) -> Course:
+        """Which patch size each step has."""
+        return Course(self.recipe, round(self.num_batches / self.recipe.num_train_epochs))
 
     @property
     def num_tokens(self) -> int:
@@ -116,13 +137,15 @@ def execute(run: Run, images: Any, report: Callable[[int, float], None] = lambda
         "family": run.recipe.family,
         "decoder": run.decoder,
         "patch_size": run.recipe.patch_size,
+        "seed": run.recipe.seed,
         "tokens": run.num_tokens,
         "num_classes": len(images.label_names),
         "chance_loss": chance_loss(run.recipe.task, images),
         "parameters": sum(parameter.numel() for parameter in loop.sharded.module.parameters()),
-        "images_seen": loop.num_steps * run.recipe.total_batch_size,
+        "images_seen": run.num_batches * run.recipe.total_batch_size,
+        "training_flops": training_flops(run, loop.template),
         **{name.replace("eval_", "test_", 1): value for name, value in outcome.metrics.items()},
-        **summarize_curve(losses),
+        **summarize_curve(losses, final_part=run.course.num_steps - run.course.last_change),
         "seconds": loop.progress.seconds,
         "cpu_seconds": loop.progress.cpu_seconds,
         "peak_memory_mib": peak_memory_mib(),
@@ -133,6 +156,17 @@ def execute(run: Run, images: Any, report: Callable[[int, float], None] = lambda
     write_json(folder / METRICS_FILE, metrics)
     shutil.rmtree(unfinished)
     return metrics
+
+
+def training_flops(run: Run, template: PreTrainedModel) -> int:
+    """Floating-point operations of the forward and backward passes of the whole run."""
+    total = 0
+    for patch_size, batches in run.course.batches_by_patch_size().items():
+        config = copy.deepcopy(template.config)
+        config.patch_size = patch_size
+        per_image = model_cost(config, type(template).__name__).flops
+        total += PASSES_PER_STEP * per_image * batches * run.recipe.total_batch_size
+    return total
 
 
 def chance_loss(task: str, images: Any) -> float | None:

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -35,16 +36,21 @@ SECONDS_BETWEEN_LINES = 15.0  # where the progress goes to a file
 ALLOCATOR_SETTINGS = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 
 
-def work_of(run: Run) -> float:
+def work_of(run: Run, steps: int | None = None) -> float:
     """
-    Rough work of a run, in arbitrary units: per image, a constant, a share per token and, for attention, per pair of
-    tokens. The constants are measured at the default width; they only order the runs and scale the progress bar.
+    Rough work of a run, or of its first steps, in arbitrary units: per image, a constant, a share per token and, for
+    attention, per pair of tokens. The constants are measured at the default width; they only order the runs and scale
+    the progress bar.
     """
-    tokens = run.num_tokens
-    images = run.num_steps * run.recipe.total_batch_size
-    if run.recipe.family == "adventurer":
-        return images * (6 + tokens)
-    return images * (3 + 0.4 * tokens + 0.0012 * tokens**2)
+    work = 0.0
+    for patch_size, batches in run.course.batches_by_patch_size(steps).items():
+        tokens = (run.recipe.image_size // patch_size) ** 2
+        if run.recipe.family == "adventurer":
+            of_image = 6 + tokens
+        else:
+            of_image = 3 + 0.4 * tokens + 0.0012 * tokens**2
+        work += batches * run.recipe.total_batch_size * of_image
+    return work
 
 
 def run_in_worker(run: Run, images_folder: str, threads: int, messages: Connection):
@@ -93,17 +99,28 @@ class _Active:
 
 class WorkerPool:
     """
-    Executes runs in up to `workers` processes, longest first.
+    Executes runs in up to `workers` processes: the longest first, so that all processes end together, but on one of
+    them the shortest first until there is something to look at.
 
     Args:
         runs: What to do.
         images_folder: Where their images are stored.
         workers: Processes at a time.
         threads: PyTorch's threads in each.
+        finished: Called with each run that is done, and what writes a text above the progress bar.
+        short_runs: So many of the shortest runs are not left to the end.
     """
 
-    def __init__(self, runs: list[Run], images_folder: str, workers: int, threads: int):
-        self.images_folder = images_folder
+    def __init__(
+        self,
+        runs: list[Run],
+        images_folder: str,
+        workers: int,
+        threads: int,
+        finished: Callable[[Run, Callable[[str], None]], None] = lambda run, write: None,
+        short_runs: int = 0,
+    ):
+        self.images_folder, self.finished, self.short_runs = images_folder, finished, short_runs
         self.waiting = sorted(runs, key=work_of, reverse=True)
         self.workers, self.threads = workers, threads
         self.active: dict[str, _Active] = {}
@@ -125,7 +142,7 @@ class WorkerPool:
         try:
             while self.waiting or self.active:
                 while self.waiting and len(self.active) < self.workers:
-                    self._start(self.waiting.pop(0))
+                    self._start(self._next())
                 self._receive()
                 self._show()
             self.bar.n = self.bar.total
@@ -137,6 +154,13 @@ class WorkerPool:
                 active.process.join()
             self.bar.close()
         return self.errors
+
+    def _next(self) -> Run:
+        # The last free process, or the only one, takes the short ones.
+        if self.short_runs and len(self.active) == self.workers - 1:
+            self.short_runs -= 1
+            return self.waiting.pop()
+        return self.waiting.pop(0)
 
     def _start(self, run: Run):
         messages, sender = self.context.Pipe(duplex=False)
@@ -168,7 +192,7 @@ class WorkerPool:
                 self._finish(name, *details)
 
     def _note_progress(self, active: _Active, steps: int, loss: float):
-        active.share, active.loss = steps / active.run.num_steps, loss
+        active.share, active.loss = work_of(active.run, steps) / work_of(active.run), loss
         if active.first_share is None:
             active.first_share, active.started = active.share, time.monotonic()
         self.speed = active.seconds_per_work() or self.speed
@@ -181,6 +205,7 @@ class WorkerPool:
             metrics = active.run.finished_metrics()
             text = f"test loss {metrics['test_loss']:.3f}, {format_first_score(metrics)}"
             self.bar.write(f"{name}: {text}, {metrics['seconds']:.0f} s")
+            self.finished(active.run, self.bar.write)
         else:
             self.errors[name] = error
             self.bar.write(f"{name}: failed: {error.strip().splitlines()[-1]}")

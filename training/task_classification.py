@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image classification: labelled images in, soft cross-entropy as in the released training code, accuracy out."""
 
+import dataclasses
 from typing import Any
 
 import datasets
@@ -37,6 +38,8 @@ class ClassificationTask(Task):
     main_metric, higher_is_better = "accuracy", True
 
     def __init__(self, recipe: Recipe, images: LabelledSplits, num_train_images: int | None = None):
+        if recipe.digit_distortion:
+            images = _distorted(images, recipe.digit_distortion)
         self.recipe, self.images = recipe, images
         self.is_streamed = isinstance(images.train, datasets.IterableDataset)
         self.num_train = num_train_images or images.num_train_images if self.is_streamed else len(images.train)
@@ -143,3 +146,12 @@ class ClassificationTask(Task):
 
 def _percent(preferred: tuple[int, ...], within: int) -> float:
     return 100 * sum(count < within for count in preferred) / len(preferred)
+
+
+def _distorted(images: LabelledSplits, distortion: float) -> LabelledSplits:
+    if not hasattr(images.train, "distorted"):
+        raise ValueError(
+            f"digit_distortion={distortion:g} was given, but {images.name} are not the embedded digits; set it to 0 "
+            "(crop_padding and horizontal_flip are for photographs)."
+        )
+    return dataclasses.replace(images, train=images.train.distorted(distortion))

@@ -23,6 +23,8 @@ CLASSIFICATION_ONLY = {
     "auto_augment": None,
     "random_erasing": 0.0,
     "label_smoothing": 0.0,
+    "crop_padding": 0,
+    "digit_distortion": 0.0,
 }
 
 
