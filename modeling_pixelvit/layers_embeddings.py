@@ -16,14 +16,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from .configuration_base import as_pair
+from .ops_segments import compute_dtype
 
 
 def resize_position_embeddings(
     position_embeddings: torch.Tensor, grid: tuple[int, int], new_grid: tuple[int, int], class_token_last: bool
 ) -> torch.Tensor:
     """
-    Resamples the patch positions as a picture: bicubic, antialiased where it shrinks, in float32; the class position is
-    kept as it is.
+    Resamples the patch positions as a picture: bicubic, antialiased where it shrinks, in float32 at least; the class
+    position is kept as it is.
 
     The released Adventurer code takes the first row for the class position although it is the last one, so each of its
     resizes moves the table by one; `tests/test_layers_embeddings.py` fixes that ours does not.
@@ -41,7 +42,7 @@ def resize_position_embeddings(
         return position_embeddings
     patches = position_embeddings[:, :-1] if class_token_last else position_embeddings[:, 1:]
     class_position = position_embeddings[:, -1:] if class_token_last else position_embeddings[:, :1]
-    picture = patches.unflatten(1, tuple(grid)).permute(0, 3, 1, 2).float()
+    picture = patches.unflatten(1, tuple(grid)).permute(0, 3, 1, 2).to(compute_dtype(patches.dtype))
     picture = F.interpolate(picture, size=tuple(new_grid), mode="bicubic", antialias=True)
     patches = picture.flatten(2).transpose(1, 2).to(position_embeddings.dtype)
     return torch.cat([patches, class_position] if class_token_last else [class_position, patches], dim=1)
