@@ -28,7 +28,8 @@ def launch(config, launch_options, options, folder):
         command += ["accelerate.commands.launch", "--config_file", str(CONFIGS / f"{config}.yaml")]
         command += [] if config == ONE_PROCESS else ["--main_process_port", str(_free_port())]
     command += [*launch_options, str(LAUNCHED)]
-    command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    for name, value in options.items():
+        command += [f"--{name}", *(value if isinstance(value, list) else [str(value)])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(REPOSITORY)}
     with (folder.parent / f"{folder.name}.log").open("a") as log:
         return subprocess.Popen(

@@ -77,7 +77,8 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
             for parameters in by_shape.values():
-                self._step_matrices(parameters, **{name: group[name] for name in self.defaults})
+                options = (group[name] for name in ("lr", "momentum", "weight_decay", "parts"))
+                self._step_matrices(parameters, *options)
 
     def _step_matrices(
         self, parameters: list[torch.Tensor], lr: float, momentum: float, weight_decay: float, parts: list[int] | None

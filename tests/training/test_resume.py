@@ -45,6 +45,14 @@ PLAIN = {
 NUM_STEPS = 30
 KINDS = ("exp_avg", "exp_avg_sq")
 EVERYTHING = {"gradient_accumulation_steps": 2, "ema_decay": 0.9, "augmentation_repeats": 3, "num_workers": 2}
+# From patch 16 to the recipe's 8 at step 12 of 30, between the first kill and the last.
+SCHEDULE = {"patch_schedule": ["2:0.4", "1:0.6"]}
+# The whole image as one patch in a third of the steps, or as four, and twice the images where it is one.
+DRAWS = {
+    "patch_draws": ["2:1", "1:2"],
+    "tokens_per_step": 128,
+    "model": json.dumps({**TINY["pixelvit"], "patch_kernel_size": 16}),
+}
 UPERNET = {"decoder_type": "upernet", "decoder_hidden_size": 16, "pool_scales": [1, 2]}
 # Batch norm has statistics beside its weights; 31 steps are an epoch of 2,000 scenes.
 SEGMENTATION = {
@@ -59,10 +67,11 @@ MODES = {
     "average": ("adventurer", ONE_PROCESS, [], {"ema_decay": 0.9}),
     "repeats": ("pixelvit", ONE_PROCESS, [], {"augmentation_repeats": 3}),
     "workers": ("adventurer", ONE_PROCESS, [], {"num_workers": 2}),
-    "everything": ("adventurer", ONE_PROCESS, [], EVERYTHING),
-    "ddp": ("adventurer", DDP, [], EVERYTHING),
+    "everything": ("adventurer", ONE_PROCESS, [], {**EVERYTHING, **SCHEDULE}),
+    "draws": ("pixelvit", ONE_PROCESS, [], {**DRAWS, "num_train_epochs": 2.0}),
+    "ddp": ("adventurer", DDP, [], {**EVERYTHING, **SCHEDULE}),
     "zero2-fp16": ("pixelvit", ZERO2, ["--mixed_precision", "fp16"], EVERYTHING),
-    "zero3-bf16": ("adventurer", ZERO3, [], EVERYTHING),
+    "zero3-bf16": ("adventurer", ZERO3, [], {**EVERYTHING, **SCHEDULE}),
     "segmentation-ddp": ("pixelvit", DDP, [], SEGMENTATION),
 }
 
