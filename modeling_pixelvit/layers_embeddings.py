@@ -72,8 +72,14 @@ def resize_patch_kernel(kernel: torch.Tensor, patch_size: int) -> torch.Tensor:
     return (solve @ kernel.to(dtype) @ solve.t()).to(kernel.dtype)
 
 
-@functools.lru_cache(maxsize=64)
+@torch.compiler.assume_constant_result
 def _kernel_resize_matrix(old: int, new: int) -> list[list[float]]:
+    """`_compute_kernel_resize_matrix`, of which a compiler need not trace how it comes about."""
+    return _compute_kernel_resize_matrix(old, new)
+
+
+@functools.lru_cache(maxsize=64)
+def _compute_kernel_resize_matrix(old: int, new: int) -> list[list[float]]:
     """
     The map (new, old) of either axis of a kernel: the pseudo-inverse of the transposed R, where B = R x R.
 

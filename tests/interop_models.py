@@ -53,6 +53,13 @@ FIELDS = {
 }
 
 
+# What a model of either family has beyond the paper's.
+OPTIONS = {
+    "adventurer": {"scan_order": "rows_and_columns", "patch_kernel_size": 4},
+    "pixelvit": {"position_embedding_type": "absolute_rotary", "use_qk_norm": True, "patch_kernel_size": 4},
+}
+
+
 def slow_but(*quick: tuple[str, str]) -> list:
     """All pairs of task and family, those that are not `quick` marked as slow."""
     pairs = [(task, family) for task in FIELDS for family in FAMILIES]

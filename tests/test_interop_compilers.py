@@ -10,7 +10,7 @@ batch of a fixed size, is in test_modeling.py and test_modeling_segmentation.py.
 import pytest
 import torch
 import torch._dynamo.testing
-from interop_models import FAMILIES, assert_same_outputs, interop_model, pixels_for, slow_but
+from interop_models import FAMILIES, OPTIONS, assert_same_outputs, interop_model, pixels_for, slow_but
 from torch.export import Dim
 
 
@@ -107,3 +107,18 @@ def test_an_exported_program_survives_its_file(family, tmp_path):
         torch.export.save(torch.export.export(model, (pixels,), options, strict=False), tmp_path / "model.pt2")
         program = torch.export.load(tmp_path / "model.pt2").module()
         torch.testing.assert_close(program(pixels, **options)["logits"], model(pixels, **options).logits)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("patch_size", [None, 1, 4])
+def test_patch_sizes_and_options_in_one_graph(family, patch_size):
+    """Of a kernel that is stored for other patches, with all options of the family."""
+    model = interop_model("classification", family, **OPTIONS[family])
+    pixels, options = pixels_for(model), {"patch_size": patch_size}
+    with torch.no_grad():
+        expected = model(pixels, **options)
+        assert_same_outputs(torch.compile(model, fullgraph=True, backend="eager")(pixels, **options), expected)
+        for strict in (False, True):
+            exported = torch.export.export(model, (pixels,), options, strict=strict).module()
+            assert_same_outputs(exported(pixels, **options), expected)
+        assert_same_outputs(model(pixels, **options), expected)  # nothing of a graph is left in what is cached

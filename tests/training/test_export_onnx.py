@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from interop_models import FAMILIES, FIELDS, interop_model, slow_but
+from interop_models import FAMILIES, FIELDS, OPTIONS, interop_model, slow_but
 from PIL import Image
 
 from modeling_pixelvit import PixelViTImageProcessor
@@ -93,6 +93,13 @@ def test_one_pixel_patches_and_chunks_that_do_not_divide_the_sequence(checkpoint
     assert config["image_size"] == [6, 7] and "auto_map" not in config
     settings = json.loads((checkpoint.graph.parent / "preprocessor_config.json").read_text())
     assert settings["size"] == {"height": 6, "width": 7}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_options_beyond_the_papers(checkpoint, capsys, family):
+    """The command compares graph and model itself; the kernel's resampling is part of the graph."""
+    checkpoint.save("classification", family, **OPTIONS[family])
+    assert export(checkpoint) == 0 and "logits: differs by" in capsys.readouterr().out
 
 
 @pytest.mark.slow
