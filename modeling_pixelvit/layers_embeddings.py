@@ -195,7 +195,8 @@ class PixelEmbeddings(nn.Module):
     def resize(self, config):
         """Resamples kernel and positions, in place, for the patch and image size of `config`."""
         projection = self.patch_embeddings.projection
-        new_parameters = [(projection, "weight", resize_patch_kernel(projection.weight.detach(), config.patch_size))]
+        stored = config.stored_patch_size
+        new_parameters = [(projection, "weight", resize_patch_kernel(projection.weight.detach(), stored))]
         if self.position_embeddings is not None:
             table = resize_position_embeddings(
                 self.position_embeddings.detach(), self.grid_size, config.grid_size, self.class_token_last
@@ -204,7 +205,7 @@ class PixelEmbeddings(nn.Module):
         for module, name, tensor in new_parameters:
             requires_grad = getattr(module, name).requires_grad
             setattr(module, name, nn.Parameter(tensor.clone(), requires_grad=requires_grad))
-        projection.kernel_size = projection.stride = (config.patch_size, config.patch_size)
+        projection.kernel_size = projection.stride = (stored, stored)
         self.patch_size = self.patch_embeddings.patch_size = config.patch_size
         self.image_size = as_pair(config.image_size)
         self.grid_size = config.grid_size

@@ -134,7 +134,10 @@ class PixelPreTrainedModel(PreTrainedModel):
         return tuple(feature_maps)
 
     def resize_patches(
-        self, patch_size: int | None = None, image_size: int | tuple[int, int] | None = None
+        self,
+        patch_size: int | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        patch_kernel_size: int | None = None,
     ) -> nn.Module:
         """
         Changes the patch size, the image size or both, in place, keeping what the model has learned as far as that can
@@ -144,6 +147,7 @@ class PixelPreTrainedModel(PreTrainedModel):
             patch_size (`int`, *optional*):
                 New side of a patch in pixels, at which the kernel is stored from now on; unchanged if not given.
             image_size (`int` or pair of `int`, *optional*): New height and width in pixels; unchanged if not given.
+            patch_kernel_size (`int`, *optional*): Another side at which to store the kernel.
 
         Returns:
             `nn.Module`: the patch embedding.
@@ -155,6 +159,8 @@ class PixelPreTrainedModel(PreTrainedModel):
         config = copy.deepcopy(self.config)
         if patch_size is not None:
             config.patch_size, config.patch_kernel_size = patch_size, None
+        if patch_kernel_size is not None:
+            config.patch_kernel_size = patch_kernel_size
         if image_size is not None:
             config.image_size = image_size if isinstance(image_size, int) else list(image_size)
         config.validate_architecture()

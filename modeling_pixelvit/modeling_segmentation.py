@@ -250,13 +250,16 @@ class SemanticSegmentationMixin:
         return labels
 
     def resize_patches(
-        self, patch_size: int | None = None, image_size: int | tuple[int, int] | None = None
+        self,
+        patch_size: int | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        patch_kernel_size: int | None = None,
     ) -> nn.Module:
         """
         [`~PixelPreTrainedModel.resize_patches`], after which the levels of UperNet's pyramid still have the strides
         that the config says: a level whose patches are now halved another number of times gets new weights.
         """
-        patch_embeddings = super().resize_patches(patch_size, image_size)
+        patch_embeddings = super().resize_patches(patch_size, image_size, patch_kernel_size)
         if self.pyramid is not None:
             self._rebuild_pyramid()
         return patch_embeddings

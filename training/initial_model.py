@@ -37,24 +37,32 @@ def build_initial_model(recipe: Recipe, model_class: type[PreTrainedModel], **fi
             start_positions(model, recipe.position_scale)
         return model
     _check_initial_checkpoint(recipe, config)
-    return model_class.from_pretrained(
+    model_fields = {"drop_path_rate": recipe.drop_path_rate, **recipe.model, **fields}
+    # Given to from_pretrained, it would be what the checkpoint is taken to have.
+    kernel_size = model_fields.pop("patch_kernel_size", None)
+    model = model_class.from_pretrained(
         recipe.initial_checkpoint,
         patch_size=recipe.patch_size,
         image_size=recipe.image_size,
         dtype=torch.float32,
         ignore_mismatched_sizes=True,
-        **{"drop_path_rate": recipe.drop_path_rate, **recipe.model, **fields},
+        **model_fields,
     )
+    if kernel_size is not None:
+        model.resize_patches(patch_kernel_size=kernel_size)
+    return model
 
 
 @torch.no_grad()
 def start_positions(model: PreTrainedModel, scale: float):
     """
-    Fills the patch positions with sines and cosines of row and column, of amplitude `scale`.
+    Fills the patch positions, if there is a table, with sines and cosines of row and column, of amplitude `scale`.
 
     Wavelengths go from 4 pixels to four times the image, whatever the patch size. The table is learned from there on.
     """
     embeddings = model.base_model.embeddings
+    if embeddings.position_embeddings is None:
+        return
     size, (rows, columns) = embeddings.image_size, embeddings.grid_size
     table = embeddings.patch_tokens(embeddings.position_embeddings)
     waves = table.shape[-1] // 4

@@ -107,10 +107,11 @@ def model_cost(config: PreTrainedConfig, architecture: str) -> ModelCost:
     with torch.device("meta"):
         model = model_class(config).eval()
     encoder, mixing = encoder_flops(config, config.num_patches)
+    table = model.base_model.embeddings.position_embeddings
     return ModelCost(
         tokens=config.num_patches,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        position_parameters=model.base_model.embeddings.position_embeddings.numel(),
+        position_parameters=0 if table is None else table.numel(),
         encoder_flops=encoder,
         mixing_flops=mixing,
         head_flops=0 if model_class in BASE_MODELS else head_flops(model),

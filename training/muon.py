@@ -41,31 +41,17 @@ class Muon(torch.optim.Optimizer):
         lr (`float`): The root mean square of a step, up to the matrix's shape, in units of an orthogonal matrix.
         momentum (`float`, *optional*, defaults to 0.95): Of Nesterov's kind.
         weight_decay (`float`, *optional*, defaults to 0.0): Decoupled, as AdamW's.
-        parts (list of `int`, *optional*):
-            Rows of the maps that lie one below the other in each matrix of the group, which then take a step each, with
-            a scale of its own; a matrix is one map if not given.
 
     Raises:
-        ValueError: if a parameter is not a matrix, or has another number of rows than its parts.
+        ValueError: if a parameter is not a matrix.
     """
 
-    def __init__(
-        self,
-        params: Iterable,
-        lr: float,
-        momentum: float = 0.95,
-        weight_decay: float = 0.0,
-        parts: list[int] | None = None,
-    ):
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "parts": parts})
+    def __init__(self, params: Iterable, lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         shapes = [tuple(parameter.shape) for group in self.param_groups for parameter in group["params"]]
         others = [shape for shape in shapes if len(shape) != 2]
         if others:
             raise ValueError(f"Muon got a parameter of shape {others[0]}; it takes matrices, AdamW takes the others.")
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if group["parts"] is not None and sum(group["parts"]) != parameter.shape[0]:
-                    raise ValueError(f"Muon got a matrix of {parameter.shape[0]} rows in parts of {group['parts']}.")
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -77,20 +63,17 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
             for parameters in by_shape.values():
-                options = (group[name] for name in ("lr", "momentum", "weight_decay", "parts"))
-                self._step_matrices(parameters, *options)
+                self._step_matrices(parameters, group["lr"], group["momentum"], group["weight_decay"])
 
-    def _step_matrices(
-        self, parameters: list[torch.Tensor], lr: float, momentum: float, weight_decay: float, parts: list[int] | None
-    ):
-        """Matrices of one shape, in one batched iteration for each of their parts."""
+    def _step_matrices(self, parameters: list[torch.Tensor], lr: float, momentum: float, weight_decay: float):
+        """Matrices of one shape, in one batched iteration."""
         directions = []
         for parameter in parameters:
             state = self.state[parameter]
             average = state.setdefault("momentum", torch.zeros_like(parameter))
             average.lerp_(parameter.grad, 1 - momentum)
             directions.append(parameter.grad.lerp(average, momentum))
-        maps = torch.stack(directions).split(parts or [parameters[0].shape[0]], dim=1)
-        steps = torch.cat([orthogonalize(one) * max(1.0, one.shape[1] / one.shape[2]) ** 0.5 for one in maps], dim=1)
-        for parameter, step in zip(parameters, steps, strict=True):
-            parameter.mul_(1 - lr * weight_decay).sub_(step, alpha=lr)
+        rows, columns = parameters[0].shape
+        scale = max(1.0, rows / columns) ** 0.5
+        for parameter, direction in zip(parameters, orthogonalize(torch.stack(directions)), strict=True):
+            parameter.mul_(1 - lr * weight_decay).sub_(direction, alpha=lr * scale)

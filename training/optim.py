@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler
 from timm.scheduler.scheduler import Scheduler
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from .muon import Muon
 from .recipe import CONFIG_CLASSES, Recipe
 
 
-FUSED_PROJECTION = "in_proj.weight"
 NEVER_DECAYED = ("cls_token", "position_embeddings")
 # Of the encoder alone: a decoder may have layers of its own.
 ENCODER_PART = re.compile(rf"(?:.*\b(?:{'|'.join(CONFIG_CLASSES)})\.)?(?:layers\.(?P<block>\d+)|embeddings)\.")
@@ -68,43 +67,24 @@ def _level(name: str, depth: int) -> int:
 
 
 def build_optimizers(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """
-    AdamW of a recipe over `parameter_groups`, and Muon for the matrices of the blocks if the recipe says so; then it
-    also says which of the two has Adventurer's input projections.
-    """
+    """AdamW of a recipe over `parameter_groups`, and Muon for the matrices of the blocks if the recipe says so."""
     decays = {"weight_decay": recipe.weight_decay, "layer_decay": recipe.layer_decay}
     adamw = {"lr": recipe.learning_rate, "betas": (recipe.adam_beta1, recipe.adam_beta2)}
     if recipe.muon_learning_rate is None:
         return [torch.optim.AdamW(parameter_groups(model, **decays), **adamw)]
-    fused = recipe.muon_input_projections
-
-    def is_fused(name, parameter):
-        return fused and _is_matrix_of_block(name, parameter) and name.endswith(FUSED_PROJECTION)
-
-    def is_whole(name, parameter):
-        return _is_matrix_of_block(name, parameter) and not name.endswith(FUSED_PROJECTION)
-
-    others = parameter_groups(
-        model, **decays, belongs=lambda *parameter: not (is_fused(*parameter) or is_whole(*parameter))
-    )
-    matrices = parameter_groups(model, **decays, belongs=is_whole)
-    for group in parameter_groups(model, **decays, belongs=is_fused):
-        matrices.append({**group, "parts": fused_parts(model.config)})
+    others = parameter_groups(model, **decays, belongs=lambda *parameter: not _is_for_muon(*parameter))
+    matrices = parameter_groups(model, **decays, belongs=_is_for_muon)
     return [torch.optim.AdamW(others, **adamw), Muon(matrices, lr=recipe.muon_learning_rate)]
 
 
-def fused_parts(config: PreTrainedConfig) -> list[int]:
+def _is_for_muon(name: str, parameter: torch.nn.Parameter) -> bool:
     """
-    Rows of the five maps in Adventurer's input projection: gate, values, B, C, and the step, which has a row per head.
-    Muon takes them one by one: with one step for all of them, as if they were one map, the model learns badly.
+    Adventurer's input projection stays with AdamW: it is five maps in one, of which the step's has a row per head, and
+    learns badly when Muon gives all of them the same share of a step.
     """
-    group_states = config.n_groups * config.state_size
-    return [config.inner_size, config.inner_size, group_states, group_states, config.num_heads]
-
-
-def _is_matrix_of_block(name: str, parameter: torch.nn.Parameter) -> bool:
     part = ENCODER_PART.match(name)
-    return part is not None and part["block"] is not None and parameter.dim() == 2
+    is_in_block = part is not None and part["block"] is not None
+    return is_in_block and parameter.dim() == 2 and not name.endswith("in_proj.weight")
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> Scheduler:

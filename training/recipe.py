@@ -122,9 +122,6 @@ class Recipe:
     muon_learning_rate: float | None = _amount(
         None, "Muon's peak learning rate for the matrices of the blocks, never scaled; AdamW has them if not given"
     )
-    muon_input_projections: bool = _field(
-        False, "Muon has Adventurer's input projections too, each of the five maps in one by itself"
-    )
     layer_decay: float = _share(1.0, "factor of the learning rate from a block to the one before it")
     max_grad_norm: float | None = _amount(None, "largest norm of the gradient; not clipped if not given")
     ema_decay: float | None = _share(0.99996, "of the average of the weights; none is kept if not given")

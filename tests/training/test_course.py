@@ -26,7 +26,8 @@ TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "in
 
 def make_recipe(**fields):
     values = {"patch_size": 2, "image_size": 16, "num_train_epochs": 2.0, "warmup_epochs": 0.2, "model": TINY}
-    return load_recipe("pixelvit-sweep", **{**values, "total_batch_size": 16, **fields})
+    plain = {"total_batch_size": 16, "patch_schedule": [], "digit_distortion": 0.0}
+    return load_recipe("pixelvit-sweep", **{**values, **plain, **fields})
 
 
 def patches(course):
