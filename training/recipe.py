@@ -73,15 +73,15 @@ class Recipe:
     patch_schedule: list[str] = dataclasses.field(
         default_factory=list,
         metadata={
-            "help": "patch sizes to train at one after the other, coarse to fine: MULTIPLE:SHARE, where a multiple of "
-            "patch_size has that share of the training images, as 4:0.2 2:0.3 1:0.5; patch_size alone if not given"
+            "help": "patch sizes to train at one after the other, coarse to fine, down to patch_size: PATCH:SHARE, of the "
+            "training images, as 4:0.2 2:0.3 1:0.5; a training at patch 2 ends there. patch_size alone if not given"
         },
     )
     patch_draws: list[str] = dataclasses.field(
         default_factory=list,
         metadata={
-            "help": "patch sizes to draw from for each step, for one model of all of them: MULTIPLE:WEIGHT, where "
-            "multiples are of patch_size; not beside patch_schedule"
+            "help": "patch sizes to draw from for each step, for one model of all of them: PATCH:WEIGHT, as 16:1 4:1 "
+            "1:2; not beside patch_schedule"
         },
     )
     tokens_per_step: int | None = _count(
@@ -206,45 +206,46 @@ class Recipe:
             raise ValueError("patch_schedule and patch_draws were given; a training has one of the two.")
         for name, what in (("patch_schedule", "SHARE"), ("patch_draws", "WEIGHT")):
             given = getattr(self, name)
-            parts = [_parse_multiple(part) for part in given]
+            parts = [_parse_part(part) for part in given]
             if None in parts or len({part[0] for part in parts if part}) < len(parts):
                 raise ValueError(
-                    f"{name}={' '.join(given)} was given; give different whole multiples of patch_size, each with what "
-                    f"it gets above 0, as MULTIPLE:{what}."
+                    f"{name}={' '.join(given)} was given; give different patch sizes in pixels, each with what it gets "
+                    f"above 0, as PATCH:{what}."
                 )
-            if name == "patch_schedule" and parts:
-                multiples, shares = zip(*parts, strict=True)
-                if multiples != tuple(sorted(multiples, reverse=True)) or multiples[-1] != 1:
-                    raise ValueError(
-                        f"patch_schedule={' '.join(given)} was given; its multiples must fall, and end with 1, the "
-                        "recipe's patch_size."
-                    )
-                if abs(sum(shares) - 1) > 1e-6:
-                    raise ValueError(f"patch_schedule={' '.join(given)} was given; its shares must add up to 1.")
-
-    def _on_grid(self, parts: list[str]) -> dict[int, float]:
-        """
-        Patch sizes in pixels with what they get. A multiple that does not divide the image, as a curriculum for patch 1
-        has them at patch 8, leaves its part to the next finer one.
-        """
-        found: dict[int, float] = {}
-        left = 0.0
-        for multiple, amount in sorted(map(_parse_multiple, parts), reverse=True):
-            left += amount
-            if self.image_size % (multiple * self.patch_size) == 0:
-                found[multiple * self.patch_size] = left
-                left = 0.0
-        return found
+        if self.patch_schedule:
+            sizes, shares = zip(*map(_parse_part, self.patch_schedule), strict=True)
+            given = f"patch_schedule={' '.join(self.patch_schedule)} was given with patch_size={self.patch_size}"
+            if sizes != tuple(sorted(sizes, reverse=True)) or sizes[-1] > self.patch_size:
+                raise ValueError(f"{given}; its patch sizes must fall, down to patch_size or further.")
+            if abs(sum(shares) - 1) > 1e-6:
+                raise ValueError(f"{given}; its shares must add up to 1.")
+        for size in self.patch_weights:
+            if self.image_size % size:
+                raise ValueError(
+                    f"patch_draws={' '.join(self.patch_draws)} was given, but {size} does not divide "
+                    f"image_size={self.image_size}; leave it out."
+                )
 
     @property
     def patch_shares(self) -> dict[int, float]:
-        """Patch sizes in pixels, in the order of the training, and the share of its images that each has."""
-        return self._on_grid(self.patch_schedule or ["1:1"])
+        """
+        Patch sizes in pixels, in the order of the training, and the share of its images that each has. What
+        `patch_schedule` gives to finer patches than `patch_size` is added to that of `patch_size`; a coarser one that
+        does not divide the image leaves its share to the next.
+        """
+        found: dict[int, float] = {}
+        left = 0.0
+        for size, share in map(_parse_part, self.patch_schedule):
+            left += share
+            if size > self.patch_size and self.image_size % size == 0:
+                found[size] = left
+                left = 0.0
+        return {**found, self.patch_size: left or 1.0}
 
     @property
     def patch_weights(self) -> dict[int, float]:
         """Patch sizes in pixels to draw from, and their weights; empty without `patch_draws`."""
-        return self._on_grid(self.patch_draws)
+        return dict(map(_parse_part, self.patch_draws))
 
     @property
     def learning_rate(self) -> float:
@@ -343,11 +344,11 @@ def _read(path: Path) -> dict[str, Any]:
     return {**merged, **content}
 
 
-def _parse_multiple(part: str) -> tuple[int, float] | None:
-    """A multiple and what it gets from "MULTIPLE:NUMBER"; None if it is something else."""
-    multiple, _, amount = part.partition(":")
+def _parse_part(part: str) -> tuple[int, float] | None:
+    """A patch size and what it gets, from "PATCH:NUMBER"; None if it is something else."""
+    size, _, amount = part.partition(":")
     try:
-        pair = int(multiple), float(amount)
+        pair = int(size), float(amount)
     except ValueError:
         return None
     return pair if pair[0] >= 1 and 0 < pair[1] < math.inf else None

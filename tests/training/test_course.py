@@ -44,27 +44,28 @@ def test_without_a_schedule_every_step_is_a_batch_of_the_recipes_patch_size():
 
 
 def test_a_schedule_goes_from_coarse_to_fine_by_shares_of_the_images():
-    course = Course(make_recipe(patch_schedule=["4:0.2", "2:0.3", "1:0.5"]), 10)
+    course = Course(make_recipe(patch_schedule=["8:0.2", "4:0.3", "2:0.5"]), 10)
     assert patches(course) == [8] * 4 + [4] * 6 + [2] * 10
     assert course.patch_sizes == [8, 4, 2] and course.last_change == 10
     assert course.batches_by_patch_size() == {8: 4, 4: 6, 2: 10}
     assert course.batches_by_patch_size(5) == {8: 4, 4: 1, 2: 0}
     # Shares that are no whole steps are rounded where a part ends, and all steps are there.
-    odd = Course(make_recipe(patch_schedule=["4:0.13", "2:0.13", "1:0.74"], num_train_epochs=1.0), 7)
+    odd = Course(make_recipe(patch_schedule=["8:0.13", "4:0.13", "2:0.74"], num_train_epochs=1.0), 7)
     assert len(patches(odd)) == 7 and patches(odd) == sorted(patches(odd), reverse=True)
 
 
 @pytest.mark.parametrize(
-    ("patch_size", "expected"), [(1, {4: 0.2, 2: 0.3, 1: 0.5}), (8, {16: 0.5, 8: 0.5}), (16, {16: 1.0})]
+    ("patch_size", "expected"), [(1, {4: 0.3, 2: 0.2, 1: 0.5}), (2, {4: 0.3, 2: 0.7}), (4, {4: 1.0}), (16, {16: 1.0})]
 )
-def test_multiples_that_do_not_fit_the_image_leave_their_share_to_finer_ones(patch_size, expected):
-    recipe = make_recipe(patch_size=patch_size, patch_schedule=["4:0.2", "2:0.3", "1:0.5"])
+def test_a_schedule_ends_at_the_recipes_own_patch_size(patch_size, expected):
+    """And a patch that does not divide the image leaves its share to the next one."""
+    recipe = make_recipe(patch_size=patch_size, patch_schedule=["5:0.1", "4:0.2", "2:0.2", "1:0.5"])
     assert recipe.patch_shares == pytest.approx(expected)
-    assert make_recipe(patch_size=16, patch_draws=["4:0.2", "1:0.5"]).patch_weights == pytest.approx({16: 0.7})
+    assert make_recipe(patch_size=patch_size).patch_shares == {patch_size: 1.0}
 
 
 def test_draws_have_the_weights_and_are_a_function_of_the_seed():
-    recipe = make_recipe(patch_draws=["8:1", "4:1", "1:2"], num_train_epochs=400.0)
+    recipe = make_recipe(patch_draws=["16:1", "8:1", "2:2"], num_train_epochs=400.0)
     course = Course(recipe, 10)
     drawn = Counter(patches(course))
     assert course.num_steps == 4000 and course.last_change == 0
@@ -77,7 +78,7 @@ def test_draws_have_the_weights_and_are_a_function_of_the_seed():
     assert patches(other) != patches(course)
 
 
-@pytest.mark.parametrize("fields", [{"patch_schedule": ["4:0.5", "1:0.5"]}, {"patch_draws": ["4:1", "2:1", "1:1"]}])
+@pytest.mark.parametrize("fields", [{"patch_schedule": ["8:0.5", "2:0.5"]}, {"patch_draws": ["8:1", "4:1", "2:1"]}])
 def test_steps_of_large_patches_have_more_images_in_the_same_order(fields):
     """Of 64, 16 and 4 tokens an image; at most 1,024 tokens a step, which is a batch at the finest patch."""
     grown = TrainingBatches(make_recipe(**fields, tokens_per_step=1024), 160)
@@ -106,12 +107,13 @@ def test_steps_of_large_patches_have_more_images_in_the_same_order(fields):
     ("fields", "sentence"),
     [
         ({"patch_schedule": ["4:0.2", "1:0.7"]}, "its shares must add up to 1"),
-        ({"patch_schedule": ["1:0.2", "4:0.8"]}, "its multiples must fall, and end with 1"),
-        ({"patch_schedule": ["4:0.2", "2:0.8"]}, "its multiples must fall, and end with 1"),
-        ({"patch_schedule": ["4:0.5", "4:0.2", "1:0.3"]}, "give different whole multiples"),
-        ({"patch_schedule": ["half:0.5", "1:0.5"]}, "give different whole multiples of patch_size, each with .*:SHARE"),
-        ({"patch_draws": ["2:0", "1:1"]}, "above 0, as MULTIPLE:WEIGHT"),
-        ({"patch_draws": ["2.5:1"]}, "give different whole multiples"),
+        ({"patch_schedule": ["1:0.2", "4:0.8"]}, "its patch sizes must fall, down to patch_size or further"),
+        ({"patch_schedule": ["8:0.2", "4:0.8"]}, "its patch sizes must fall, down to patch_size or further"),
+        ({"patch_schedule": ["4:0.5", "4:0.2", "1:0.3"]}, "give different patch sizes"),
+        ({"patch_schedule": ["half:0.5", "1:0.5"]}, "give different patch sizes in pixels, each with .*:SHARE"),
+        ({"patch_draws": ["2:0", "1:1"]}, "above 0, as PATCH:WEIGHT"),
+        ({"patch_draws": ["2.5:1"]}, "give different patch sizes"),
+        ({"patch_draws": ["3:1", "2:1"]}, "3 does not divide image_size=16; leave it out"),
         ({"patch_draws": ["1:1"], "patch_schedule": ["1:1"]}, "a training has one of the two"),
         ({"tokens_per_step": 0}, "tokens_per_step=0 was given"),
         ({"crop_padding": 2, "min_crop_scale": 0.5}, "either of the padded image or resized"),
@@ -140,7 +142,7 @@ class TestLoop:
 
     def test_each_step_is_read_at_its_patch_size(self, tmp_path, digits):
         """Against a loop written out, over a change of the patch."""
-        recipe = make_recipe(**self.SHORT, patch_schedule=["4:0.5", "1:0.5"], muon_learning_rate=None)
+        recipe = make_recipe(**self.SHORT, patch_schedule=["8:0.5", "2:0.5"], muon_learning_rate=None)
         loop, records = run_loop(recipe, digits, tmp_path)
         task = ClassificationTask(recipe, digits)
         model = task.build_model()
@@ -168,7 +170,7 @@ class TestLoop:
         """By the images seen, whatever their patches and however many a step has."""
         plain = make_recipe(**self.SHORT)
         rates = {}
-        for name, fields in (("plain", {}), ("grown", {"patch_schedule": ["4:0.5", "1:0.5"], "tokens_per_step": 1024})):
+        for name, fields in (("plain", {}), ("grown", {"patch_schedule": ["8:0.5", "2:0.5"], "tokens_per_step": 1024})):
             loop, records = run_loop(dataclasses.replace(plain, **fields), digits, tmp_path / name)
             steps = [record for record in records if "loss" in record]
             rates[name] = {loop.course.batches_before(record["step"] - 1): record["learning_rate"] for record in steps}
@@ -177,7 +179,7 @@ class TestLoop:
 
     def test_one_model_is_evaluated_at_every_patch_size_drawn_from_or_asked_for(self, tmp_path, digits):
         model = {**TINY, "patch_kernel_size": 8}
-        recipe = make_recipe(**self.SHORT, patch_draws=["4:1", "2:1", "1:1"], model=model)
+        recipe = make_recipe(**self.SHORT, patch_draws=["8:1", "4:1", "2:1"], model=model)
         loop, records = run_loop(recipe, digits, tmp_path / "drawn")
         assert {"eval_loss", "eval_patch8_loss", "eval_patch4_accuracy"} < records[-1].keys()
         stored = json.loads((tmp_path / "drawn" / "best" / "config.json").read_text())
