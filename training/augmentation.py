@@ -62,7 +62,22 @@ def _create_transform(recipe: Recipe, image_mean: list[float], image_std: list[f
         # In the place of the random resized crop, which is timm's first.
         fit = Resize((recipe.image_size, recipe.image_size), interpolation=InterpolationMode.BICUBIC)
         transform.transforms[0] = Compose([fit, RandomCrop(recipe.image_size, padding=recipe.crop_padding)])
+    elif recipe.min_crop_scale == 1:
+        transform.transforms[0] = _UnlessItFits(recipe.image_size, transform.transforms[0])
     return transform
+
+
+class _UnlessItFits:
+    """
+    A crop of the whole image for all images but squares of the wanted size, which it would leave as they are: ten draws
+    in vain and a resampling that changes nothing take most of the time that a small image takes.
+    """
+
+    def __init__(self, size: int, crop: Callable[[Image.Image], Image.Image]):
+        self.size, self.crop = size, crop
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        return image if image.size == (self.size, self.size) else self.crop(image)
 
 
 def stack(examples: Examples) -> dict[str, torch.Tensor]:

@@ -73,8 +73,8 @@ class Recipe:
     patch_schedule: list[str] = dataclasses.field(
         default_factory=list,
         metadata={
-            "help": "patch sizes to train at one after the other, coarse to fine, down to patch_size: PATCH:SHARE, of the "
-            "training images, as 4:0.2 2:0.3 1:0.5; a training at patch 2 ends there. patch_size alone if not given"
+            "help": "patch sizes to train at one after the other, coarse to fine, down to patch_size: PATCH:SHARE, of "
+            "the training images, as 4:0.2 2:0.3 1:0.5; a training at patch 2 ends there. patch_size alone if not given"
         },
     )
     patch_draws: list[str] = dataclasses.field(

@@ -64,8 +64,8 @@ RECIPE_OPTIONS = {
     "patch_schedule": (
         str,
         "patch_schedule",
-        "patch sizes to train at one after the other, down to the run's own, each with its share of the images as 4:0.2 "
-        "2:0.3 1:0.5, or none",
+        "patch sizes to train at one after the other, down to the run's own, each with its share of the images as "
+        "4:0.2 2:0.3 1:0.5, or none",
     ),
     "scan_order": (str, "scan_order", "Adventurer's: rows, as in the paper, or rows_and_columns"),
     "position_embedding_type": (
