@@ -232,7 +232,8 @@ def plan_runs(options: argparse.Namespace, image_size: int, num_train: int, data
             epochs = num_batches / TrainingBatches(recipe, num_train).steps_per_epoch
             recipe = dataclasses.replace(recipe, num_train_epochs=epochs, warmup_epochs=WARMUP_SHARE * epochs)
             for patch_size, seed in itertools.product(dict.fromkeys(options.patch_sizes or kind.patch_sizes), seeds):
-                of_run = dataclasses.replace(recipe, patch_size=patch_size, seed=recipe.seed if seed is None else seed)
+                of_run = {"patch_size": patch_size, "seed": recipe.seed if seed is None else seed}
+                of_run = build_recipe({**dataclasses.asdict(recipe), **of_run}, "the command line")
                 run = Run(of_run, num_batches, data, "", is_one_of_seeds=len(seeds) > 1)
                 runs.append(dataclasses.replace(run, folder=str(Path(options.output_dir, run.name))))
     return runs

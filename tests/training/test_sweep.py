@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -109,7 +110,7 @@ class TestRun:
         assert model.config.id2label[7] == "7"
 
     def test_training_sees_what_the_saved_processor_makes(self, finished, few_digits):
-        """The sweep trains on the pictures as they are: no crop, no mirroring, no change of colour."""
+        """No crop, no mirroring, no change of colour: digits are distorted before they are placed."""
         run = make_run(finished)
         task = ClassificationTask(run.recipe, few_digits)
         processor = AutoImageProcessor.from_pretrained(finished / "adventurer-patch8")
@@ -238,6 +239,60 @@ class TestSweep:
         classifier = pipeline("image-classification", model=str(tmp_path / "out" / "pixelvit-patch4"))
         assert {answer["label"] for answer in classifier(str(image_folder / "dark" / "0.png"))} == {"dark", "light"}
 
+    def test_several_seeds(self, tmp_path, monkeypatch, capsys):
+        in_process(monkeypatch)
+        words = [*TINY_COMMAND, "--families", "pixelvit", "--patch_sizes", "16", "8", "4", "--seeds", "3", "5"]
+        assert sweep.main([*words, "--output_dir", str(tmp_path)]) == 0
+        results = json.loads((tmp_path / "results.json").read_text())
+        names = [f"pixelvit-patch{patch}-seed{seed}" for patch in (16, 8, 4) for seed in (3, 5)]
+        assert [run["name"] for run in results["runs"]] == names
+        assert all((tmp_path / name / "model.safetensors").exists() for name in names)
+        losses = {(run["patch_size"], run["seed"]): run["test_loss"] for run in results["runs"]}
+        assert losses[8, 3] != losses[8, 5]
+        shown = capsys.readouterr().out
+        mean = (losses[16, 3] + losses[16, 5]) / 2
+        assert f"|     2 | {mean:.3f} ± " in shown and "at every step in " in shown and "of 2 single runs" in shown
+        (first, second) = results["falls"]["pixelvit"]
+        assert first["patch_sizes"] == [16, 8] and first["seeds"] == second["seeds"] == 2
+        expected = math.sqrt(losses[8, 3] * losses[8, 5] / losses[16, 3] / losses[16, 5])
+        assert first["ratio"] == pytest.approx(expected) and first["interval"][0] < expected < first["interval"][1]
+        with pytest.raises(SystemExit):
+            sweep.parse_arguments(["--seed", "1", "--seeds", "1", "2"])
+
+    def test_options_of_one_family_leave_the_other_alone(self):
+        words = ["--scan_order", "rows", "--position_embedding_type", "absolute", "--patch_sizes", "1", "8"]
+        words += ["--patch_schedule", "4:0.5", "1:0.5", "--digit_distortion", "0"]
+        runs = {run.name: run.recipe for run in sweep.plan_runs(sweep.parse_arguments(words), 16, 1400, DIGITS)}
+        assert runs["adventurer-patch1"].model["scan_order"] == "rows"
+        assert "scan_order" not in runs["pixelvit-patch1"].model
+        assert runs["pixelvit-patch1"].model["position_embedding_type"] == "absolute"
+        assert "position_embedding_type" not in runs["adventurer-patch1"].model
+        assert {recipe.digit_distortion for recipe in runs.values()} == {0.0}
+        assert runs["adventurer-patch1"].patch_shares == {4: 0.5, 1: 0.5}
+        assert runs["adventurer-patch8"].patch_shares == {8: 1.0}
+
+    def test_photographs_are_mirrored_and_cropped_and_digits_distorted(self):
+        def recipes(*words):
+            parsed = sweep.parse_arguments([*words, "--patch_sizes", "4", "--train_images", "64"])
+            return [run.recipe for run in sweep.plan_runs(parsed, 32, 1400, DIGITS)]
+
+        for recipe in recipes("--dataset", "photographs"):
+            assert (recipe.horizontal_flip, recipe.crop_padding, recipe.digit_distortion) == (0.5, 4, 0.0)
+        for recipe in recipes("--dataset", "photographs", "--horizontal_flip", "0", "--crop_padding", "1"):
+            assert (recipe.horizontal_flip, recipe.crop_padding) == (0.0, 1)
+        for recipe in recipes():
+            assert (recipe.horizontal_flip, recipe.crop_padding) == (0.0, 0) and recipe.digit_distortion > 0
+
+    def test_what_has_ended_is_shown_before_the_rest_has(self, tmp_path, capfd):
+        """Both families' shortest runs come first, and the longest one with them."""
+        words = [*TINY_COMMAND, "--patch_sizes", "16", "8", "4", "--workers", "2", "--output_dir", str(tmp_path)]
+        assert sweep.main(words) == 0
+        shown = "".join(capfd.readouterr())
+        first = shown.index("test loss so far")
+        assert "..." in shown[first : shown.index("PixelViT", first)]
+        ended = re.findall(r"([a-z]+-patch\d+): test loss", shown[:first])
+        assert {"adventurer-patch16", "pixelvit-patch16"} <= set(ended)
+
     def test_image_folder_with_a_split_of_its_own(self, image_folder, tmp_path):
         image_folder.rename(tmp_path / "train")
         (tmp_path / "tree").mkdir()
@@ -257,6 +312,12 @@ class TestSweep:
             (["--image_size", "0"], "--image_size 0 was given; it must be above zero."),
             (["--width", "20"], "--width 20 was given; adventurer takes multiples of its head width"),
             (["--train_images", "8"], "8 training images are fewer than one batch of"),
+            (["--scan_order", "spirals"], "scan_order"),
+            (
+                ["--patch_schedule", "8:0.5", "2:0.5"],
+                "with patch_size=1; its patch sizes must fall, down to patch_size or",
+            ),
+            (["--digit_distortion", "2"], "digit_distortion=2 was given; it must be at least 0 and at most 1"),
             (["--image_size", "4", "--patch_sizes", "4"], "image_size=4 was given, but a digit has 8 by 8"),
             (["--dataset", "no/such/folder/anywhere"], "is neither a folder with images nor a data set that could be"),
         ],
