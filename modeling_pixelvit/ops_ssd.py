@@ -230,7 +230,8 @@ class _Segment:
 
     def multiply(self, name: str, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         """Product of two tensors of equal rank, broadcast, in the named buffer."""
-        shape = torch.broadcast_shapes(left.shape, right.shape)
+        # By hand: torch.broadcast_shapes takes a tenth of a millisecond, as long as a small product.
+        shape = [a if b == 1 else b for a, b in zip(left.shape, right.shape, strict=True)]
         return torch.mul(left, right, out=self.buffer(name, *shape))
 
     def matmul(self, name: str, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

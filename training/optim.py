@@ -38,19 +38,20 @@ def parameter_groups(
         Groups with `params`, `names`, `weight_decay` and `lr_scale`, which timm's schedulers multiply the rate by.
     """
     depth = model.config.num_hidden_layers + 1
-    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad or not belongs(name, parameter):
             continue
         decays = parameter.dim() > 1 and not name.endswith(NEVER_DECAYED)
-        level = _level(name, depth)
+        # One group for all depths that learn alike, since each group is a round of small operations.
+        scale = layer_decay ** (depth - _level(name, depth))
         group = groups.setdefault(
-            (level, decays),
+            (scale, decays),
             {
                 "params": [],
                 "names": [],
                 "weight_decay": weight_decay if decays else 0.0,
-                "lr_scale": layer_decay ** (depth - level),
+                "lr_scale": scale,
             },
         )
         group["params"].append(parameter)
@@ -69,7 +70,8 @@ def _level(name: str, depth: int) -> int:
 def build_optimizers(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """AdamW of a recipe over `parameter_groups`, and Muon for the matrices of the blocks if the recipe says so."""
     decays = {"weight_decay": recipe.weight_decay, "layer_decay": recipe.layer_decay}
-    adamw = {"lr": recipe.learning_rate, "betas": (recipe.adam_beta1, recipe.adam_beta2)}
+    # PyTorch's default on a GPU; on a CPU it takes a third of the time of one parameter after the other.
+    adamw = {"lr": recipe.learning_rate, "betas": (recipe.adam_beta1, recipe.adam_beta2), "foreach": True}
     if recipe.muon_learning_rate is None:
         return [torch.optim.AdamW(parameter_groups(model, **decays), **adamw)]
     others = parameter_groups(model, **decays, belongs=lambda *parameter: not _is_for_muon(*parameter))

@@ -34,7 +34,7 @@ from transformers.utils import logging
 from .batches import TrainingBatches
 from .recipe import Recipe, build_recipe
 from .sweep_images import load_sweep_images, store_images
-from .sweep_law import judge_convergence, series_of
+from .sweep_law import judge_convergence
 from .sweep_predictions import PREDICTIONS_FILE, draw_predictions, save_example
 from .sweep_report import (
     PICTURE_FILE,
@@ -361,11 +361,11 @@ def train_runs(to_do: list[Run], runs: list[Run], images_folder: str, options: a
 
     def show(run: Run, write: Callable[[str], None]):
         finished = [metrics for run in runs if (metrics := run.finished_metrics()) is not None]
-        if len(finished) < len(runs) and {series_of(one) for one in finished} == series:
+        if len(finished) < len(runs):
             write(f"\n{format_preview(finished, [run.recipe.patch_size for run in runs])}\n")
 
-    series = {(run.recipe.family, run.decoder) for run in runs}
-    pool = WorkerPool(to_do, images_folder, options.workers, options.threads, finished=show, short_runs=2 * len(series))
+    num_series = len({(run.recipe.family, run.decoder) for run in runs})
+    pool = WorkerPool(to_do, images_folder, options.workers, options.threads, finished=show, short_runs=2 * num_series)
     return pool.execute()
 
 
