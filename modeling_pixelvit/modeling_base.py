@@ -147,7 +147,9 @@ class PixelPreTrainedModel(PreTrainedModel):
             patch_size (`int`, *optional*):
                 New side of a patch in pixels, at which the kernel is stored from now on; unchanged if not given.
             image_size (`int` or pair of `int`, *optional*): New height and width in pixels; unchanged if not given.
-            patch_kernel_size (`int`, *optional*): Another side at which to store the kernel.
+            patch_kernel_size (`int`, *optional*):
+                Another side at which to store the kernel. Of a larger one the model's own patches see nearly, but not
+                exactly, what they saw before.
 
         Returns:
             `nn.Module`: the patch embedding.

@@ -18,11 +18,11 @@ MOST_OF_CHANCE = 0.9
 # What twice the images may at most take off the test loss of a converged run, as a share of it.
 MOST_GAIN = 0.5
 CONVERGENCE_RULE = (
-    "A run counts as not converged, and stays out of the fit, if its training loss (mean over the last tenth) is "
-    "above that of a larger patch of its family and seed, since small patches show a model all that larger ones do; if "
-    f"it is above {MOST_OF_CHANCE:.0%} of the loss of guessing by how frequent the classes are (there is none such "
-    f"for detection's sum of losses); or if twice the images might take more than {MOST_GAIN:.0%} off its test loss. A "
-    "comparison of test losses between patch sizes plays no part in this."
+    f"A run counts as converged if twice the images would take at most {MOST_GAIN:.0%} off its test loss. It is in the "
+    "fit, converged or not, if it has learned: if its training loss (mean over the last tenth) is not above that of a "
+    "larger patch of its family and seed, since small patches show a model all that larger ones do, and not above "
+    f"{MOST_OF_CHANCE:.0%} of the loss of guessing by how frequent the classes are (there is none such for detection's "
+    "sum of losses). A comparison of test losses plays no part in this."
 )
 GAIN_NOTE = (
     "x2 gains: what twice the images might take off the test loss, if they took off it as much as off the training "
@@ -64,17 +64,15 @@ def expected_gain(run: dict[str, Any]) -> float | None:
 def judge_convergence(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     Applies `CONVERGENCE_RULE` to runs of one task, and of one recipe per family and decoder: their metrics, in the same
-    order, with `converged`.
+    order, with `learned` and `converged`.
 
     Each has `family`, `decoder`, `patch_size`, `train_loss` and `chance_loss`, the loss of guessing or None, and may
     have `seed`, `test_loss` and `gain_of_doubling`.
     """
 
-    def has_converged(run):
-        loss, gain = run["train_loss"], expected_gain(run)
+    def has_learned(run):
+        loss = run["train_loss"]
         if loss is None or (run["chance_loss"] is not None and loss > MOST_OF_CHANCE * run["chance_loss"]):
-            return False
-        if gain is not None and gain > MOST_GAIN:
             return False
         coarser = [
             other["train_loss"]
@@ -84,7 +82,11 @@ def judge_convergence(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         ]
         return all(other is None or loss <= other for other in coarser)
 
-    return [{**run, "converged": has_converged(run)} for run in runs]
+    def judged(run):
+        learned, gain = has_learned(run), expected_gain(run)
+        return {**run, "learned": learned, "converged": learned and (gain is None or gain <= MOST_GAIN)}
+
+    return [judged(run) for run in runs]
 
 
 def series_of(run: dict[str, Any]) -> tuple[str, str | None]:
@@ -181,18 +183,18 @@ class PowerLaw:
 
 def fit_power_law(runs: Sequence[dict[str, Any]]) -> PowerLaw | None:
     """
-    Least squares on (log patch size, log test loss) of the converged runs among `runs` (of one family and decoder, all
-    seeds).
+    Least squares on (log patch size, log test loss) of the runs among `runs` that have learned (of one family and
+    decoder, all seeds).
 
     Returns:
         The law, or None if they have fewer than three patch sizes.
     """
-    converged = sorted((run for run in runs if run["converged"]), key=lambda run: run["patch_size"])
-    patch_sizes = sorted({run["patch_size"] for run in converged})
+    learned = sorted((run for run in runs if run["learned"]), key=lambda run: run["patch_size"])
+    patch_sizes = sorted({run["patch_size"] for run in learned})
     if len(patch_sizes) < FEWEST_POINTS:
         return None
-    x = [math.log(run["patch_size"]) for run in converged]
-    y = [math.log(run["test_loss"]) for run in converged]
+    x = [math.log(run["patch_size"]) for run in learned]
+    y = [math.log(run["test_loss"]) for run in learned]
     line = stats.linregress(x, y)
     half = float(line.stderr * stats.t.ppf((1 + CONFIDENCE) / 2, len(x) - 2))
     exponent = float(line.slope)

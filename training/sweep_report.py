@@ -168,10 +168,10 @@ def format_falls(runs: list[dict[str, Any]]) -> str:
         rises = [fall for fall in falls if fall.ratio >= 1]
         first, last = falls[0].patch_sizes[0], falls[-1].patch_sizes[1]
         steps = ", ".join(f"{fall.patch_sizes[0]} to {fall.patch_sizes[1]}" for fall in rises)
-        verdict = f"not from patch {steps}" if rises else f"at every step from patch {first} to {last}"
+        verdict = f"does not fall from patch {steps}" if rises else f"falls at every step from patch {first} to {last}"
         falling, whole = count_falling_runs(members)
         single = f"; at every step in {falling} of {whole} single runs" if whole > 1 else ""
-        lines.append(f"{name_series(series)}: test loss falls {verdict}{single} ({_format_ratios(falls)})")
+        lines.append(f"{name_series(series)}: test loss {verdict}{single} ({_format_ratios(falls)})")
     return "\n".join(lines)
 
 
@@ -185,7 +185,7 @@ def _format_ratios(falls: list[Any]) -> str:
 
 def format_fits(fits: dict[tuple[str, str | None], PowerLaw | None]) -> str:
     """A line for each series: the fitted law, or why there is none."""
-    missing = f"no power law fitted, because fewer than {FEWEST_POINTS} patch sizes had converged runs"
+    missing = f"no power law fitted, because fewer than {FEWEST_POINTS} patch sizes have runs that learned"
     return "\n".join(f"{name_series(series)}: {fit or missing}" for series, fit in fits.items())
 
 
@@ -235,9 +235,7 @@ def draw(runs: list[dict[str, Any]], title: str, path: Path):
     for series, members in by_series(runs).items():
         _draw_losses(loss_axes, series, members, fits[series])
     if any(not run["converged"] for run in runs):
-        loss_axes.plot(
-            [], [], "o", color="0.4", markerfacecolor="white", label="not all converged (those not in the fit)"
-        )
+        loss_axes.plot([], [], "o", color="0.4", markerfacecolor="white", label="twice the images might halve it")
     _scale_losses(loss_axes, [run["test_loss"] for run in runs])
     _label_axes(loss_axes, runs, "test loss")
     for panel, name in zip(score_axes, titles, strict=True):

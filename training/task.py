@@ -25,6 +25,11 @@ Batch = dict[str, Any]
 PATCH_SIZE = "patch_size"
 
 
+def patch_size_of(batch: Batch) -> dict[str, int]:
+    """The keyword for a model's forward pass, if the batch is to be read by other patches than the model's own."""
+    return {PATCH_SIZE: batch[PATCH_SIZE]} if PATCH_SIZE in batch else {}
+
+
 @dataclass(frozen=True)
 class Share:
     """

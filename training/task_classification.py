@@ -21,7 +21,7 @@ from .initial_model import build_initial_model
 from .labelled_images import LabelledSplits, read_row
 from .recipe import Recipe
 from .streamed_images import build_streamed_loader
-from .task import PATCH_SIZE, Batch, DataOptions, Share, Task
+from .task import Batch, DataOptions, Share, Task, patch_size_of
 
 
 MODEL_CLASSES = {"adventurer": AdventurerForImageClassification, "pixelvit": PixelViTForImageClassification}
@@ -121,13 +121,13 @@ class ClassificationTask(Task):
         return {**batch, "pixel_values": pixels, "labels": labels}
 
     def losses(self, model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-        logits = model(pixel_values=batch["pixel_values"], patch_size=batch.get(PATCH_SIZE)).logits
+        logits = model(pixel_values=batch["pixel_values"], **patch_size_of(batch)).logits
         return {"loss": self.train_loss(logits.float(), batch["labels"].float())}
 
     def results(self, model: torch.nn.Module, batch: Batch) -> list[tuple[float, int]]:
         """Of each image its loss, and how many classes the model prefers to the right one."""
         logits = model(
-            pixel_values=batch["pixel_values"], interpolate_pos_encoding=True, patch_size=batch.get(PATCH_SIZE)
+            pixel_values=batch["pixel_values"], interpolate_pos_encoding=True, **patch_size_of(batch)
         ).logits.float()
         labels = batch["labels"]
         losses = F.cross_entropy(logits, labels, reduction="none")

@@ -22,7 +22,7 @@ from .coco_dataset import DetectionSplits
 from .detection_metrics import detection_metrics
 from .metrics.coco_ap.coco_evaluation import prediction_record, reference_record
 from .recipe import Recipe
-from .task import PATCH_SIZE, Batch, DataOptions
+from .task import Batch, DataOptions, patch_size_of
 from .task_dense import DenseTask, load_dense_images
 from .throughput import forward_flops
 
@@ -93,8 +93,8 @@ class DetectionTask(DenseTask):
         return {**collate_detection(examples), **({"targets": targets} if targets else {})}
 
     def losses(self, model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-        images = {name: batch.get(name) for name in ("pixel_values", "pixel_mask", "labels", PATCH_SIZE)}
-        outputs = model(**images)
+        images = {name: batch[name] for name in ("pixel_values", "pixel_mask", "labels")}
+        outputs = model(**images, **patch_size_of(batch))
         return {"loss": outputs.loss, **outputs.loss_dict}
 
     def results(self, model: torch.nn.Module, batch: Batch) -> list[ImageResult]:
@@ -103,9 +103,7 @@ class DetectionTask(DenseTask):
         for pixels, mask, labels, target in zip(
             batch["pixel_values"], batch["pixel_mask"], batch["labels"], batch["targets"], strict=True
         ):
-            outputs = model(
-                pixel_values=pixels[None], pixel_mask=mask[None], labels=[labels], patch_size=batch.get(PATCH_SIZE)
-            )
+            outputs = model(pixel_values=pixels[None], pixel_mask=mask[None], labels=[labels], **patch_size_of(batch))
             results.append(ImageResult(outputs.loss.item(), self._prediction(outputs, target), self._reference(target)))
         return results
 

@@ -23,7 +23,7 @@ from .metrics.mean_iou.confusion import pixel_counts
 from .recipe import Recipe
 from .segmentation_dataset import IGNORED_LABEL, SegmentationSplits
 from .segmentation_metrics import segmentation_metrics
-from .task import PATCH_SIZE, Batch, DataOptions
+from .task import Batch, DataOptions, patch_size_of
 from .task_dense import DenseTask, load_dense_images
 
 
@@ -98,13 +98,13 @@ class SegmentationTask(DenseTask):
         }
 
     def losses(self, model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-        patch_size = batch.get(PATCH_SIZE)
-        return {"loss": model(pixel_values=batch["pixel_values"], labels=batch["labels"], patch_size=patch_size).loss}
+        outputs = model(pixel_values=batch["pixel_values"], labels=batch["labels"], **patch_size_of(batch))
+        return {"loss": outputs.loss}
 
     def results(self, model: torch.nn.Module, batch: Batch) -> list[PixelResult]:
         """Of each image, from logits that no other image of the batch had a part in."""
         pixels, sizes = batch["pixel_values"], batch["sizes"]
-        model = functools.partial(model, patch_size=batch.get(PATCH_SIZE))
+        model = functools.partial(model, **patch_size_of(batch))
         if len(set(sizes)) == 1:
             logits = self._logits(model, pixels)
         else:

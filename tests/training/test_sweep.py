@@ -174,7 +174,7 @@ class TestSweep:
         assert [run["patch_size"] for run in results["runs"]] == [16, 8]
         assert results["recipes"]["pixelvit"]["total_batch_size"] == 16 and results["fits"] == {"pixelvit": None}
         assert [run["images_seen"] for run in results["runs"]] == [96, 96]
-        assert "fewer than 3 patch sizes had converged runs" in done.stdout
+        assert "fewer than 3 patch sizes have runs that learned" in done.stdout
         with Image.open(tmp_path / "scaling.png") as picture:
             assert picture.format == "PNG"
         assert len((tmp_path / "table.md").read_text().splitlines()) > 4
@@ -389,9 +389,9 @@ class TestDenseTasks:
 
 
 class TestLaw:
-    def test_the_fit_finds_a_known_exponent_and_leaves_out_what_had_not_converged(self):
-        runs = [{"patch_size": p, "test_loss": 0.05 * p**0.6, "converged": True} for p in (16, 8, 4, 2)]
-        runs.append({"patch_size": 1, "test_loss": 2.0, "converged": False})
+    def test_the_fit_finds_a_known_exponent_and_leaves_out_what_has_not_learned(self):
+        runs = [{"patch_size": p, "test_loss": 0.05 * p**0.6, "learned": True} for p in (16, 8, 4, 2)]
+        runs.append({"patch_size": 1, "test_loss": 2.0, "learned": False})
         law = fit_power_law(runs)
         assert law.exponent == pytest.approx(0.6) and law.coefficient == pytest.approx(0.05)
         assert law.r_squared == pytest.approx(1.0) and law.patch_sizes == [2, 4, 8, 16]
@@ -406,7 +406,7 @@ class TestLaw:
                 {
                     "patch_size": p,
                     "seed": seed,
-                    "converged": True,
+                    "learned": True,
                     "test_loss": p**0.5 * math.exp(generator.normal(0, 0.2)),
                 }
                 for p in (16, 8, 4, 2, 1)
@@ -433,13 +433,14 @@ class TestLaw:
 
     def test_a_run_that_more_images_would_help_much_has_not_converged(self):
         run = {**CLASSIFICATION, "family": "pixelvit", "patch_size": 1, "train_loss": 1.0, "gain_of_doubling": 0.7}
-        assert not judge_convergence([{**run, "test_loss": 1.0}])[0]["converged"]
+        (judged,) = judge_convergence([{**run, "test_loss": 1.0}])
+        assert judged["learned"] and not judged["converged"]
         assert judge_convergence([{**run, "gain_of_doubling": 0.2, "test_loss": 1.0}])[0]["converged"]
         # Learned by heart: what more images would take off the training loss is little of the test loss.
         assert judge_convergence([{**run, "train_loss": 0.01, "test_loss": 1.0}])[0]["converged"]
 
     def test_two_points_make_no_law(self):
-        runs = [{"patch_size": p, "test_loss": 0.1 * p, "converged": p > 4} for p in (16, 8, 4, 2)]
+        runs = [{"patch_size": p, "test_loss": 0.1 * p, "learned": p > 4} for p in (16, 8, 4, 2)]
         assert fit_power_law(runs) is None
 
     def test_a_small_patch_must_fit_the_training_images_as_well_as_a_larger_one(self):
@@ -449,13 +450,15 @@ class TestLaw:
             for patch_size, loss in losses.items()
         ]
         runs.append({**CLASSIFICATION, "family": "adventurer", "patch_size": 32, "train_loss": 0.01})
-        judged = [run["patch_size"] for run in judge_convergence(runs) if run["converged"]]
-        assert judged == [16, 8, 2, 32]
+        judged = judge_convergence(runs)
+        assert [run["patch_size"] for run in judged if run["learned"]] == [16, 8, 2, 32]
+        assert all(run["converged"] == run["learned"] for run in judged)
 
     @pytest.mark.parametrize("loss", [math.log(10), 2.1, None])
-    def test_a_run_that_learned_little_has_not_converged(self, loss):
+    def test_a_run_that_learned_little_is_not_in_the_fit(self, loss):
         run = {**CLASSIFICATION, "family": "pixelvit", "patch_size": 16, "train_loss": loss}
-        assert not judge_convergence([run])[0]["converged"]
+        (judged,) = judge_convergence([run])
+        assert not judged["learned"] and not judged["converged"]
 
     def test_what_guessing_costs(self):
         maps = [(None, np.array([[0, 0], [0, 255]])), (None, np.array([[1, 255]]))]
