@@ -439,7 +439,15 @@ class TrainingLoop:
                 "memory_mib": peak_memory_mib(self.accelerator.device),
                 "skipped_steps": progress.skipped_steps,
             },
+            seconds_left=self.recipe.total_batch_size / rates["images_per_second"] * self._batches_left(),
         )
+
+    def _batches_left(self) -> float:
+        """Batches still to come, in units of those of the last step: one of patches half as large counts four times."""
+        step, course = self.progress.step, self.course
+        all_batches, done = course.batches_by_patch_size(), course.batches_by_patch_size(step)
+        last = course.patch_size(step - 1)
+        return sum((all_batches[size] - done[size]) * (last / size) ** 2 for size in all_batches)
 
     def _check_loss(self, loss: float):
         first = self.progress.first_loss

@@ -56,8 +56,10 @@ class RunLog:
         if self.active:
             self.bar.update()
 
-    def record(self, step: int, values: dict[str, Any]):
-        """Appends the numbers of a step to the metrics file, gives them to the trackers and shows them."""
+    def record(self, step: int, values: dict[str, Any], seconds_left: float = 0.0):
+        """
+        Appends the numbers of a step to the metrics file, gives them to the trackers, and shows them with the time left.
+        """
         if not self.active:
             return
         self.file.write(json.dumps({"step": step, **values}) + "\n")
@@ -66,7 +68,7 @@ class RunLog:
         shown = ", ".join(form.format(values[name]) for name, form in SHOWN.items() if values.get(name))
         self.bar.set_postfix_str(shown, refresh=False)
         if self.has_lines and shown:
-            print(f"step {step} of {self.num_steps}: {shown}, {self._time_left(step, values)}", file=sys.stderr)
+            print(f"step {step} of {self.num_steps}: {shown}, {_as_clock(seconds_left)} left", file=sys.stderr)
 
     def say(self, text: str):
         """A line above the bar."""
@@ -78,9 +80,10 @@ class RunLog:
             self.bar.close()
             self.file.close()
 
-    def _time_left(self, step: int, values: dict[str, Any]) -> str:
-        seconds = round((self.num_steps - step) * values.get("seconds_per_step", 0.0))
-        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d} left"
+
+def _as_clock(seconds: float) -> str:
+    seconds = round(seconds)
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

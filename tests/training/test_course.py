@@ -166,6 +166,14 @@ class TestLoop:
         assert [size for size, _ in logged] == [size for size, _ in seen]
         assert [loss for _, loss in logged] == pytest.approx([loss for _, loss in seen], rel=1e-4)
 
+    def test_the_time_left_counts_tokens(self, tmp_path, digits):
+        loop, _ = run_loop(make_recipe(**self.SHORT, patch_schedule=["8:0.5", "2:0.5"]), digits, tmp_path)
+        assert loop._batches_left() == 0
+        loop.progress.step = 2
+        assert loop._batches_left() == 2 + 5 * 16
+        loop.progress.step = 5
+        assert loop._batches_left() == 4
+
     def test_the_learning_rate_has_one_course_over_all_patch_sizes(self, tmp_path, digits):
         """By the images seen, whatever their patches and however many a step has."""
         plain = make_recipe(**self.SHORT)
