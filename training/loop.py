@@ -443,7 +443,7 @@ class TrainingLoop:
         )
 
     def _batches_left(self) -> float:
-        """Batches still to come, in units of those of the last step: one of patches half as large counts four times."""
+        """Batches still to come, in those of the last step: one of patches half as large counts four times."""
         step, course = self.progress.step, self.course
         all_batches, done = course.batches_by_patch_size(), course.batches_by_patch_size(step)
         last = course.patch_size(step - 1)
