@@ -58,7 +58,8 @@ class RunLog:
 
     def record(self, step: int, values: dict[str, Any], seconds_left: float = 0.0):
         """
-        Appends the numbers of a step to the metrics file, gives them to the trackers, and shows them with the time left.
+        Appends the numbers of a step to the metrics file, gives them to the trackers and shows them, with the time
+        left.
         """
         if not self.active:
             return
