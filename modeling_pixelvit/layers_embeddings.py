@@ -247,15 +247,16 @@ class PixelEmbeddings(nn.Module):
 
     def positions_for(self, patch_size: int, grid: tuple[int, int]) -> torch.Tensor:
         """The position table (1, rows columns + 1, D), as `resize_patches` and then the image's size make it."""
-        table, own_grid = self.position_embeddings, tuple(side // patch_size for side in self.image_size)
-        if self.grid_size == own_grid == grid:
-            return table
+        parameter, own_grid = self.position_embeddings, tuple(side // patch_size for side in self.image_size)
+        table = parameter
+        if self.grid_size != own_grid:
 
-        def resample():
-            resampled = resize_position_embeddings(table, self.grid_size, own_grid, self.class_token_last)
-            return resize_position_embeddings(resampled, own_grid, grid, self.class_token_last)
+            def resample():
+                return resize_position_embeddings(parameter, self.grid_size, own_grid, self.class_token_last)
 
-        return self.cache.get(self, table, (patch_size, grid), resample)
+            table = self.cache.get(self, parameter, (patch_size,), resample)
+        # Not kept: images come in any number of sizes, and a table can be as large as the rest of the model.
+        return resize_position_embeddings(table, own_grid, grid, self.class_token_last)
 
     def forward(
         self,
