@@ -4,7 +4,7 @@
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers.backbone_utils import BackboneConfigMixin
@@ -46,6 +46,9 @@ class PixelPreTrainedConfig(BackboneConfigMixin, SegmentationHeadConfig, Detecti
         patch_dropout (`float`, *optional*, defaults to 0.0):
             Share of the patches that encoder and classifier leave out in training, drawn for each image, in [0, 1); the
             rest keeps its order. Not for the dense tasks, which need every patch.
+        pooling (`"cls"` or `"mean"`, *optional*, defaults to `"cls"`):
+            What the classifier sees after the final norm: the class token, as in the paper, or the mean of the patch
+            tokens, which has more to say at once while a model is new.
         num_channels (`int`, *optional*, defaults to 3): Channels of the input image.
         drop_path_rate (`float`, *optional*, defaults to 0.0):
             Stochastic depth rate of the last block, in [0, 1). Block i of L drops a branch with probability
@@ -74,6 +77,7 @@ class PixelPreTrainedConfig(BackboneConfigMixin, SegmentationHeadConfig, Detecti
     patch_size: int = 16
     patch_kernel_size: int | None = None
     patch_dropout: float | int = 0.0
+    pooling: Literal["cls", "mean"] = "cls"
     num_channels: int = 3
     drop_path_rate: float | int = 0.0
     initializer_range: float | int = 0.02

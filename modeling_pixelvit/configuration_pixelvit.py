@@ -38,8 +38,6 @@ class PixelViTConfig(PixelPreTrainedConfig):
             The shortest and the longest full turn of rotary positions, in pixels.
         use_qk_norm (`bool`, *optional*, defaults to `False`):
             Whether queries and keys go through an RMSNorm over each head's channels.
-        pooling (`"cls"` or `"mean"`, *optional*, defaults to `"cls"`):
-            What the classifier sees after the final norm: the class token, or the mean of the patch tokens.
 
     Example:
 
@@ -85,7 +83,6 @@ class PixelViTConfig(PixelPreTrainedConfig):
     position_embedding_type: Literal["absolute", "rotary", "absolute_rotary"] = "absolute"
     rotary_wavelengths: list[float | int] | tuple[float | int, ...] = (4.0, 512.0)
     use_qk_norm: bool = False
-    pooling: Literal["cls", "mean"] = "cls"
 
     @property
     def has_position_table(self) -> bool:

@@ -125,7 +125,7 @@ class AdventurerPreTrainedModel(PixelPreTrainedModel):
 
 
 class AdventurerModel(AdventurerPreTrainedModel):
-    """The encoder: images to tokens after the final norm, and the class token."""
+    """The encoder: images to tokens after the final norm, and a pooled vector."""
 
     def __init__(self, config: AdventurerConfig):
         super().__init__(config)
@@ -153,8 +153,10 @@ class AdventurerModel(AdventurerPreTrainedModel):
 
         Returns:
             [`BaseModelOutputWithPooling`]: `last_hidden_state` of shape `(batch_size, num_patches + 1, hidden_size)`,
-            class token last, after the final norm; `pooler_output` of shape `(batch_size, hidden_size)`, the class
-            token. `hidden_states` are the input of the first block and the output of each one, before the final norm.
+            class token last, after the final norm (in training with `config.patch_dropout`, of fewer patches);
+            `pooler_output` of shape `(batch_size, hidden_size)`, the class token or the mean of the patch tokens, as
+            `config.pooling` says. `hidden_states` are the input of the first block and the output of each one, before
+            the final norm.
 
         Raises:
             ValueError: if the input's shape does not fit the model.
@@ -166,12 +168,11 @@ class AdventurerModel(AdventurerPreTrainedModel):
         for layer in self.layers:
             hidden_states = layer(hidden_states, grid=grid, kept_patches=kept_patches, **kwargs)
         hidden_states = self.norm(hidden_states)
-        pooled = self.embeddings.class_token(hidden_states)
-        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=self._pool(hidden_states))
 
 
 class AdventurerForImageClassification(AdventurerPreTrainedModel):
-    """The encoder with a linear classifier on the class token."""
+    """The encoder with a linear classifier on the pooled vector."""
 
     def __init__(self, config: AdventurerConfig):
         super().__init__(config)

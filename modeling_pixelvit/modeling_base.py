@@ -107,6 +107,12 @@ class PixelPreTrainedModel(PreTrainedModel):
                 if type(module) is Linear:
                     module.__class__ = nn.Linear
 
+    def _pool(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Tokens after the final norm to what the classifier sees of them, `(batch_size, hidden_size)`."""
+        if self.config.pooling == "mean":
+            return self.embeddings.patch_tokens(hidden_states).mean(dim=1)
+        return self.embeddings.class_token(hidden_states)
+
     def make_feature_maps(
         self,
         pixel_values: torch.Tensor,

@@ -119,11 +119,7 @@ class PixelViTModel(PixelViTPreTrainedModel):
         for layer in self.layers:
             hidden_states = layer(hidden_states, position_embeddings=positions, **kwargs)
         hidden_states = self.layernorm(hidden_states)
-        if self.config.pooling == "mean":
-            pooled = self.embeddings.patch_tokens(hidden_states).mean(dim=1)
-        else:
-            pooled = self.embeddings.class_token(hidden_states)
-        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=self._pool(hidden_states))
 
     def _rotary_positions(
         self, pixel_values: torch.Tensor, patch_size: int | None, kept_patches: torch.Tensor | None

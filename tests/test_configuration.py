@@ -127,6 +127,7 @@ def test_wrong_values(config_class, field, value, allowed):
         (PixelViTConfig, "hidden_size", 64.0),
         (PixelViTConfig, "patch_size", "16"),
         (PixelViTConfig, "pooling", "max"),
+        (AdventurerConfig, "pooling", "last"),
         (AdventurerConfig, "hidden_size", True),
         (AdventurerConfig, "flip_blocks", "odd"),
         (AdventurerConfig, "mixer_implementation", "triton"),

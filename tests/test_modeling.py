@@ -145,10 +145,19 @@ def test_initial_weights():
     assert kernel.std().item() == pytest.approx(12**-0.5, rel=0.1)
 
 
-def test_mean_pooling_and_layer_scale():
-    model = tiny_model(PixelViTModel, pooling="mean", layer_scale_init_value=0.5)
-    output = model(torch.randn(2, 3, 8, 8))
-    torch.testing.assert_close(output.pooler_output, output.last_hidden_state[:, 1:].mean(1))
+@pytest.mark.parametrize(
+    ("model_class", "patches", "class_token"),
+    [(PixelViTModel, slice(1, None), 0), (AdventurerModel, slice(None, -1), -1)],
+)
+def test_pooling(model_class, patches, class_token):
+    images = torch.randn(2, 3, 8, 8)
+    output = tiny_model(model_class, pooling="mean")(images)
+    torch.testing.assert_close(output.pooler_output, output.last_hidden_state[:, patches].mean(1))
+    output = tiny_model(model_class)(images)
+    torch.testing.assert_close(output.pooler_output, output.last_hidden_state[:, class_token], rtol=0, atol=0)
+
+
+def test_layer_scale_starts_where_the_config_says():
     fresh = PixelViTModel(tiny_config("pixelvit", layer_scale_init_value=1e-6))
     assert (fresh.layers[2].layer_scale2.lambda1 == 1e-6).all()
 

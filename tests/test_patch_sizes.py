@@ -313,6 +313,7 @@ class TestPatchDropout:
             (AdventurerForImageClassification, {}),
             (PixelViTForImageClassification, {"position_embedding_type": "rotary"}),
             (PixelViTForImageClassification, {"pooling": "mean"}),
+            (AdventurerForImageClassification, {"pooling": "mean"}),
         ],
     )
     def test_a_share_is_left_out_in_training_only(self, model_class, fields):

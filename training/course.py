@@ -8,6 +8,8 @@ of large patches have more images, it is several of them in a row, so images com
 and learning rate and evaluation follow the images seen.
 """
 
+import bisect
+
 import numpy as np
 
 from .recipe import Recipe
@@ -34,6 +36,11 @@ class Course:
         # Patch size of each step, and the batch that it begins with; one more for the end.
         self._patch_sizes = np.array(sizes, dtype=np.int32)
         self._first_batches = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+        # The batches with which the learning rate begins anew, and the end.
+        self._rate_bounds = [0, self.num_batches]
+        if recipe.learning_rate_restarts:
+            changes = np.flatnonzero(np.diff(self._patch_sizes)) + 1
+            self._rate_bounds[1:1] = self._first_batches[changes].tolist()
 
     def _parts(self, recipe: Recipe):
         """Patch size and number of batches of each step."""
@@ -101,6 +108,16 @@ class Course:
     def epochs_before(self, step: int) -> float:
         """Epochs that are over before a step begins."""
         return self.batches_before(step) / self.batches_per_epoch
+
+    def learning_rate_batches(self, step: int) -> float:
+        """
+        The batches after which the learning rate of a training without restarts is that of this step: those before it,
+        or with restarts as great a share of all as are before it of its part.
+        """
+        done = self.batches_before(step)
+        part = min(bisect.bisect_right(self._rate_bounds, done), len(self._rate_bounds) - 1)
+        start, end = self._rate_bounds[part - 1 : part + 1]
+        return (done - start) * self.num_batches / (end - start)
 
     def is_multiple(self, step: int, batches: int) -> bool:
         """Whether the step before this one reached or passed a multiple of so many batches."""

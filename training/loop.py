@@ -339,9 +339,10 @@ class TrainingLoop:
         """One optimizer step: the losses' means over this process's batches, and the images that it could not read."""
         recipe, progress = self.recipe, self.progress
         patch_size = self.course.patch_size(progress.step)
+        done = self.course.learning_rate_batches(progress.step)
         for scheduler in self.schedulers:
-            scheduler.step(int(self.course.epochs_before(progress.step)))
-            scheduler.step_update(self.course.batches_before(progress.step))
+            scheduler.step(int(done / self.course.batches_per_epoch))
+            scheduler.step_update(done)
         sums: dict[str, torch.Tensor] = {}
         unreadable: list[str] = []
         for index in range(self.share.accumulation):

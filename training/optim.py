@@ -89,6 +89,25 @@ def _is_for_muon(name: str, parameter: torch.nn.Parameter) -> bool:
     return is_in_block and parameter.dim() == 2 and not name.endswith("in_proj.weight")
 
 
+class WarmupStableDecayScheduler(PolyLRScheduler):
+    """
+    After the warmup the peak rate, and then a line down to the lowest, as transformers' schedule of this name.
+
+    Args:
+        decay_t: Over how many of the `t_initial` epochs or updates the rate falls, at the end.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, decay_t: float, **falling: Any):
+        super().__init__(optimizer, power=1.0, **falling)
+        self.decay_t = decay_t
+
+    def _get_lr(self, t: int) -> list[float]:
+        if t < self.warmup_t:
+            return super()._get_lr(t)
+        share = min(1.0, max(0.0, (self.t_initial - t) / self.decay_t))
+        return [self.lr_min + share * (peak - self.lr_min) for peak in self.base_values]
+
+
 def build_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> Scheduler:
     """
     Linear warmup, then half a cosine, a line, or drops to a tenth, read at the time counted from the training's start.
@@ -112,4 +131,6 @@ def build_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_
     falling = {"t_initial": num_units, "lr_min": recipe.min_learning_rate, **warmup}
     if recipe.learning_rate_schedule == "linear":
         return PolyLRScheduler(optimizer, power=1.0, **falling)
+    if recipe.learning_rate_schedule == "warmup_stable_decay":
+        return WarmupStableDecayScheduler(optimizer, recipe.decay_share * num_units, **falling)
     return CosineLRScheduler(optimizer, **falling)

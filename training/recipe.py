@@ -108,12 +108,18 @@ class Recipe:
     )
     warmup_epochs: float = _amount(5.0, "epochs of linear warmup")
     warmup_learning_rate: float = _amount(1e-6, "where the warmup starts")
-    min_learning_rate: float = _amount(1e-5, "where the cosine or the line ends")
-    learning_rate_schedule: Literal["cosine", "linear", "steps"] = _field(
-        "cosine", "how the learning rate falls after the warmup: as half a cosine, as a line, or at learning_rate_drops"
+    min_learning_rate: float = _amount(1e-5, "where the cosine or a line ends")
+    learning_rate_schedule: Literal["cosine", "linear", "steps", "warmup_stable_decay"] = _field(
+        "cosine",
+        "how the learning rate falls after the warmup: as half a cosine, as a line, at learning_rate_drops, or as a line "
+        "over the last decay_share of the training",
     )
+    decay_share: float = _share(0.2, "share of the training, at its end, over which warmup_stable_decay falls")
     learning_rate_drops: list[float] = dataclasses.field(
         default_factory=list, metadata={"help": "shares of the training after which the rate falls to a tenth"}
+    )
+    learning_rate_restarts: bool = _field(
+        False, "whether each patch size of patch_schedule has the learning rate's whole course, warmup included"
     )
     learning_rate_changes: Literal["epoch", "step"] = _field("step", "when the learning rate takes its next value")
     weight_decay: float = _amount(0.05, "of matrices; vectors, class token and position table do not decay")
@@ -184,6 +190,12 @@ class Recipe:
                 f"learning_rate_schedule={self.learning_rate_schedule} was given with learning_rate_drops={drops}; "
                 "steps needs them, and nothing else takes them."
             )
+        stable_share = 1 - self.decay_share - self.warmup_epochs / self.num_train_epochs
+        if self.learning_rate_schedule == "warmup_stable_decay" and (self.decay_share == 0 or stable_share < -1e-9):
+            raise ValueError(
+                f"decay_share={self.decay_share:g} was given with {self.warmup_epochs:g} of {self.num_train_epochs:g} "
+                "epochs of warmup; it must be above 0, and the two at most the whole training."
+            )
         self._check_patch_sizes()
         if self.crop_padding and self.min_crop_scale != 1:
             raise ValueError(
@@ -204,6 +216,8 @@ class Recipe:
     def _check_patch_sizes(self):
         if self.patch_schedule and self.patch_draws:
             raise ValueError("patch_schedule and patch_draws were given; a training has one of the two.")
+        if self.learning_rate_restarts and self.patch_draws:
+            raise ValueError("learning_rate_restarts was given with patch_draws; only a patch_schedule has restarts.")
         for name, what in (("patch_schedule", "SHARE"), ("patch_draws", "WEIGHT")):
             given = getattr(self, name)
             parts = [_parse_part(part) for part in given]

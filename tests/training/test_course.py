@@ -64,6 +64,24 @@ def test_a_schedule_ends_at_the_recipes_own_patch_size(patch_size, expected):
     assert make_recipe(patch_size=patch_size).patch_shares == {patch_size: 1.0}
 
 
+def test_restarts_give_each_patch_size_the_whole_course_of_the_learning_rate():
+    schedule = {"patch_schedule": ["8:0.2", "4:0.3", "2:0.5"], "num_train_epochs": 10.0}
+    plain = Course(make_recipe(**schedule), 10)
+    assert [plain.learning_rate_batches(step) for step in range(101)] == list(range(101))
+    course = Course(make_recipe(**schedule, learning_rate_restarts=True), 10)
+    done = [course.learning_rate_batches(step) for step in range(101)]
+    parts = [(0, 20), (20, 50), (50, 100)]
+    expected = [100 * (step - start) / (end - start) for start, end in parts for step in range(start, end)]
+    assert done[:100] == pytest.approx(expected) and done[100] == 100
+    # Steps of several batches, of which the coarse patches have more.
+    grown = Course(make_recipe(**schedule, learning_rate_restarts=True, tokens_per_step=16 * 64), 10)
+    firsts = [grown.batches_before(step) for step in range(grown.num_steps)]
+    assert [grown.learning_rate_batches(step) for step in range(grown.num_steps)] == [done[first] for first in firsts]
+    assert any(len(grown.batches(step)) > 1 for step in range(grown.num_steps))
+    with pytest.raises(RecipeError, match="only a patch_schedule has restarts"):
+        make_recipe(patch_draws=["4:1", "2:1"], learning_rate_restarts=True)
+
+
 def test_draws_have_the_weights_and_are_a_function_of_the_seed():
     recipe = make_recipe(patch_draws=["16:1", "8:1", "2:2"], num_train_epochs=400.0)
     course = Course(recipe, 10)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which parameters decay, how fast each block learns, and the learning rate's course, by their definitions."""
 
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from modeling_pixelvit import (
     PixelViTForSemanticSegmentation,
 )
 from training.optim import build_optimizers, build_scheduler, parameter_groups
-from training.recipe import Recipe, load_recipe
+from training.recipe import Recipe, build_recipe, load_recipe
 
 
 @pytest.mark.parametrize("model_class", [AdventurerForImageClassification, PixelViTForImageClassification])
@@ -186,6 +187,32 @@ def test_line_by_epoch():
     )
     rates = [head for head, _ in rates_at(recipe, 20, range(10), by_epoch=True)]
     assert rates == pytest.approx([0, 0.5, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+
+
+def test_warmup_stable_decay():
+    """200 steps, the first 20 from 0.2 up, the whole rate to step 150, and from there along a line to 0.1."""
+    recipe = Recipe(
+        **{"num_train_epochs": 10.0, "warmup_epochs": 1.0, "base_learning_rate": 1.0, "learning_rate_batch_size": None},
+        **{"warmup_learning_rate": 0.2, "min_learning_rate": 0.1, "learning_rate_schedule": "warmup_stable_decay"},
+        **{"decay_share": 0.25, "layer_decay": 0.5},
+    )
+    expected = {0: 0.2, 10: 0.6, 19: 0.96, 20: 1.0, 149: 1.0, 150: 1.0, 151: 0.982, 175: 0.55, 199: 0.118, 200: 0.1}
+    for order in (list(expected), list(expected)[::-1]):
+        for time, (head, _) in zip(order, rates_at(recipe, 20, order), strict=True):
+            assert head == pytest.approx(expected[time])
+    rates = rates_at(recipe, 20, [20, 175])
+    assert [embeddings for _, embeddings in rates] == pytest.approx([(0.1 + 0.9) / 32, 0.55 / 32])
+    by_epoch = dataclasses.replace(recipe, learning_rate_changes="epoch", decay_share=0.5)
+    rates = [head for head, _ in rates_at(by_epoch, 20, range(11), by_epoch=True)]
+    assert rates == pytest.approx([0.2, 1, 1, 1, 1, 1, 0.82, 0.64, 0.46, 0.28, 0.1])
+
+
+@pytest.mark.parametrize(("decay_share", "warmup_epochs"), [(0.0, 1.0), (0.95, 1.0), (1.0, 0.1)])
+def test_decay_that_does_not_fit_is_refused(decay_share, warmup_epochs):
+    fields = {"learning_rate_schedule": "warmup_stable_decay", "num_train_epochs": 10.0}
+    fields |= {"warmup_epochs": warmup_epochs, "decay_share": decay_share}
+    with pytest.raises(ValueError, match=r"decay_share=.* was given with .* of 10 epochs of warmup; it must be above 0"):
+        build_recipe(fields, "the test")
 
 
 def test_drops():
