@@ -45,8 +45,8 @@ PLAIN = {
 NUM_STEPS = 30
 KINDS = ("exp_avg", "exp_avg_sq")
 EVERYTHING = {"gradient_accumulation_steps": 2, "ema_decay": 0.9, "augmentation_repeats": 3, "num_workers": 2}
-# From patch 16 to the recipe's 8 at step 12 of 30, between the first kill and the last.
-SCHEDULE = {"patch_schedule": ["16:0.4", "8:0.6"]}
+# From patch 16 to the recipe's 8 at step 12 of 30, between the first kill and the last; the learning rate begins anew.
+SCHEDULE = {"patch_schedule": ["16:0.4", "8:0.6"], "learning_rate_restarts": True}
 # The whole image as one patch in a third of the steps, or as four, and twice the images where it is one.
 DRAWS = {
     "patch_draws": ["16:1", "8:2"],
