@@ -124,14 +124,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help=f"side in pixels (the digits' 16, scenes' 32; with --dataset {DATASET_IMAGE_SIZE})",
     )
     length = parser.add_mutually_exclusive_group()
+    length.add_argument("--train_images", type=int, help="images a run sees (default: the epochs of the recipes)")
     length.add_argument(
-        "--train_images",
-        type=int,
-        help="images a run sees (default: "
-        + ", ".join(f"{task} {kind.train_images:,}" for task, kind in SWEEP_TASKS.items())
-        + ")",
+        "--epochs",
+        type=float,
+        help=f"the same in epochs ({describe_default('num_train_epochs')}; with --dataset {DATASET_EPOCHS})",
     )
-    length.add_argument("--epochs", type=float, help=f"the same in epochs (with --dataset {DATASET_EPOCHS})")
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument(
         "--seeds", nargs="+", type=int, help="several seeds: table, picture and numbers have means and intervals"
@@ -215,16 +213,15 @@ def plan_runs(options: argparse.Namespace, image_size: int, num_train: int, data
     if options.dataset and options.task == "classification":
         changes = {**PHOTOGRAPHS, "crop_padding": round(PADDING_SHARE * image_size), **changes}
     seeds = dict.fromkeys(options.seeds or [None])
-    train_images = options.train_images
-    if train_images is None and (options.epochs or options.dataset):
-        train_images = round((options.epochs or DATASET_EPOCHS) * num_train)
     kind = SWEEP_TASKS[options.task]
     recipes, runs = kind.load_recipes(), []
     for family in options.families:
         for decoder in dict.fromkeys(options.decoder.split(",")):
             of_decoder = {"decoder_type": decoder} if options.task == "segmentation" else {}
             recipe = change_recipe(recipes[family], {**changes, **of_decoder, "image_size": image_size})
-            num_batches = (train_images or kind.train_images) // recipe.total_batch_size
+            epochs = options.epochs or (DATASET_EPOCHS if options.dataset else recipe.num_train_epochs)
+            train_images = options.train_images or round(epochs * num_train)
+            num_batches = train_images // recipe.total_batch_size
             if num_batches == 0:
                 raise ValueError(
                     f"{train_images} training images are fewer than one batch of {recipe.total_batch_size}; give more."
@@ -314,7 +311,8 @@ def report(runs: list[dict[str, Any]], images: Any, options: argparse.Namespace,
     text = format_report(runs)
     (folder / TABLE_FILE).write_text(text)
     size = runs[0]["data"]["image_size"]
-    title = f"{images.name} on {size} by {size} pixels, {runs[0]['images_seen']:,} images seen"
+    seen = " and ".join(f"{number:,}" for number in dict.fromkeys(run["images_seen"] for run in runs))
+    title = f"{images.name} on {size} by {size} pixels, {seen} images seen"
     draw(runs, title, folder / PICTURE_FILE)
     write_results(runs, folder, command, options.workers, options.threads)
     print(f"\n{text}\nPicture: {folder / PICTURE_FILE}\nNumbers: {folder / RESULTS_FILE}")
@@ -342,8 +340,7 @@ def sweep(options: argparse.Namespace, command: str) -> int:
         Path(options.output_dir).mkdir(parents=True, exist_ok=True)
         print(
             f"{images.name}: {len(images.train):,} training images, {len(images.evaluation):,} test images, "
-            f"{image_size} by {image_size} pixels. {len(to_do)} of {len(runs)} runs to do, "
-            f"{runs[0].num_batches * runs[0].recipe.total_batch_size:,} images each, {options.workers} at a time."
+            f"{image_size} by {image_size} pixels. {len(to_do)} of {len(runs)} runs to do, {options.workers} at a time."
         )
         started = time.monotonic()
         errors = train_runs(to_do, runs, images_folder, options) if to_do else {}

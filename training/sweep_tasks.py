@@ -18,7 +18,6 @@ class SweepTask:
         source: The embedded images.
         image_size: Their side in pixels.
         patch_sizes: That a sweep has if it is not told.
-        train_images: That each run sees if it is not told.
         scores: Title of a column, and name of the task's metric in it, in percent.
         drawn: Titles of the scores that have a picture beside that of the test loss.
         recipe_ending: Of the recipes' names after the family's.
@@ -27,7 +26,6 @@ class SweepTask:
     source: str
     image_size: int
     patch_sizes: tuple[int, ...]
-    train_images: int
     scores: dict[str, str]
     drawn: tuple[str, ...]
     recipe_ending: str
@@ -42,7 +40,6 @@ SWEEP_TASKS = {
         source="embedded digits",
         image_size=16,
         patch_sizes=(16, 8, 4, 2, 1),
-        train_images=24_000,
         scores={"accuracy": "accuracy"},
         drawn=(),
         recipe_ending="sweep",
@@ -51,7 +48,6 @@ SWEEP_TASKS = {
         source="digit scenes",
         image_size=32,
         patch_sizes=(8, 4, 2),
-        train_images=20_000,
         scores={"mIoU": "mean_iou"},
         drawn=("mIoU",),
         recipe_ending="segmentation-sweep",
@@ -60,7 +56,6 @@ SWEEP_TASKS = {
         source="digit scenes",
         image_size=32,
         patch_sizes=(8, 4, 2),
-        train_images=12_000,
         scores={"AP box": "box_ap", "AP50 box": "box_ap50", "AP mask": "mask_ap", "AP50 mask": "mask_ap50"},
         drawn=("AP box", "AP mask"),
         recipe_ending="detection-sweep",
