@@ -111,8 +111,8 @@ class Recipe:
     min_learning_rate: float = _amount(1e-5, "where the cosine or a line ends")
     learning_rate_schedule: Literal["cosine", "linear", "steps", "warmup_stable_decay"] = _field(
         "cosine",
-        "how the learning rate falls after the warmup: as half a cosine, as a line, at learning_rate_drops, or as a line "
-        "over the last decay_share of the training",
+        "how the learning rate falls after the warmup: as half a cosine, as a line, at learning_rate_drops, or as a "
+        "line over the last decay_share of the training",
     )
     decay_share: float = _share(0.2, "share of the training, at its end, over which warmup_stable_decay falls")
     learning_rate_drops: list[float] = dataclasses.field(

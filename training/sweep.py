@@ -68,6 +68,7 @@ RECIPE_OPTIONS = {
         "4:0.2 2:0.3 1:0.5, or none",
     ),
     "scan_order": (str, "scan_order", "Adventurer's: rows, as in the paper, or rows_and_columns"),
+    "pooling": (str, "pooling", "what the classifier sees: cls, the class token, as in the paper, or mean"),
     "position_embedding_type": (
         str,
         "position_embedding_type",

@@ -26,8 +26,8 @@ CONVERGENCE_RULE = (
 )
 GAIN_NOTE = (
     "x2 gains: what twice the images might take off the test loss, if they took off it as much as off the training "
-    "loss, and that went on falling as in the end of the run in proportion to a power of the images seen (an upper "
-    "bound: the falling learning rate helps there)."
+    "loss, or where that is the larger one the same share, and that went on falling as in the end of the run in "
+    "proportion to a power of the images seen (an upper bound: the falling learning rate helps there)."
 )
 
 
@@ -58,7 +58,8 @@ def expected_gain(run: dict[str, Any]) -> float | None:
     """What `GAIN_NOTE` tells of, as a share of the test loss; None where the run was too short to tell."""
     if run.get("gain_of_doubling") is None or run.get("test_loss") is None:
         return None
-    return run["gain_of_doubling"] * run["train_loss"] / run["test_loss"]
+    # Training images that are distorted have a loss above that of the test images, which cannot lose more than it all.
+    return run["gain_of_doubling"] * min(1.0, run["train_loss"] / run["test_loss"])
 
 
 def judge_convergence(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

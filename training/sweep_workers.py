@@ -3,9 +3,9 @@
 """
 Runs of the sweep side by side, each in a process of its own, under one progress bar.
 
-A process per run makes its peak memory its own. On Linux they are forked from a server that has imported what they need,
-which takes each of a sweep's ten runs seconds otherwise. One thread each uses the cores better than one process with many
-threads does at the sweep's sizes.
+A process per run makes its peak memory its own. On Linux they are forked from a server that has imported what they
+need, which takes each of a sweep's ten runs seconds otherwise. One thread each uses the cores better than one process
+with many threads does at the sweep's sizes.
 """
 
 import multiprocessing

@@ -211,7 +211,9 @@ def test_warmup_stable_decay():
 def test_decay_that_does_not_fit_is_refused(decay_share, warmup_epochs):
     fields = {"learning_rate_schedule": "warmup_stable_decay", "num_train_epochs": 10.0}
     fields |= {"warmup_epochs": warmup_epochs, "decay_share": decay_share}
-    with pytest.raises(ValueError, match=r"decay_share=.* was given with .* of 10 epochs of warmup; it must be above 0"):
+    with pytest.raises(
+        ValueError, match=r"decay_share=.* was given with .* of 10 epochs of warmup; it must be above 0"
+    ):
         build_recipe(fields, "the test")
 
 

@@ -25,6 +25,7 @@ from training import sweep, sweep_run
 from training.digit_scenes import write_digit_scenes
 from training.image_sources import load_images
 from training.muon import Muon, orthogonalize
+from training.recipe import load_recipe
 from training.run_checkpoints import find_checkpoints
 from training.sweep_images import load_sweep_images, store_images
 from training.sweep_law import count_falling_runs, find_falls, fit_power_law, judge_convergence, summarize_curve
@@ -261,15 +262,29 @@ class TestSweep:
 
     def test_options_of_one_family_leave_the_other_alone(self):
         words = ["--scan_order", "rows", "--position_embedding_type", "absolute", "--patch_sizes", "1", "8"]
-        words += ["--patch_schedule", "4:0.5", "1:0.5", "--digit_distortion", "0"]
+        words += ["--patch_schedule", "4:0.5", "1:0.5", "--digit_distortion", "0", "--pooling", "cls"]
         runs = {run.name: run.recipe for run in sweep.plan_runs(sweep.parse_arguments(words), 16, 1400, DIGITS)}
         assert runs["adventurer-patch1"].model["scan_order"] == "rows"
         assert "scan_order" not in runs["pixelvit-patch1"].model
         assert runs["pixelvit-patch1"].model["position_embedding_type"] == "absolute"
         assert "position_embedding_type" not in runs["adventurer-patch1"].model
         assert {recipe.digit_distortion for recipe in runs.values()} == {0.0}
+        assert {recipe.model["pooling"] for recipe in runs.values()} == {"cls"}
         assert runs["adventurer-patch1"].patch_shares == {4: 0.5, 1: 0.5}
         assert runs["adventurer-patch8"].patch_shares == {8: 1.0}
+
+    def test_a_family_sees_as_many_images_as_its_recipe_says(self):
+        def images_seen(*words):
+            runs = sweep.plan_runs(sweep.parse_arguments(["--patch_sizes", "4", *words]), 16, 1400, DIGITS)
+            return {run.recipe.family: run.num_batches * run.recipe.total_batch_size for run in runs}
+
+        recipes = {family: load_recipe(f"{family}-sweep") for family in sweep.FAMILIES}
+        for family, seen in images_seen().items():
+            batch = recipes[family].total_batch_size
+            assert seen == round(1400 * recipes[family].num_train_epochs) // batch * batch
+        assert set(images_seen("--train_images", "960").values()) == {960}
+        assert set(images_seen("--epochs", "2").values()) == {2800, 2784}  # whole batches of 16 and 32
+        assert set(images_seen("--dataset", "photographs").values()) == {28000}
 
     def test_photographs_are_mirrored_and_cropped_and_digits_distorted(self):
         def recipes(*words):
@@ -436,6 +451,8 @@ class TestLaw:
         (judged,) = judge_convergence([{**run, "test_loss": 1.0}])
         assert judged["learned"] and not judged["converged"]
         assert judge_convergence([{**run, "gain_of_doubling": 0.2, "test_loss": 1.0}])[0]["converged"]
+        # Distorted training images are harder than the test images, which lose the same share and not the same loss.
+        assert judge_convergence([{**run, "gain_of_doubling": 0.4, "test_loss": 0.1}])[0]["converged"]
         # Learned by heart: what more images would take off the training loss is little of the test loss.
         assert judge_convergence([{**run, "train_loss": 0.01, "test_loss": 1.0}])[0]["converged"]
 
