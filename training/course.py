@@ -38,7 +38,7 @@ class Course:
         self._first_batches = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
         # The batches with which the learning rate begins anew, and the end.
         self._rate_bounds = [0, self.num_batches]
-        if recipe.learning_rate_restarts:
+        if recipe.learning_rate_restarts and recipe.patch_schedule:
             changes = np.flatnonzero(np.diff(self._patch_sizes)) + 1
             self._rate_bounds[1:1] = self._first_batches[changes].tolist()
 

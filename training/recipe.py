@@ -119,7 +119,7 @@ class Recipe:
         default_factory=list, metadata={"help": "shares of the training after which the rate falls to a tenth"}
     )
     learning_rate_restarts: bool = _field(
-        False, "whether each patch size of patch_schedule has the learning rate's whole course, warmup included"
+        False, "whether each patch size of a patch_schedule has the learning rate's whole course, warmup included"
     )
     learning_rate_changes: Literal["epoch", "step"] = _field("step", "when the learning rate takes its next value")
     weight_decay: float = _amount(0.05, "of matrices; vectors, class token and position table do not decay")
@@ -216,8 +216,6 @@ class Recipe:
     def _check_patch_sizes(self):
         if self.patch_schedule and self.patch_draws:
             raise ValueError("patch_schedule and patch_draws were given; a training has one of the two.")
-        if self.learning_rate_restarts and self.patch_draws:
-            raise ValueError("learning_rate_restarts was given with patch_draws; only a patch_schedule has restarts.")
         for name, what in (("patch_schedule", "SHARE"), ("patch_draws", "WEIGHT")):
             given = getattr(self, name)
             parts = [_parse_part(part) for part in given]

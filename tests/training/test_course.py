@@ -26,7 +26,7 @@ TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "in
 
 def make_recipe(**fields):
     values = {"patch_size": 2, "image_size": 16, "num_train_epochs": 2.0, "warmup_epochs": 0.2, "model": TINY}
-    plain = {"total_batch_size": 16, "patch_schedule": [], "digit_distortion": 0.0}
+    plain = {"total_batch_size": 16, "learning_rate_restarts": False, "digit_distortion": 0.0}
     return load_recipe("pixelvit-sweep", **{**values, **plain, **fields})
 
 
@@ -78,8 +78,9 @@ def test_restarts_give_each_patch_size_the_whole_course_of_the_learning_rate():
     firsts = [grown.batches_before(step) for step in range(grown.num_steps)]
     assert [grown.learning_rate_batches(step) for step in range(grown.num_steps)] == [done[first] for first in firsts]
     assert any(len(grown.batches(step)) > 1 for step in range(grown.num_steps))
-    with pytest.raises(RecipeError, match="only a patch_schedule has restarts"):
-        make_recipe(patch_draws=["4:1", "2:1"], learning_rate_restarts=True)
+    # Draws have one course, as a training at one patch size has.
+    drawn = Course(make_recipe(patch_draws=["4:1", "2:1"], learning_rate_restarts=True), 10)
+    assert [drawn.learning_rate_batches(step) for step in range(21)] == list(range(21))
 
 
 def test_draws_have_the_weights_and_are_a_function_of_the_seed():
