@@ -36,11 +36,11 @@ class Course:
         # Patch size of each step, and the batch that it begins with; one more for the end.
         self._patch_sizes = np.array(sizes, dtype=np.int32)
         self._first_batches = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+        self._changes = np.flatnonzero(np.diff(self._patch_sizes)) + 1  # the steps with another patch size than before
         # The batches with which the learning rate begins anew, and the end.
         self._rate_bounds = [0, self.num_batches]
         if recipe.learning_rate_restarts and recipe.patch_schedule:
-            changes = np.flatnonzero(np.diff(self._patch_sizes)) + 1
-            self._rate_bounds[1:1] = self._first_batches[changes].tolist()
+            self._rate_bounds[1:1] = self._first_batches[self._changes].tolist()
 
     def _parts(self, recipe: Recipe):
         """Patch size and number of batches of each step."""
@@ -101,9 +101,8 @@ class Course:
     @property
     def last_change(self) -> int:
         """The step with which the last patch size begins; 0 if there is one only, or they are drawn."""
-        changes = np.flatnonzero(np.diff(self._patch_sizes))
-        is_course = len(changes) == len(self.patch_sizes) - 1
-        return int(changes[-1]) + 1 if is_course and len(changes) else 0
+        is_course = len(self._changes) == len(self.patch_sizes) - 1
+        return int(self._changes[-1]) if is_course and len(self._changes) else 0
 
     def epochs_before(self, step: int) -> float:
         """Epochs that are over before a step begins."""
