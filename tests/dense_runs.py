@@ -11,12 +11,12 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 from safetensors.torch import load_file
 
-from training.evaluation import evaluate
-from training.loop import LoopOptions, TrainingLoop
-from training.recipe import load_recipe
-from training.run_checkpoints import find_checkpoints
-from training.run_log import read_metrics
-from training.train import TASKS
+from training.engine.checkpoints import find_checkpoints
+from training.engine.evaluation import evaluate
+from training.engine.log import read_metrics
+from training.engine.loop import LoopOptions, TrainingLoop
+from training.settings.recipe import load_recipe
+from training.tasks.registry import TASKS
 
 
 TINY = {

@@ -21,10 +21,10 @@ import torch
 from fuzz_mutations import ANYTHING, FINITE, FOLDER_MUTATIONS, NOTHING, SAME
 from PIL import Image
 
-from training.checkpoint_loading import load_checkpoint
-from training.checkpoint_reading import CheckpointError
-from training.checksums import write_checksums
-from training.convert_checkpoint import convert
+from training.checkpoints.checksums import write_checksums
+from training.checkpoints.loading import load_checkpoint
+from training.checkpoints.reading import CheckpointError
+from training.foreign.conversion import convert
 
 
 SECONDS_PER_CASE = 30  # on a busy machine; on a quiet one hardly any takes one

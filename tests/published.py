@@ -14,9 +14,9 @@ from modeling_pixelvit import (
     PixelViTForSemanticSegmentation,
     PixelViTImageProcessor,
 )
-from training.publish_check import FolderJob
-from training.publish_folder import FolderOptions, build_folder
-from training.publish_source import Source
+from training.hub.check import FolderJob
+from training.hub.folder import FolderOptions, build_folder
+from training.hub.source import Source
 
 
 DETECTOR = {

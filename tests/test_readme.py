@@ -11,7 +11,7 @@ from PIL import Image
 from published import build_job, save_checkpoint
 
 from modeling_pixelvit import AdventurerForImageClassification, PixelViTForImageClassification
-from training.publish_source import Source
+from training.hub.source import Source
 
 
 ROOT = Path(__file__).parents[1]

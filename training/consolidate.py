@@ -16,9 +16,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from .loop import CHECKPOINTS_FOLDER
-from .run_checkpoints import COMPLETE_FILE, PARTIAL, find_checkpoints, is_complete, step_of
-from .run_state import AVERAGE_FOLDER, PROGRESS_FILE
+from .engine.checkpoints import COMPLETE_FILE, PARTIAL, find_checkpoint
+from .engine.state import AVERAGE_FOLDER, PROGRESS_FILE
 
 
 def consolidate(source: Path, target: Path, average: bool = False) -> Path:
@@ -48,21 +47,6 @@ def consolidate(source: Path, target: Path, average: bool = False) -> Path:
     shutil.copytree(model, partial, ignore=left_out)
     partial.rename(target)
     return checkpoint
-
-
-def find_checkpoint(source: Path) -> Path:
-    """
-    The source itself if it is a complete checkpoint, or the last complete one of a run.
-
-    Raises:
-        ValueError: if it is neither.
-    """
-    if is_complete(source):
-        return source
-    checkpoints = find_checkpoints(source / CHECKPOINTS_FOLDER)
-    if not checkpoints:
-        raise ValueError(f"{source} is no complete checkpoint and no run that has one; give either.")
-    return max(checkpoints, key=step_of)
 
 
 def main(arguments: list[str] | None = None) -> int:

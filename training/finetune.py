@@ -25,24 +25,22 @@ from typing import Any
 from transformers import HfArgumentParser, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from .files import write_json
-from .finetune_arguments import DataArguments, FinetuneArguments, ModelArguments, check_options
-from .finetune_classification import ClassificationTask
-from .finetune_detection import DetectionTask
-from .finetune_lora import add_lora, check_whole_weights
-from .finetune_model import build_model, load_config, load_processor, wants_masks
-from .finetune_segmentation import SegmentationTask
-from .finetune_task import FinetuneTask, UnusableData
-from .finetune_trainer import FinetuneTrainer
-from .unreadable_images import TooManyUnreadable
+from .common.files import write_json
+from .data.unreadable import TooManyUnreadable
+from .finetuning.arguments import SETTINGS_FILE, DataArguments, FinetuneArguments, ModelArguments, check_options
+from .finetuning.classification import ClassificationTask
+from .finetuning.detection import DetectionTask
+from .finetuning.lora import add_lora, check_whole_weights
+from .finetuning.model import build_model, load_config, load_processor, wants_masks
+from .finetuning.segmentation import SegmentationTask
+from .finetuning.task import FinetuneTask, UnusableData
+from .finetuning.trainer import FinetuneTrainer
 
 
 TASKS: dict[str, type[FinetuneTask]] = {
     task.kind: task for task in (ClassificationTask, SegmentationTask, DetectionTask)
 }
 ADAPTER_FOLDER = "adapter"
-# What a run must have in common with the one that it goes on from: the model, and what it learns.
-SETTINGS_FILE = "finetune_settings.json"
 
 logger = logging.getLogger("training.finetune")  # not by __name__, which is __main__ when this is the command
 

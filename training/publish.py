@@ -14,70 +14,18 @@ is who is logged in (`hf auth login` or HF_TOKEN).
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import huggingface_hub.constants
 from transformers.utils import logging as transformers_logging
 
-from .checkpoint_reading import read_settings
-from .checksums import CHECKSUMS_FILE
-from .convert_checkpoint import check_output, written_completely
-from .publish_check import FolderJob, check_folders
-from .publish_folder import DTYPES, FolderOptions, build_folder
-from .publish_scan import scan_folder
-from .publish_source import Source, find_source
-from .publish_upload import Target, check_repo_id, push
+from .hub.folder import DTYPES, FolderOptions
+from .hub.publishing import build_and_check, check_may_be_pushed
+from .hub.source import find_source
+from .hub.upload import Target, check_repo_id, push
 
 
 DEFAULT_PARENT = Path("runs", "hub")
-
-
-def build_and_check(
-    source: Source, output_dir: Path, options: FolderOptions, overwrite: bool, report: Callable[[str], None] = print
-) -> str:
-    """
-    Writes a folder for the hub, whole and proven, or not at all.
-
-    Args:
-        source: The checkpoint.
-        output_dir: The folder to write; one that this function wrote is replaced.
-        options: What the user decides about it.
-        overwrite: Whether any other checkpoint there is replaced too.
-        report: Gets a line of text for each thing worth knowing.
-
-    Returns:
-        The name of the model's class.
-
-    Raises:
-        ValueError: in one sentence, if the checkpoint cannot be published, or does not give from the folder what it
-            gives here.
-    """
-    output_dir = output_dir.resolve()
-    was_built = all((output_dir / name).is_file() for name in (CHECKSUMS_FILE, "handler.py"))
-    check_output(output_dir, overwrite or was_built, source.folder)
-    with written_completely(output_dir) as folder:
-        model, processor = build_folder(source, folder, options)
-        scan_folder(folder, private=[str(source.folder), str(source.folder.resolve()), str(output_dir)])
-        (compared,) = check_folders([FolderJob(folder, model, processor)])
-        size = sum(path.stat().st_size for path in folder.iterdir())
-        count = len(list(folder.iterdir()))
-    report(f"same as the source, bit for bit, in a process without this project: {', '.join(compared)}")
-    report(f"wrote {output_dir}: {count} files, {size / 1e6:.1f} MB")
-    return type(model).__name__
-
-
-def check_may_be_pushed(source: Source):
-    """
-    Raises:
-        ValueError: for weights that somebody else published without a licence.
-    """
-    origin = (read_settings(source.folder, "config.json") or {}).get("weights_origin")
-    if isinstance(origin, dict) and origin.get("license") is None:
-        raise ValueError(
-            f"The weights come from {origin.get('repo_id')}, which gives no licence to pass them on, so they are not "
-            "pushed; leave out --push to build the folder only, or give --redistribute_unlicensed if you may."
-        )
 
 
 def build_parser() -> argparse.ArgumentParser:

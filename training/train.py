@@ -28,20 +28,11 @@ from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs,
 from transformers import HfArgumentParser
 from transformers.utils import logging
 
-from .loop import LoopOptions, Outcome, TrainingLoop, TrainingStopped
-from .recipe import Recipe, load_recipe
-from .task import DataOptions, Task
-from .task_classification import ClassificationTask
-from .task_detection import DetectionTask
-from .task_segmentation import SegmentationTask
-from .unreadable_images import TooManyUnreadable
-
-
-TASKS: dict[str, type[Task]] = {
-    "classification": ClassificationTask,
-    "segmentation": SegmentationTask,
-    "detection": DetectionTask,
-}
+from .data.unreadable import TooManyUnreadable
+from .engine.loop import LoopOptions, Outcome, TrainingLoop, TrainingStopped
+from .settings.recipe import Recipe, load_recipe
+from .tasks.base import DataOptions
+from .tasks.registry import TASKS
 
 
 @dataclasses.dataclass(kw_only=True)

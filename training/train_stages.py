@@ -15,7 +15,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from .loop import BEST_LINK
+from .engine.checkpoints import BEST_LINK
 from .train import main as train_main
 
 

@@ -1,0 +1,180 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+A run that is killed and goes on is the same run: losses step by step and final weights, bit for bit.
+
+Runs are killed by SIGKILL, all their processes at once, at random moments: while they start, in a step, while they
+evaluate or write a checkpoint. `make test-faults` kills 40 times, the default suite six.
+"""
+
+import json
+import os
+import random
+import signal
+import time
+
+import pytest
+from launching import DDP, ONE_PROCESS, ZERO2, ZERO3, launch
+from safetensors.torch import load_file
+
+from training.engine.checkpoints import PARTIAL, find_checkpoints
+
+
+TINY = {
+    "adventurer": {"hidden_size": 32, "num_hidden_layers": 2, "head_dim": 16, "state_size": 16},
+    "pixelvit": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
+}
+PLAIN = {
+    "dataset": "digits",
+    "variant": "tiny",
+    "patch_size": 8,
+    "image_size": 16,
+    "num_train_epochs": 1.5,
+    "warmup_epochs": 0.2,
+    "learning_rate_changes": "step",
+    "base_learning_rate": 5e-3,
+    "total_batch_size": 64,
+    "max_grad_norm": 1.0,
+    "augmentation_repeats": 1,
+    "logging_steps": 1,
+    "save_steps": 4,
+    "eval_epochs": 0.5,
+    "report_to": "none",
+    "resume": "auto",
+}
+NUM_STEPS = 30
+KINDS = ("exp_avg", "exp_avg_sq")
+EVERYTHING = {"gradient_accumulation_steps": 2, "ema_decay": 0.9, "augmentation_repeats": 3, "num_workers": 2}
+# From patch 16 to the recipe's 8 at step 12 of 30, between the first kill and the last; the learning rate begins anew.
+SCHEDULE = {"patch_schedule": ["16:0.4", "8:0.6"], "learning_rate_restarts": True}
+# The whole image as one patch in a third of the steps, or as four, and twice the images where it is one.
+DRAWS = {
+    "patch_draws": ["16:1", "8:2"],
+    "tokens_per_step": 128,
+    "model": json.dumps({**TINY["pixelvit"], "patch_kernel_size": 16}),
+}
+UPERNET = {"decoder_type": "upernet", "decoder_hidden_size": 16, "pool_scales": [1, 2]}
+# Batch norm has statistics beside its weights; 31 steps are an epoch of 2,000 scenes.
+SEGMENTATION = {
+    **{"recipe": "pixelvit-segmentation-upernet", "dataset": "digit-scenes", "num_train_epochs": NUM_STEPS / 31},
+    **{"image_size": 32, "ema_decay": 0.9, "gradient_accumulation_steps": 2, "num_workers": 2},
+    "model": json.dumps({**TINY["pixelvit"], **UPERNET}),
+}
+# name: (family, configuration, launch options, options)
+MODES = {
+    "plain": ("adventurer", ONE_PROCESS, [], {}),
+    "accumulation": ("pixelvit", ONE_PROCESS, [], {"gradient_accumulation_steps": 2}),
+    "average": ("adventurer", ONE_PROCESS, [], {"ema_decay": 0.9}),
+    "repeats": ("pixelvit", ONE_PROCESS, [], {"augmentation_repeats": 3}),
+    "workers": ("adventurer", ONE_PROCESS, [], {"num_workers": 2}),
+    "everything": ("adventurer", ONE_PROCESS, [], {**EVERYTHING, **SCHEDULE}),
+    "draws": ("pixelvit", ONE_PROCESS, [], {**DRAWS, "num_train_epochs": 2.0}),
+    "ddp": ("adventurer", DDP, [], {**EVERYTHING, **SCHEDULE}),
+    "zero2-fp16": ("pixelvit", ZERO2, ["--mixed_precision", "fp16"], EVERYTHING),
+    "zero3-bf16": ("adventurer", ZERO3, [], {**EVERYTHING, **SCHEDULE}),
+    "segmentation-ddp": ("pixelvit", DDP, [], SEGMENTATION),
+}
+
+
+def launch_mode(mode, folder):
+    family, config, launch_options, options = MODES[mode]
+    options = {**PLAIN, "recipe": f"{family}-stage1", "model": json.dumps(TINY[family]), **options}
+    return launch(config, launch_options, {**options, "output_dir": str(folder)}, folder)
+
+
+def finish(mode, folder):
+    process = launch_mode(mode, folder)
+    assert process.wait(timeout=300) == 0, (folder.parent / f"{folder.name}.log").read_text()[-3000:]
+
+
+def kill_after(mode, folder, chance, while_saving, most_steps=9):
+    """Starts a run and kills it after some more steps; returns whether it was killed."""
+    process = launch_mode(mode, folder)
+    metrics = folder / "metrics.jsonl"
+    before = steps_in(metrics)
+    wanted = chance.randint(2, most_steps)
+    while process.poll() is None:
+        is_writing = any((folder / "checkpoints").glob(f"*{PARTIAL}"))
+        if steps_in(metrics) >= before + wanted and (is_writing or not while_saving):
+            break
+        time.sleep(0.002)
+    else:
+        assert process.returncode == 0, (folder.parent / f"{folder.name}.log").read_text()[-3000:]
+        return False
+    time.sleep(chance.random() * (0.01 if while_saving else 0.1))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return True
+
+
+def steps_in(metrics):
+    return metrics.read_bytes().count(b'"learning_rate"') if metrics.exists() else 0
+
+
+def losses(folder):
+    """What metrics.jsonl says of training and evaluation, without the times."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {name: value for name, value in record.items() if "loss" in name or "accuracy" in name or name == "step"}
+        for record in records
+    ]
+
+
+def tensors(folder):
+    """All tensors of the last checkpoint and of the best, by file and name, as bytes."""
+    checkpoint = max(find_checkpoints(folder / "checkpoints"))
+    files = sorted([*checkpoint.rglob("*.safetensors"), *(folder / "best").resolve().rglob("*.safetensors")])
+    return {
+        (file.parent.name, file.name, name): tensor.numpy().tobytes()
+        for file in files
+        for name, tensor in load_file(file).items()
+    }
+
+
+def check_kills(mode, kills, tmp_path, seed=0):
+    chance = random.Random(f"{mode}{seed}")
+    finish(mode, tmp_path / "whole")
+    done = 0
+    # A kill while saving waits for the next checkpoint, and the last one must come before the run's end.
+    most_steps = min(9, NUM_STEPS // kills - PLAIN["save_steps"] + 1)
+    for attempt in range(kills):
+        if not kill_after(mode, tmp_path / "killed", chance, attempt % 2 == 1, most_steps):
+            break
+        done += 1
+        for checkpoint in (tmp_path / "killed" / "checkpoints").glob("step-*[0-9]"):
+            assert checkpoint in find_checkpoints(checkpoint.parent), f"{checkpoint} is torn"
+    finish(mode, tmp_path / "killed")
+    assert done == kills
+    whole, killed = losses(tmp_path / "whole"), losses(tmp_path / "killed")
+    assert len(whole) > NUM_STEPS and killed == whole
+    assert tensors(tmp_path / "killed") == tensors(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("mode, kills", [("everything", 3), ("ddp", 1), ("zero2-fp16", 1), ("zero3-bf16", 1)])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(mode, kills, tmp_path):
+    check_kills(mode, kills, tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["ddp", "zero3-bf16"])
+def test_goes_on_in_one_process(mode, tmp_path):
+    """By the weights, averages and optimizer that two processes had; what they mix and in which order is another."""
+    folder = tmp_path / "moved"
+    assert kill_after(mode, folder, random.Random(mode), while_saving=False)
+    checkpoint = max(find_checkpoints(folder / "checkpoints"))
+    stored = load_file(checkpoint / "average" / "model.safetensors")
+    files = sorted(checkpoint.glob("optimizer-*"))
+    names = [name for file in files for name in load_file(file)]
+    assert len(files) == 2 and sorted(names) == sorted(f"{kind}|{name}" for kind in KINDS for name in stored)
+    before = losses(folder)
+    finish("everything", folder)
+    after = losses(folder)
+    step = int(checkpoint.name.removeprefix("step-"))
+    kept = [record for record in before if record["step"] <= step]
+    assert after[: len(kept)] == kept and after[-1]["step"] == NUM_STEPS
+    assert all(0.8 < record["loss"] / kept[-1]["loss"] < 1.2 for record in after if "loss" in record)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_many_kills(mode, tmp_path):
+    check_kills(mode, 4, tmp_path, seed=1)

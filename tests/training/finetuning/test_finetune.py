@@ -1,0 +1,370 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""Fine-tuning with the Trainer: what comes in, what is trained, what is saved, and what is refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import tiny_config, write_image_folder
+from PIL import Image
+from torch.nn import functional as F
+from transformers import AutoImageProcessor, AutoModelForImageClassification, EvalPrediction, pipeline
+
+from modeling_pixelvit import AdventurerForImageClassification, PixelViTForImageClassification, PixelViTImageProcessor
+from training import finetune
+from training.data.unreadable import TooManyUnreadable, UnreadableImage
+from training.finetuning.arguments import FinetuneArguments
+from training.finetuning.classification import SoftLabels, accuracy, cross_entropy
+from training.finetuning.task import ReadableExamples
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+REPOSITORY = Path(__file__).parents[3]
+FAMILIES = ["adventurer", "pixelvit"]
+MODEL_CLASSES = {"adventurer": AdventurerForImageClassification, "pixelvit": PixelViTForImageClassification}
+FEW_STEPS = [
+    *("--max_train_samples", "24", "--max_eval_samples", "20", "--per_device_train_batch_size", "8"),
+    *("--max_steps", "3", "--disable_tqdm", "True", "--use_cpu", "True", "--dataloader_pin_memory", "False"),
+]
+UNAUGMENTED = ["--min_crop_scale", "1", "--horizontal_flip", "0"]
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """A checkpoint of each family for images of 16 pixels in one patch, with the digits' classes."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for family, model_class in MODEL_CLASSES.items():
+        torch.manual_seed(0)
+        model_class(tiny_config(family, image_size=16, patch_size=16, num_labels=10)).save_pretrained(folder / family)
+        processor = PixelViTImageProcessor(size=16, crop_pct=0.9, image_mean=[0.1] * 3, image_std=[0.3] * 3)
+        processor.save_pretrained(folder / family)
+    return folder
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """Twenty pictures of two classes."""
+    return write_image_folder(tmp_path / "images", images_per_class=10)
+
+
+def run(checkpoint, output_dir, *options, dataset="digits"):
+    """The exit status of a short run."""
+    return finetune.main(
+        [
+            *("--model_name_or_path", str(checkpoint), "--dataset", str(dataset), "--output_dir", str(output_dir)),
+            *FEW_STEPS,
+            *options,
+        ]
+    )
+
+
+def saved_tensors(folder):
+    return AutoModelForImageClassification.from_pretrained(folder).state_dict()
+
+
+def same_tensors(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one | other)
+
+
+def refusal(capsys, *command, **options):
+    """The one line on stderr of a run that was refused."""
+    assert run(*command, **options) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+class TestFinetuning:
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_another_patch_and_image_size(self, checkpoints, tmp_path, family):
+        assert run(checkpoints / family, tmp_path, "--patch_size", "8", "--image_size", "24") == 0
+        model = AutoModelForImageClassification.from_pretrained(tmp_path)
+        assert (model.config.patch_size, model.config.image_size) == (8, 24)
+        assert model.config.id2label == {index: str(index) for index in range(10)}
+        processor = AutoImageProcessor.from_pretrained(tmp_path)
+        assert dict(processor.size)["height"] == dict(processor.size)["width"] == 24
+        assert (processor.crop_pct, tuple(processor.image_mean)) == (0.9, (0.1, 0.1, 0.1))
+        answer = pipeline("image-classification", str(tmp_path))(Image.new("RGB", (20, 30)))
+        assert len(answer) == 5 and {entry["label"] for entry in answer} <= set(model.config.label2id)
+
+    def test_results_and_card(self, checkpoints, tmp_path):
+        assert run(checkpoints / "pixelvit", tmp_path) == 0
+        results = json.loads((tmp_path / "all_results.json").read_text())
+        for name in ("train", "eval"):
+            assert json.loads((tmp_path / f"{name}_results.json").read_text()).items() <= results.items()
+        assert results["train_samples"] == 24 and results["eval_samples"] == 20
+        assert results["eval_accuracy"] <= results["eval_accuracy_top5"] <= 100
+        card = (tmp_path / "README.md").read_text()
+        assert "fine-tuned version of the checkpoint pixelvit on the scikit-learn digits" in card
+
+    def test_evaluation_alone(self, checkpoints, tmp_path):
+        assert run(checkpoints / "pixelvit", tmp_path, "--no_do_train") == 0
+        assert {path.name for path in tmp_path.iterdir()} == {"eval_results.json", "all_results.json"}
+
+    def test_another_number_of_classes_by_the_command(self, checkpoints, tmp_path, image_folder):
+        out = tmp_path / "out"
+        command = [
+            *(sys.executable, "-m", "training.finetune", "--model_name_or_path", str(checkpoints / "pixelvit")),
+            *("--dataset", str(image_folder), "--output_dir", str(out), *FEW_STEPS),
+        ]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+        assert done.stderr.count("The head (classifier.bias, classifier.weight) is new") == 1
+        assert "LOAD REPORT" not in done.stderr
+        config = AutoModelForImageClassification.from_pretrained(out).config
+        assert config.id2label == {0: "dark", 1: "light"} and config.label2id == {"dark": 0, "light": 1}
+        assert "eval_accuracy_top5" not in json.loads((out / "all_results.json").read_text())
+
+    def test_checkpoint_without_image_processor_gets_the_papers(self, checkpoints, tmp_path, image_folder):
+        model = AutoModelForImageClassification.from_pretrained(checkpoints / "pixelvit")
+        model.save_pretrained(tmp_path / "bare")
+        assert run(tmp_path / "bare", tmp_path / "out", dataset=image_folder) == 0
+        processor = AutoImageProcessor.from_pretrained(tmp_path / "out")
+        assert processor.crop_pct == 0.875 and processor.image_mean[0] == pytest.approx(0.485)
+
+    def test_new_weights(self, checkpoints, tmp_path):
+        still = ["--learning_rate", "0", "--weight_decay", "0"]
+        assert run(checkpoints / "pixelvit", tmp_path / "tuned", *still) == 0
+        assert run(checkpoints / "pixelvit", tmp_path / "new", *still, "--from_scratch") == 0
+        before = saved_tensors(checkpoints / "pixelvit")
+        assert same_tensors(saved_tensors(tmp_path / "tuned"), before)
+        weight = "pixelvit.layers.0.attention.q_proj.weight"
+        assert not torch.equal(saved_tensors(tmp_path / "new")[weight], before[weight])
+        assert "trained from scratch" in (tmp_path / "new" / "README.md").read_text()
+
+    @pytest.mark.parametrize("options", [["--mixup_alpha", "0.8", "--cutmix_alpha", "1"], []])
+    def test_soft_labels_with_every_augmentation(self, checkpoints, tmp_path, options):
+        augmentation = ["--auto_augment", "rand-m9-mstd0.5-inc1", "--random_erasing", "0.25", "--color_jitter", "0.3"]
+        smoothing = ["--label_smoothing_factor", "0.1", "--per_device_train_batch_size", "7"]
+        assert run(checkpoints / "pixelvit", tmp_path, *augmentation, *smoothing, *options) == 0
+        # Of guessing; ten times that if every class counted as an image.
+        assert json.loads((tmp_path / "train_results.json").read_text())["train_loss"] < 3
+
+    def test_the_rate_of_a_block_and_who_decays(self, checkpoints, tmp_path):
+        model = AutoModelForImageClassification.from_pretrained(checkpoints / "adventurer")
+        arguments = FinetuneArguments(
+            output_dir=str(tmp_path), use_cpu=True, learning_rate=1.0, weight_decay=0.1, layer_decay=0.5
+        )
+        trainer = finetune.FinetuneTrainer(model, arguments, train_collator=None)
+        groups = trainer.create_optimizer().param_groups
+        found = {
+            name: (group["lr"], group["weight_decay"])
+            for name, parameter in model.named_parameters()
+            for group in groups
+            if any(parameter is other for other in group["params"])
+        }
+        assert len(found) == len(list(model.parameters()))
+        assert groups[0]["lr"] == 1.0  # what the Trainer logs
+        assert found["classifier.weight"] == (1.0, 0.1) and found["classifier.bias"] == (1.0, 0.0)
+        assert found["adventurer.layers.3.mixer.in_proj.weight"] == (0.5, 0.1)
+        assert found["adventurer.layers.0.mixer.A_log"] == (0.5**4, 0.0)
+        for name in ("cls_token", "position_embeddings"):
+            assert found[f"adventurer.embeddings.{name}"] == (0.5**5, 0.0)
+
+
+class TestLora:
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_adapter_and_merged_model(self, checkpoints, tmp_path, family):
+        peft = pytest.importorskip("peft")
+        options = ["--patch_size", "8", "--lora_rank", "2", "--learning_rate", "0.01", "--save_steps", "2"]
+        assert run(checkpoints / family, tmp_path, *options, "--gradient_checkpointing", "True") == 0
+        merged = AutoModelForImageClassification.from_pretrained(tmp_path).eval()
+        base = AutoModelForImageClassification.from_pretrained(checkpoints / family, patch_size=8)
+        before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
+        adapted = peft.PeftModel.from_pretrained(base, tmp_path / finetune.ADAPTER_FOLDER).eval()
+        pixels = torch.randn(2, 3, 16, 16)
+        torch.testing.assert_close(merged(pixels).logits, adapted(pixels).logits, atol=1e-5, rtol=1e-4)
+        changed = {name for name, tensor in merged.state_dict().items() if not torch.equal(tensor, before[name])}
+        mixers = {
+            "pixelvit": {f"attention.{name}.weight" for name in ("q_proj", "k_proj", "v_proj", "o_proj")},
+            "adventurer": {f"mixer.{name}.weight" for name in ("in_proj", "out_proj")},
+        }[family]
+        expected = {f"{family}.layers.{index}.{name}" for index in range(4) for name in mixers}
+        assert changed == expected | {"classifier.weight", "classifier.bias"}
+        assert pipeline("image-classification", str(tmp_path))(Image.new("RGB", (16, 16)))
+
+    def test_processes_with_parts_of_the_weights(self, checkpoints, tmp_path, capsys, monkeypatch):
+        command = checkpoints / "pixelvit", tmp_path, "--lora_rank", "2"
+        monkeypatch.setattr("training.finetuning.lora.is_deepspeed_zero3_enabled", lambda: True)
+        assert "--lora_rank was given with DeepSpeed ZeRO-3, under which no process has" in refusal(capsys, *command)
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # as `accelerate launch --use_fsdp` does
+        assert "--lora_rank was given with FSDP, under which" in refusal(capsys, *command)
+
+    def test_wrong_options(self, checkpoints, tmp_path, capsys, monkeypatch):
+        pytest.importorskip("peft")
+        command = checkpoints / "pixelvit", tmp_path, "--lora_rank"
+        assert "must be at least 1" in refusal(capsys, *command, "0")
+        error = refusal(capsys, *command, "2", "--lora_target_modules", "query")
+        assert "query was given; the linear layers of this model are called fc1, fc2, k_proj" in error
+        monkeypatch.setitem(sys.modules, "peft", None)
+        assert "pip install peft" in refusal(capsys, *command, "2")
+
+
+class TestResuming:
+    @pytest.mark.parametrize(("family", "lora"), [("adventurer", []), ("pixelvit", ["--lora_rank", "2"])])
+    def test_the_last_checkpoint_leads_to_the_same_weights(
+        self, checkpoints, tmp_path, image_folder, caplog, family, lora
+    ):
+        if lora:
+            pytest.importorskip("peft")
+        # Two steps an epoch, and nothing drawn for an image, which would not be repeated: at a checkpoint the Trainer
+        # has already read the next batch. Of a square picture the crop of all its area is always the same.
+        for picture in image_folder.glob("*/*.png"):
+            Image.open(picture).resize((20, 20)).save(picture)
+        options = ["--save_steps", "1", "--learning_rate", "0.01", *UNAUGMENTED, *lora]
+        whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
+        assert run(checkpoints / family, whole, *options, dataset=image_folder) == 0
+        shutil.copytree(whole / "checkpoint-1", interrupted / "checkpoint-1")
+        shutil.copy(whole / finetune.SETTINGS_FILE, interrupted)
+        assert run(checkpoints / family, interrupted, *options, dataset=image_folder) == 0
+        assert f"Going on from {interrupted / 'checkpoint-1'}" in caplog.text
+        assert same_tensors(saved_tensors(whole), saved_tensors(interrupted))
+
+    def test_what_a_run_does_not_go_on_from(self, checkpoints, tmp_path, capsys):
+        out = tmp_path / "out"
+        assert run(checkpoints / "pixelvit", out, "--patch_size", "8") == 0
+        error = refusal(capsys, checkpoints / "pixelvit", out, "--patch_size", "4")
+        assert "checkpoint-3 is of a run with other options (patch_size 8 there, 4 now)" in error
+        anew = ["--overwrite_output_dir", "--save_strategy", "no"]
+        error = refusal(capsys, out / "checkpoint-3", out, *anew)
+        assert "is in the folder that --overwrite_output_dir would overwrite" in error
+        assert run(checkpoints / "pixelvit", out, "--patch_size", "4", *anew) == 0
+        assert not (out / "checkpoint-3").exists()
+        error = refusal(capsys, checkpoints / "pixelvit", checkpoints)
+        assert "is not empty and holds no checkpoint" in error
+        error = refusal(capsys, checkpoints / "pixelvit", out, "--resume_from_checkpoint", str(checkpoints))
+        assert "no folder with a state of the Trainer" in error
+
+
+class TestUnreadableImages:
+    def test_the_next_image_takes_the_place(self, checkpoints, tmp_path, image_folder, caplog):
+        broken = image_folder / "dark" / "3.png"
+        broken.write_bytes(broken.read_bytes()[:100])
+        assert run(checkpoints / "pixelvit", tmp_path / "out", dataset=image_folder) == 0
+        warnings = [line for line in caplog.messages if line.startswith("Left out")]
+        assert len(warnings) == 1 and "dark/3.png" in warnings[0]
+
+    @pytest.mark.parametrize("workers", ["0", "1"])
+    def test_too_many_end_the_run(self, checkpoints, tmp_path, image_folder, capsys, workers):
+        for path in (image_folder / "dark").iterdir():
+            path.write_bytes(b"no image")
+        options = ["--max_unreadable_images", "2", "--dataloader_num_workers", workers]
+        error = refusal(capsys, checkpoints / "pixelvit", tmp_path / "out", *options, dataset=image_folder)
+        assert error.startswith("error: 3 images cannot be decoded, the last one ")
+        assert error.endswith("allow more than 2 by --max_unreadable_images.")
+
+    def test_each_image_counts_once(self):
+        class Source:
+            def __len__(self):
+                return 4
+
+            def __getitem__(self, index):
+                if index in (1, 2):
+                    raise UnreadableImage(f"{index}.png", "broken")
+                return (index,)
+
+        examples = ReadableExamples(Source(), prepare=lambda index: 10 * index, max_unreadable=2)
+        for _ in range(3):
+            assert [examples[index] for index in range(4)] == [0, 30, 30, 30]
+        with pytest.raises(TooManyUnreadable, match=r"2 images .* 2\.png: broken"):
+            ReadableExamples(Source(), prepare=lambda index: index, max_unreadable=1)[1]
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--patch_size", "3"], "--patch_size 3 does not divide images of 16 pixels; choose from 1, 2, 4, 8, 16"),
+            (["--image_size", "0"], "--image_size 0 was given; it must be at least 1"),
+            (["--auto_augment", "best"], "auto_augment=best was given, which timm does not know"),
+            (["--min_crop_scale", "2"], "min_crop_scale=2 was given; it must be at least 0 and at most 1"),
+            (["--layer_decay", "0"], "--layer_decay 0 was given; it must be above 0 and at most 1"),
+            (["--max_eval_samples", "0"], "--max_eval_samples 0 was given; it must be at least 1"),
+            (["--drop_path_rate", "1"], "drop_path_rate=1.0 was given"),
+            (["--load_best_model_at_end"], "--load_best_model_at_end requires the save and eval strategy to match"),
+            (["--speed", "2"], "--speed 2 was given, which is no option"),
+        ],
+    )
+    def test_options(self, checkpoints, tmp_path, capsys, options, message):
+        assert message in refusal(capsys, checkpoints / "pixelvit", tmp_path, *options)
+
+    def test_checkpoints(self, checkpoints, tmp_path, capsys, image_folder):
+        out = tmp_path / "out"
+        missing = tmp_path / "nothing"
+        assert f"{missing} is neither a checkpoint folder nor" in refusal(capsys, missing, out)
+        other = tmp_path / "other"
+        other.mkdir()
+        (other / "config.json").write_text(json.dumps({"model_type": "vit", "hidden_size": 32}))
+        assert "holds a model of type 'vit'; this script trains adventurer and pixelvit" in refusal(capsys, other, out)
+        error = refusal(capsys, checkpoints / "pixelvit", out, "--no_do_train", dataset=image_folder)
+        assert "has no head for the 2 classes" in error
+
+    def test_incomplete_encoder(self, checkpoints, tmp_path, capsys):
+        model = AutoModelForImageClassification.from_pretrained(checkpoints / "pixelvit")
+        tensors = {name: tensor for name, tensor in model.state_dict().items() if "layers.2.mlp" not in name}
+        model.save_pretrained(tmp_path / "part", state_dict=tensors)
+        error = refusal(capsys, tmp_path / "part", tmp_path / "out")
+        assert "lacks 4 weights of the encoder" in error and "pixelvit.layers.2.mlp.fc1.bias" in error
+
+    def test_images_without_labels(self, checkpoints, tmp_path, capsys):
+        (tmp_path / "images").mkdir()
+        for index in range(3):
+            Image.new("RGB", (8, 8)).save(tmp_path / "images" / f"{index}.png")
+        error = refusal(capsys, checkpoints / "pixelvit", tmp_path / "out", dataset=tmp_path / "images")
+        assert "no class labels" in error
+
+
+class TestLossAndMetrics:
+    def test_loss_is_the_mean_over_the_images_of_a_step(self):
+        logits, labels = torch.randn(6, 4), torch.tensor([0, 3, 1, 1, 2, 0])
+        expected = F.cross_entropy(logits, labels)
+        for targets in (labels, F.one_hot(labels, 4).float()):
+            halves = [
+                cross_entropy({"logits": part}, target, torch.tensor(targets.numel()))
+                for part, target in zip(logits.split(2), targets.split(2), strict=True)
+            ]
+            torch.testing.assert_close(sum(halves), expected)
+            torch.testing.assert_close(cross_entropy({"logits": logits}, targets), expected)
+
+    def test_soft_labels_of_an_odd_batch(self):
+        collate = SoftLabels(3, 0.3, lambda pixels, labels: (pixels + 1, torch.full((len(labels), 3), 1 / 3)))
+        batch = collate([(torch.zeros(3, 2, 2), label) for label in (0, 1, 2)])
+        torch.testing.assert_close(batch["pixel_values"].mean((1, 2, 3)), torch.tensor([1.0, 1.0, 0.0]))
+        torch.testing.assert_close(batch["labels"][2], torch.tensor([0.1, 0.1, 0.8]))
+        assert (batch["labels"][:2] == 1 / 3).all()
+
+    def test_accuracy(self):
+        logits = np.tile(np.arange(7.0), (4, 1))
+        metrics = accuracy(EvalPrediction(predictions=logits, label_ids=np.array([6, 2, 1, 0])))
+        assert metrics == {"accuracy": 25.0, "accuracy_top5": 50.0}
+        logits[0, 6] = np.nan  # is no answer, although it was the right one
+        metrics = accuracy(EvalPrediction(predictions=(logits, "hidden states"), label_ids=np.array([6, 2, 1, 0])))
+        assert metrics == {"accuracy": 0.0, "accuracy_top5": 25.0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_finetuning_to_patch_2_beats_training_from_scratch(tmp_path, family):
+    """With a checkpoint of the sweep at patch 4 and 200 steps for both."""
+    python = [sys.executable, "-m"]
+    sweep = ["training.sweep", "--families", family, "--patch_sizes", "4", "--train_images", "20000"]
+    subprocess.run([*python, *sweep, "--output_dir", str(tmp_path / "sweep")], cwd=REPOSITORY, check=True)
+    command = [
+        *("training.finetune", "--model_name_or_path", str(tmp_path / "sweep" / f"{family}-patch4")),
+        *("--dataset", "digits", "--patch_size", "2", *UNAUGMENTED, "--max_steps", "200", "--learning_rate", "1e-3"),
+        *("--warmup_steps", "0.1", "--lr_scheduler_type", "cosine", "--weight_decay", "0.05"),
+        *("--per_device_train_batch_size", "32", "--save_strategy", "no", "--use_cpu"),
+    ]
+    results = {}
+    for name, options in (("tuned", []), ("new", ["--from_scratch"])):
+        out = tmp_path / name
+        subprocess.run([*python, *command, "--output_dir", str(out), *options], cwd=REPOSITORY, check=True)
+        results[name] = json.loads((out / "eval_results.json").read_text())
+    assert results["tuned"]["eval_loss"] < 0.8 * results["new"]["eval_loss"]
+    assert results["tuned"]["eval_accuracy"] > results["new"]["eval_accuracy"] + 20

@@ -1,0 +1,125 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Loading a checkpoint of any task with the image processor saved beside it, by this package's own classes.
+
+A checkpoint may come from anybody. Code that it brings along is never run and pickles are not read; sizes are compared
+with the files before memory is taken, and no file outside the folder is opened.
+"""
+
+import re
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, HTTPError
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from modeling_pixelvit import (
+    AdventurerForImageClassification,
+    AdventurerForObjectDetection,
+    AdventurerForSemanticSegmentation,
+    AdventurerModel,
+    PixelViTForImageClassification,
+    PixelViTForObjectDetection,
+    PixelViTForSemanticSegmentation,
+    PixelViTModel,
+)
+
+from .checksums import CHECKSUMS_FILE, verify_checksums
+from .reading import CheckpointError, own_file, shown
+from .settings import CONFIG_FILE, PROCESSOR_FILE, build_config, read_config_settings, read_processor
+from .weights import INDEX_FILE, WEIGHTS_FILE, load_model, weight_names
+
+
+CLASSIFIERS = (AdventurerForImageClassification, PixelViTForImageClassification)
+SEGMENTERS = (AdventurerForSemanticSegmentation, PixelViTForSemanticSegmentation)
+DETECTORS = (AdventurerForObjectDetection, PixelViTForObjectDetection)
+BASE_MODELS = (AdventurerModel, PixelViTModel)
+MODEL_CLASSES = {model.__name__: model for model in (*CLASSIFIERS, *SEGMENTERS, *DETECTORS, *BASE_MODELS)}
+
+
+SETTINGS_FILES = (CONFIG_FILE, PROCESSOR_FILE, CHECKSUMS_FILE, INDEX_FILE)
+
+
+def architecture_of(checkpoint: str) -> str:
+    """
+    The name of the class whose weights a checkpoint holds.
+
+    Raises:
+        ValueError: in one sentence, if there is no such checkpoint.
+    """
+    folder, _ = _find_settings(checkpoint)
+    return _architecture(read_config_settings(folder))
+
+
+def load_checkpoint(checkpoint: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """
+    The model, in evaluation mode and float32, and the image processor saved beside it.
+
+    Args:
+        checkpoint: A folder, or the name of a repository on the hub.
+
+    Raises:
+        ValueError: in one sentence, if there is no such checkpoint, it lacks a part, is damaged (by its
+            `checksums.json`, if it has one), or asks for what a checkpoint of ours does not need.
+    """
+    folder, revision = _find_settings(checkpoint)
+    settings = read_config_settings(folder)
+    name = _architecture(settings)
+    if name not in MODEL_CLASSES:
+        raise CheckpointError(f"{checkpoint} holds {name}; expected is one of {', '.join(MODEL_CLASSES)}.")
+    config = build_config(settings, MODEL_CLASSES[name], MODEL_CLASSES.values(), folder)
+    processor = read_processor(folder, config, is_classifier=MODEL_CLASSES[name] in CLASSIFIERS)
+    if processor.do_center_crop and MODEL_CLASSES[name] in (*SEGMENTERS, *DETECTORS):
+        raise CheckpointError(
+            f"The image processor of {checkpoint} crops images (do_center_crop), so what {name} finds has no place in "
+            'the whole image; save one as for_config(config, task="segmentation" or "detection") makes it.'
+        )
+    if revision is not None:
+        _download_weights(checkpoint, folder, revision)
+    verify_checksums(folder, complete=revision is None)
+    model = load_model(MODEL_CLASSES[name], config, folder)
+    model.name_or_path = model.config.name_or_path = str(checkpoint)
+    return model, processor
+
+
+def _architecture(settings: dict) -> str:
+    return (settings.get("architectures") or ["a model without architectures"])[0]
+
+
+def _find_settings(checkpoint: str) -> tuple[Path, str | None]:
+    """The folder with a checkpoint's settings; of one on the hub a copy of them, and its revision."""
+    folder, revision = Path(checkpoint), None
+    if not folder.is_dir():
+        folder = _download(checkpoint, SETTINGS_FILES, revision=None)
+        revision = folder.name
+    for name in SETTINGS_FILES:
+        if (folder / name).is_symlink():
+            own_file(folder, name)
+    return folder, revision
+
+
+def _download_weights(checkpoint: str, folder: Path, revision: str):
+    names = weight_names(folder) if (folder / INDEX_FILE).exists() else [WEIGHTS_FILE]
+    for name in names:
+        # To the hub's client they are patterns, of which one might match all that a repository has.
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise CheckpointError(
+                f"The {INDEX_FILE} of {checkpoint} names a file {shown(name)}; expected are names of letters, digits, "
+                "'.', '_' and '-' only. Get the checkpoint from whoever made it."
+            )
+    _download(checkpoint, names, revision)
+
+
+def _download(checkpoint: str, names: list[str] | tuple[str, ...], revision: str | None) -> Path:
+    try:
+        return Path(snapshot_download(checkpoint, revision=revision, allow_patterns=list(names)))
+    except (OSError, HTTPError, HFValidationError) as error:
+        raise CheckpointError(
+            f"{checkpoint} is neither a checkpoint folder nor a checkpoint that could be loaded from the hub "
+            f"({first_line(error)}); check the name."
+        ) from None
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

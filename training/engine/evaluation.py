@@ -1,0 +1,108 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluation over all processes: every image counts once, whatever the number of processes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ..data.batches import MAX_TRIES
+from ..data.unreadable import TooManyUnreadable, UnreadableImage
+from ..tasks.base import PATCH_SIZE, Batch, Task
+from .coordination import Coordination
+
+
+NOT_COUNTED = -1
+
+
+class _Examples(Dataset):
+    """
+    One process's share of the evaluation images: (example, its index or `NOT_COUNTED`, images that were unreadable).
+
+    All processes have equally many, since a model that is split among them computes on all or on none; what is too
+    much, and what stands in for an image that cannot be read, is not counted.
+    """
+
+    def __init__(self, task: Task, rank: int, num_ranks: int):
+        self.task, self.rank, self.num_ranks = task, rank, num_ranks
+
+    def __len__(self) -> int:
+        return -(-self.task.num_eval // self.num_ranks)
+
+    def __getitem__(self, position: int) -> tuple[Any, int, list[str]]:
+        index = position * self.num_ranks + self.rank
+        unreadable: list[str] = []
+        for tries in range(MAX_TRIES):
+            try:
+                example = self.task.eval_example((index + tries) % self.task.num_eval)
+            except UnreadableImage as error:
+                unreadable.append(error.entry)
+                continue
+            counts = tries == 0 and index < self.task.num_eval
+            return example, index if counts else NOT_COUNTED, unreadable
+        raise TooManyUnreadable(
+            f"{MAX_TRIES} evaluation images in a row could not be decoded, the last of them {unreadable[-1]}; repair "
+            "or remove these files."
+        )
+
+
+class _Collate:
+    def __init__(self, task: Task):
+        self.task = task
+
+    def __call__(self, triples: list[tuple[Any, int, list[str]]]) -> tuple[Batch, list[int], list[str]]:
+        examples, indices, unreadable = zip(*triples, strict=True)
+        return self.task.collate(list(examples)), list(indices), [text for texts in unreadable for text in texts]
+
+
+@torch.no_grad()
+def evaluate(
+    task: Task,
+    models: dict[str, torch.nn.Module],
+    to_device: Callable[[Batch], Batch],
+    coordination: Coordination,
+    rank: int = 0,
+    num_ranks: int = 1,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    patch_sizes: Sequence[int | None] = (None,),
+) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """
+    The task's metrics of one or more models over the whole evaluation set, which is read once for all of them.
+
+    Args:
+        models: By a name for each; they are left in evaluation mode.
+        to_device: Moves a batch to the models' device and precision.
+        rank, num_ranks: This process among all, every one of which must call this.
+        patch_sizes: Sides of the patches in pixels at which the models read the images. Those after the first have
+            their metrics under names that begin with "patch", the side and an underscore.
+
+    Returns:
+        The metrics by the model's name, and the images that could not be read, on all processes.
+    """
+    loader = DataLoader(
+        _Examples(task, rank, num_ranks), batch_size=batch_size, num_workers=num_workers, collate_fn=_Collate(task)
+    )
+    for model in models.values():
+        model.eval()
+    readings = [(name, patch_size) for name in models for patch_size in patch_sizes]
+    results: dict[tuple[str, int | None], dict[int, Any]] = {reading: {} for reading in readings}
+    unreadable: list[str] = []
+    for batch, indices, texts in loader:
+        unreadable += texts
+        batch = to_device(batch)
+        for name, patch_size in readings:
+            read_by = {} if patch_size is None else {PATCH_SIZE: patch_size}
+            found = task.results(models[name], {**batch, **read_by})
+            results[name, patch_size].update(zip(indices, found, strict=True))
+    shares = coordination.gather((results, unreadable))
+    metrics: dict[str, dict[str, float]] = {name: {} for name in models}
+    for name, patch_size in readings:
+        # By index, so that sums do not depend on how the images were shared.
+        together = {index: result for share, _ in shares for index, result in share[name, patch_size].items()}
+        values = task.metrics([together[index] for index in sorted(together) if index != NOT_COUNTED])
+        prefix = "" if patch_size == patch_sizes[0] else f"patch{patch_size}_"
+        metrics[name].update({prefix + metric: value for metric, value in values.items()})
+    return metrics, [text for _, texts in shares for text in texts]

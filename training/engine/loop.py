@@ -1,0 +1,560 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The training loop of all tasks, on Accelerate: one process or many, DDP, FSDP2 or DeepSpeed, fp32, bf16 or fp16.
+
+What a step does depends on its number, on the state that checkpoints hold, and on nothing else: batches and all random
+numbers are functions of the step. So a run that was killed anywhere goes on from its last checkpoint to the same
+weights, bit for bit.
+"""
+
+import dataclasses
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, send_to_device
+
+from ..common.files import point_to, write_json
+from ..common.throughput import Throughput, peak_flops, peak_memory_mib
+from ..data.batches import UNREADABLE, derive_seed, seed_cpu
+from ..data.unreadable import TooManyUnreadable, UnreadableImages
+from ..settings.course import Course
+from ..settings.recipe import Recipe, load_recipe
+from ..tasks.base import PATCH_SIZE, Batch, Share, Task
+from .average import WeightAverage
+from .checkpoints import BEST_LINK, CHECKPOINTS_FOLDER, PARTIAL, RunCheckpoints, publish
+from .coordination import Coordination, StopRequest
+from .evaluation import evaluate
+from .log import RunLog
+from .optimizers import build_optimizers, build_scheduler
+from .sharding import ShardedModel
+from .state import RECIPE_FILE, Progress, RunState
+
+
+RESULTS_FILE = "results.json"
+# Names of the two models that are evaluated, and the prefix of their metrics.
+CURRENT, AVERAGE = "eval", "eval_average"
+PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class TrainingStopped(RuntimeError):
+    """A run that must not go on; the message says why and which checkpoint is the last good one."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class LoopOptions:
+    """How a run is carried out, which but for rounding does not change its result. The help is the command line's."""
+
+    output_dir: str = dataclasses.field(
+        default="runs/train", metadata={"help": "folder of the run, on a disk that all processes share"}
+    )
+    resume: str = dataclasses.field(
+        default="never",
+        metadata={
+            "help": "auto goes on from the last complete checkpoint in output_dir if there is one; never; a path"
+        },
+    )
+    gradient_accumulation_steps: int = dataclasses.field(
+        default=1, metadata={"help": "batches a process computes one after the other for a step"}
+    )
+    gradient_checkpointing: bool = dataclasses.field(
+        default=False, metadata={"help": "compute blocks again in the backward pass to save memory"}
+    )
+    num_workers: int = dataclasses.field(default=0, metadata={"help": "processes that read images, for each process"})
+    eval_batch_size: int = dataclasses.field(default=64, metadata={"help": "images a process evaluates at a time"})
+    eval_epochs: float = dataclasses.field(default=1.0, metadata={"help": "epochs between evaluations; 0: at the end"})
+    logging_steps: int = dataclasses.field(default=50, metadata={"help": "steps between logged numbers"})
+    save_steps: int = dataclasses.field(default=0, metadata={"help": "steps between checkpoints; 0: by the clock only"})
+    save_minutes: float = dataclasses.field(
+        default=15.0, metadata={"help": "minutes between checkpoints; 0: by steps only"}
+    )
+    eval_patch_sizes: list[int] = dataclasses.field(
+        default_factory=list,
+        metadata={
+            "help": "patch sizes in pixels to evaluate beside the recipe's own; those of patch_draws if not given"
+        },
+    )
+    keep_checkpoints: int = dataclasses.field(
+        default=2, metadata={"help": "newest checkpoints to keep; the best one is kept beside them"}
+    )
+    report_to: str = dataclasses.field(
+        default="tensorboard", metadata={"help": "any tracker of Accelerate, several with commas between, or none"}
+    )
+    max_unreadable_images: int = dataclasses.field(
+        default=100, metadata={"help": "different damaged images to skip before the run stops"}
+    )
+    max_loss_ratio: float = dataclasses.field(
+        default=5.0, metadata={"help": "the run stops if its logged loss is more than so many times the first one"}
+    )
+    max_skipped_in_row: int = dataclasses.field(
+        default=100, metadata={"help": "the run stops if fp16 skips so many steps without one that succeeds"}
+    )
+
+    def check(self):
+        """
+        Raises:
+            ValueError: for a value out of range.
+        """
+        for name, least in (
+            ("gradient_accumulation_steps", 1),
+            ("num_workers", 0),
+            ("eval_batch_size", 1),
+            ("eval_epochs", 0),
+            ("logging_steps", 1),
+            ("save_steps", 0),
+            ("save_minutes", 0),
+            ("keep_checkpoints", 1),
+            ("max_unreadable_images", 0),
+            ("max_loss_ratio", 1),
+            ("max_skipped_in_row", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} {getattr(self, name):g} was given; it must be at least {least}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """
+    How a run ended.
+
+    Args:
+        step: Steps done.
+        signal: That ended it before its last step, or 0.
+        metrics: Of the last evaluation, if the run is finished.
+    """
+
+    step: int
+    signal: int
+    metrics: dict[str, float]
+
+
+class TrainingLoop:
+    """
+    One run.
+
+    Args:
+        accelerator: With `gradient_accumulation_steps` as in the options.
+        recipe, task, options: What to train, on what, and how.
+        quiet: No progress bar.
+
+    Raises:
+        ValueError: if the options or the batch size do not fit, or the output folder holds another run.
+    """
+
+    def __init__(self, accelerator: Accelerator, recipe: Recipe, task: Task, options: LoopOptions, quiet: bool = False):
+        options.check()
+        self.accelerator, self.recipe, self.task, self.options = accelerator, recipe, task, options
+        self.quiet = quiet
+        self.folder = Path(options.output_dir)
+        self.checkpoints = RunCheckpoints(self.folder / CHECKPOINTS_FOLDER, accelerator, options.keep_checkpoints)
+        self.start_from = self._find_start()
+        self.share = Share(
+            accelerator.process_index,
+            accelerator.num_processes,
+            options.gradient_accumulation_steps,
+            num_workers=options.num_workers,
+        )
+        _, steps_per_epoch, self.num_steps = task.train_loader(self.share)
+        if self.num_steps == 0:
+            raise ValueError(f"num_train_epochs={recipe.num_train_epochs:g} was given, which is less than one step.")
+        self.course = Course(recipe, steps_per_epoch)
+        self.eval_batches = round(options.eval_epochs * steps_per_epoch)
+        # The model's own first, which is None for it.
+        self.eval_patch_sizes = [None, *self._further_patch_sizes()]
+        self._prepare()
+
+    def _further_patch_sizes(self) -> list[int]:
+        """
+        Patch sizes that are evaluated beside the recipe's own, coarse to fine: those asked for, or those drawn from.
+
+        Raises:
+            ValueError: for one that does not divide the image.
+        """
+        recipe, asked = self.recipe, self.options.eval_patch_sizes
+        for patch_size in asked:
+            if patch_size < 1 or recipe.image_size % patch_size:
+                raise ValueError(
+                    f"--eval_patch_sizes {patch_size} was given; it must divide image_size={recipe.image_size}."
+                )
+        return sorted({*(asked or recipe.patch_weights)} - {recipe.patch_size}, reverse=True)
+
+    def _find_start(self) -> Path | None:
+        """The checkpoint to go on from."""
+        resume, last = self.options.resume, self.checkpoints.find_last()
+        if resume == "never":
+            if last is not None:
+                raise ValueError(
+                    f"--output_dir {self.folder} holds a run, up to {last.name}; give --resume auto to go on with it, "
+                    "or another --output_dir."
+                )
+            return None
+        if resume != "auto":
+            last = Path(resume)
+            if not (last / RECIPE_FILE).is_file():
+                raise ValueError(
+                    f"--resume {resume} was given, which is no checkpoint; give auto, never or its folder."
+                )
+        if last is not None:
+            self._check_same_recipe(last)
+        return last
+
+    def _check_same_recipe(self, checkpoint: Path):
+        found = dataclasses.asdict(load_recipe(checkpoint / RECIPE_FILE))
+        wanted = dataclasses.asdict(self.recipe)
+        differences = [
+            f"{name} {found[name]} there, {wanted[name]} now" for name in wanted if found[name] != wanted[name]
+        ]
+        if differences:
+            raise ValueError(
+                f"{checkpoint} was trained by another recipe ({'; '.join(differences)}); go on with that one, or begin "
+                "a run of its own with --initial_checkpoint."
+            )
+
+    def _prepare(self):
+        """Model, optimizers and everything around them, as Accelerate shares them among the processes."""
+        recipe, accelerator = self.recipe, self.accelerator
+        model = self.task.build_model()
+        if self.options.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+        with torch.device("meta"):
+            self.template = type(model)(model.config)
+        optimizers = build_optimizers(model, recipe)
+        self.schedulers = [
+            build_scheduler(optimizer, recipe, self.course.batches_per_epoch) for optimizer in optimizers
+        ]
+        if accelerator.distributed_type == DistributedType.DEEPSPEED:
+            self._configure_deepspeed(len(optimizers))
+        self.model, *self.optimizers = accelerator.prepare(model, *optimizers)
+        self.sharded = ShardedModel(accelerator, self.model, self.optimizers)
+        self.average = None if recipe.ema_decay is None else WeightAverage(self.sharded, recipe.ema_decay)
+        self.state = RunState(
+            accelerator, self.model, self.sharded, self.average, self.template, self.task.processor, recipe
+        )
+        self.whole_models: dict[str, torch.nn.Module] = {}
+        self.progress = Progress()
+        if self.start_from is not None:
+            self.progress = self.state.read(self.start_from)
+        self.unreadable = UnreadableImages(self.options.max_unreadable_images)
+        self.unreadable.add(self.progress.unreadable)
+        self.throughput = Throughput(
+            {size: self.task.forward_flops(self.template, size) for size in self.course.patch_sizes}
+            if accelerator.device.type == "cuda"
+            else {},
+            peak_flops(accelerator.device, accelerator.mixed_precision),
+            accelerator.num_processes,
+        )
+
+    def _configure_deepspeed(self, num_optimizers: int):
+        """What the recipe decides, in DeepSpeed's own configuration; the files in `configs/` leave it out."""
+        if num_optimizers > 1:
+            raise ValueError("DeepSpeed steps one optimizer, but the recipe has Muon beside AdamW; use DDP or FSDP.")
+        config = self.accelerator.state.deepspeed_plugin.deepspeed_config
+        batch_size = self.recipe.total_batch_size // (self.share.num_ranks * self.share.accumulation)
+        config["train_micro_batch_size_per_gpu"] = batch_size
+        config["gradient_accumulation_steps"] = self.share.accumulation
+        config["gradient_clipping"] = self.recipe.max_grad_norm or 0.0
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """Of the weights that the model computes with; under autocast they stay fp32."""
+        return next(self.sharded.module.parameters()).dtype
+
+    def to_device(self, batch: Batch) -> Batch:
+        """
+        Moves a batch to the device, its tensors of floating point in the precision of the model's weights. Those inside
+        of lists and dictionaries, the boxes of a label for one, stay exact.
+        """
+        dtype = self.compute_dtype
+        return {
+            name: value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+            for name, value in send_to_device(batch, self.accelerator.device, non_blocking=True).items()
+        }
+
+    def run(self, report: Callable[[int, float], None] | None = None) -> Outcome:
+        """
+        Trains to the end, or until SIGINT or SIGTERM, which end the run after a step and a checkpoint.
+
+        Args:
+            report: Called after each step with the steps done and the training loss.
+
+        Raises:
+            TrainingStopped: if the loss is not a number or runs away, or fp16 skips too many steps.
+            TooManyUnreadable: if more images could not be read than the options allow.
+        """
+        options, progress = self.options, self.progress
+        if progress.step == self.num_steps and (self.folder / RESULTS_FILE).exists():
+            return Outcome(progress.step, 0, progress.metrics)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_seconds = 60 * options.save_minutes if options.save_minutes else None
+        with StopRequest() as stop:
+            self.coordination = Coordination(stop, save_seconds)
+            self.log = RunLog(self.folder, self.accelerator, progress.step, self.num_steps, self.quiet)
+            self.clock = (time.monotonic(), time.process_time())
+            try:
+                return self._run(report)
+            finally:
+                self.log.close()
+
+    def _run(self, report: Callable[[int, float], None] | None) -> Outcome:
+        progress = self.progress
+        self.window: dict[str, list] = {name: list(values) for name, values in progress.window.items()}
+        if self._evaluation_due():
+            self._evaluate()
+        batches = self._batches()
+        self.model.train()
+        while progress.step < self.num_steps:
+            losses, unreadable = self._train_step(batches)
+            if report is not None:
+                report(progress.step, losses["loss"].item())
+            if progress.step % self.options.logging_steps == 0 or progress.step == self.num_steps:
+                self._log()
+            signal, save, unreadable = self.coordination.after_step(unreadable)
+            self._note_unreadable(unreadable)
+            if signal:
+                self._save()
+                return Outcome(progress.step, signal, {})
+            if self._evaluation_due():
+                self._evaluate()
+            if save or self._save_due():
+                self._save()
+        self._save()
+        if self.accelerator.is_main_process:
+            write_json(self.folder / RESULTS_FILE, {"step": progress.step, "metrics": progress.metrics})
+        self.accelerator.wait_for_everyone()
+        return Outcome(progress.step, 0, progress.metrics)
+
+    def _batches(self) -> Iterator[Batch]:
+        share = dataclasses.replace(self.share, first_step=self.progress.step)
+        loader, _, _ = self.task.train_loader(share)
+        return iter(loader)
+
+    def _train_step(self, batches: Iterator[Batch]) -> tuple[dict[str, torch.Tensor], list[str]]:
+        """One optimizer step: the losses' means over this process's batches, and the images that it could not read."""
+        recipe, progress = self.recipe, self.progress
+        patch_size = self.course.patch_size(progress.step)
+        done = self.course.learning_rate_batches(progress.step)
+        for scheduler in self.schedulers:
+            scheduler.step(int(done / self.course.batches_per_epoch))
+            scheduler.step_update(done)
+        sums: dict[str, torch.Tensor] = {}
+        unreadable: list[str] = []
+        for index in range(self.share.accumulation):
+            batch = next(batches)
+            unreadable += batch.pop(UNREADABLE, [])
+            # After the batch has been read, which may have happened in this process.
+            self._seed(derive_seed(recipe.seed, progress.step, index, self.share.rank))
+            batch = self.to_device(self.task.prepare_batch(self.to_device(batch)))
+            if patch_size != recipe.patch_size:
+                batch[PATCH_SIZE] = patch_size
+            with self.accelerator.accumulate(self.model):
+                with self.accelerator.autocast():
+                    losses = self.task.losses(self.model, batch)
+                self.accelerator.backward(losses["loss"])
+                if self.accelerator.sync_gradients and recipe.max_grad_norm is not None:
+                    self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.max_grad_norm)
+                for optimizer in self.optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value.detach() / self.share.accumulation
+            self.throughput.add(
+                self.share.num_ranks * batch["pixel_values"].shape[0],
+                self.share.num_ranks * self.task.num_tokens(batch),
+                patch_size,
+            )
+        self._after_optimizer_step(sums)
+        return sums, unreadable
+
+    def _seed(self, seed: int):
+        seed_cpu(seed)
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
+    def _after_optimizer_step(self, losses: dict[str, torch.Tensor]):
+        progress = self.progress
+        progress.step += 1
+        if self._was_skipped():
+            progress.skipped_steps += 1
+            progress.skipped_in_row += 1
+            if progress.skipped_in_row >= self.options.max_skipped_in_row:
+                raise self._stopped(f"fp16 has skipped {progress.skipped_in_row} steps in a row")
+        else:
+            progress.skipped_in_row = 0
+            if self.average is not None:
+                self.average.update()
+            # What a step that was skipped computed may well be infinite, and has changed nothing.
+            for name, value in losses.items():
+                self.window.setdefault(name, []).append(value)
+        self.log.step_done()
+
+    def _was_skipped(self) -> bool:
+        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            return not self.model.was_step_applied()
+        return any(optimizer.step_was_skipped for optimizer in self.optimizers)
+
+    def _window_means(self) -> dict[str, float]:
+        """
+        The means of the losses since the last log over all processes. Checks them, and turns the window into numbers.
+        """
+        for name, values in self.window.items():
+            fresh = torch.stack([torch.as_tensor(value, device=self.accelerator.device).float() for value in values])
+            shares = self.coordination.gather(fresh.tolist())
+            # What came from a checkpoint is the mean already, and the same on all processes.
+            self.window[name] = [
+                value if isinstance(value, float) else sum(share[index] for share in shares) / len(shares)
+                for index, value in enumerate(values)
+            ]
+        means = {name: sum(values) / len(values) for name, values in self.window.items() if values}
+        if "loss" in means:
+            self._check_loss(means["loss"])
+        return means
+
+    def _log(self):
+        progress, rates = self.progress, self.throughput.rates()
+        means = self._window_means()
+        self.window = {}
+        if progress.first_loss is None:
+            progress.first_loss = means.get("loss")
+        group = self.sharded.optimizers[0].param_groups[-1]
+        images_per_step = self.recipe.total_batch_size * len(self.course.batches(progress.step - 1))
+        self.log.record(
+            progress.step,
+            {
+                "epoch": self.course.epochs_before(progress.step),
+                **(
+                    {"patch_size": self.course.patch_size(progress.step - 1)}
+                    if len(self.course.patch_sizes) > 1
+                    else {}
+                ),
+                **means,
+                "learning_rate": group["lr"],
+                **rates,
+                "seconds_per_step": images_per_step / rates["images_per_second"],
+                "memory_mib": peak_memory_mib(self.accelerator.device),
+                "skipped_steps": progress.skipped_steps,
+            },
+            seconds_left=self.recipe.total_batch_size / rates["images_per_second"] * self._batches_left(),
+        )
+
+    def _batches_left(self) -> float:
+        """Batches still to come, in those of the last step: one of patches half as large counts four times."""
+        step, course = self.progress.step, self.course
+        all_batches, done = course.batches_by_patch_size(), course.batches_by_patch_size(step)
+        last = course.patch_size(step - 1)
+        return sum((all_batches[size] - done[size]) * (last / size) ** 2 for size in all_batches)
+
+    def _check_loss(self, loss: float):
+        first = self.progress.first_loss
+        if not math.isfinite(loss):
+            raise self._stopped(f"The training loss is {loss}")
+        ratio = self.options.max_loss_ratio
+        if first is not None and loss > ratio * max(first, 0):
+            raise self._stopped(f"The training loss is {loss:.4g}, more than {ratio:g} times the first, {first:.4g}")
+
+    def _stopped(self, what: str) -> TrainingStopped:
+        last = self.checkpoints.find_last()
+        where = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+        return TrainingStopped(f"{what}, at step {self.progress.step}; {where}. A lower learning rate may help.")
+
+    def _evaluation_due(self) -> bool:
+        step = self.progress.step
+        # A model that was trained before is also evaluated as it comes: what did its new patch or image size cost?
+        comes_trained = self.recipe.initial_checkpoint is not None
+        is_multiple = self.course.is_multiple(step, self.eval_batches) and (step > 0 or comes_trained)
+        return (step == self.num_steps or is_multiple) and self.progress.evaluated_step != step
+
+    def _evaluate(self):
+        """Evaluates the weights and their average, and keeps the better of them if it is the best so far."""
+        progress = self.progress
+        self.throughput.pause()
+        self.sharded.share_buffers()
+        models = {CURRENT: self.model}
+        if self.accelerator.distributed_type == DistributedType.FSDP:
+            # Whose passes need all processes, which may have different numbers of them where images differ in size.
+            models[CURRENT] = self._whole_model(CURRENT, self.state.whole_weights())
+        average = None if self.average is None else self.state.whole_average()
+        if average is not None:
+            models[AVERAGE] = self._whole_model(AVERAGE, average)
+        with self.accelerator.autocast():
+            metrics, unreadable = evaluate(
+                self.task,
+                models,
+                self.to_device,
+                self.coordination,
+                self.share.rank,
+                self.share.num_ranks,
+                self.options.eval_batch_size,
+                self.options.num_workers,
+                self.eval_patch_sizes,
+            )
+        self.model.train()
+        self._note_unreadable(unreadable)
+        progress.evaluated_step = progress.step
+        progress.metrics = {f"{model}_{name}": value for model, part in metrics.items() for name, value in part.items()}
+        self.log.record(progress.step, progress.metrics)
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in progress.metrics.items())
+        self.log.say(f"step {progress.step}: {shown}")
+        self._keep_best(metrics, average)
+        self.throughput.go_on()
+
+    def _whole_model(self, name: str, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
+        """A model with these weights, whole on every process."""
+        if name not in self.whole_models:
+            with torch.device(self.accelerator.device):
+                self.whole_models[name] = type(self.template)(self.template.config).to(self.compute_dtype)
+        self.whole_models[name].load_state_dict(weights, strict=False)
+        return self.whole_models[name]
+
+    def _keep_best(self, metrics: dict[str, dict[str, float]], average: dict[str, torch.Tensor] | None):
+        progress, sign = self.progress, 1 if self.task.higher_is_better else -1
+        values = {model: sign * part[self.task.main_metric] for model, part in metrics.items()}
+        best_model = max(values, key=values.get)
+        if progress.best_metric is not None and values[best_model] <= sign * progress.best_metric:
+            return
+        progress.best_metric, progress.best_step = sign * values[best_model], progress.step
+        weights = average if best_model == AVERAGE else self.state.whole_weights()
+        if self.accelerator.is_main_process:
+            name = f"{BEST_LINK}-{progress.step:08d}"
+            final, partial = self.folder / name, self.folder / (name + PARTIAL)
+            for path in (*self.folder.glob(f"{BEST_LINK}-*{PARTIAL}"), final):
+                if path.exists():
+                    shutil.rmtree(path)
+            self.state.write_model(partial, weights)
+            publish(partial, final)
+            point_to(self.folder / BEST_LINK, final)
+            for path in self.folder.glob(f"{BEST_LINK}-*"):
+                if path != final:
+                    shutil.rmtree(path)
+        self.accelerator.wait_for_everyone()
+
+    def _note_unreadable(self, entries: list[str]):
+        new = [entry for entry in dict.fromkeys(entries) if entry not in self.unreadable.names]
+        for entry in new:
+            self.log.say(f"skipped an image that cannot be read: {entry}")
+        self.progress.unreadable += new
+        try:
+            self.unreadable.add(new)
+        except TooManyUnreadable:
+            self._save()
+            raise
+
+    def _save_due(self) -> bool:
+        return bool(self.options.save_steps) and self.progress.step % self.options.save_steps == 0
+
+    def _save(self):
+        """A checkpoint of now; never one after a loss that is not a number."""
+        self.throughput.pause()
+        self._window_means()
+        progress = self.progress
+        progress.window = self.window
+        progress.seconds += time.monotonic() - self.clock[0]
+        progress.cpu_seconds += time.process_time() - self.clock[1]
+        self.clock = (time.monotonic(), time.process_time())
+        self.checkpoints.save(progress.step, lambda folder: self.state.write(folder, progress))
+        self.coordination.saved()
+        self.throughput.go_on()

@@ -1,0 +1,92 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The images of a sweep, all of one size.
+
+Those of a data set with labels are read once, resized and stored as arrays, which every run of the sweep maps into its
+memory. Those with masks or boxes are read as the training loop reads them.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import Dataset
+
+from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
+
+from ..data.labelled import LabelledSplits
+from ..data.sources import load_images
+from ..tasks.base import DataOptions
+from ..tasks.dense import load_dense_images
+from .tasks import SWEEP_TASKS
+
+
+SPLITS = ("train", "evaluation")
+SPLITS_FILE = "splits.json"
+
+
+class StoredImages(Dataset):
+    """
+    One split of stored images, by index: (PIL image in RGB, class index).
+
+    Args:
+        folder: Where `store_images` has written it.
+        split: "train" or "evaluation".
+    """
+
+    def __init__(self, folder: Path, split: str):
+        self.pixels = np.load(folder / f"{split}_pixels.npy", mmap_mode="r")
+        self.labels = np.load(folder / f"{split}_labels.npy")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(self.pixels[index]), int(self.labels[index])
+
+
+def store_images(source: str, image_size: int, folder: Path):
+    """
+    Reads a data set, resizes its images (shorter side, then centre crop) and writes them to `folder`.
+
+    Raises:
+        ValueError: if there is no such data set, or it has no images, no class labels or an image that is damaged.
+    """
+    images = load_images(source)
+    processor = PixelViTImageProcessor(
+        size={"height": image_size, "width": image_size}, crop_pct=1.0, do_rescale=False, do_normalize=False
+    )
+    for split in SPLITS:
+        examples = getattr(images, split)
+        pixels = np.empty((len(examples), image_size, image_size, 3), dtype=np.uint8)
+        labels = np.empty(len(examples), dtype=np.int64)
+        for index in range(len(examples)):
+            image, labels[index] = examples[index]
+            resized = processor(image, return_tensors="np")["pixel_values"][0]
+            pixels[index] = resized.round().clip(0, 255).transpose(1, 2, 0)
+        np.save(folder / f"{split}_pixels.npy", pixels)
+        np.save(folder / f"{split}_labels.npy", labels)
+    facts = {name: getattr(images, name) for name in ("name", "label_names", "image_mean", "image_std")}
+    (folder / SPLITS_FILE).write_text(json.dumps(facts))
+
+
+def load_sweep_images(task: str, source: str, image_size: int, folder: Path) -> Any:
+    """
+    The images of a task, with `train`, `evaluation`, `name`, `label_names` and their statistics.
+
+    Args:
+        task: Of `SWEEP_TASKS`.
+        source: The task's embedded images, which are then made of this size, or the name of a data set.
+        image_size: Side in pixels.
+        folder: Where `store_images` has written the images of a classification's data set.
+    """
+    is_embedded = source == SWEEP_TASKS[task].source
+    if task != "classification":
+        return load_dense_images(task, DataOptions(dataset=f"digit-scenes-{image_size}" if is_embedded else source))
+    if is_embedded:
+        return load_images(f"digits-{image_size}")
+    splits = {split: StoredImages(folder, split) for split in SPLITS}
+    return LabelledSplits(**splits, **json.loads((folder / SPLITS_FILE).read_text()))

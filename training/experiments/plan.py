@@ -1,0 +1,149 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""The runs that a sweep is made of: what its options ask for, and which of them are finished."""
+
+import argparse
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+
+from ..data.batches import TrainingBatches
+from ..settings.recipe import Recipe, build_recipe
+from .arguments import DATASET_EPOCHS, RECIPE_OPTIONS
+from .run import METRICS_FILE, Run
+from .tasks import DECODERS, SWEEP_TASKS
+
+
+WARMUP_SHARE = 0.1  # of a run
+# What photographs go through that are too small for random resized crops; digits must not be mirrored.
+PHOTOGRAPHS = {"horizontal_flip": 0.5, "digit_distortion": 0.0}
+PADDING_SHARE = 1 / 8  # of the image's side, as is usual for CIFAR's 32 pixels
+POSITIVE_OPTIONS = ("image_size", "train_images", "epochs", "batch_size", "width", "num_blocks", "peak_rate")
+
+
+def check_arguments(options: argparse.Namespace, image_size: int):
+    """
+    Raises:
+        ValueError: for an option out of range, in one sentence.
+    """
+    for name in (*POSITIVE_OPTIONS, "workers", "threads"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise ValueError(f"--{name} {value} was given; it must be above zero.")
+    for decoder in options.decoder.split(","):
+        if decoder not in DECODERS:
+            raise ValueError(f"--decoder {options.decoder} was given; choose none, upernet or none,upernet.")
+    if options.decoder != "none" and options.task != "segmentation":
+        raise ValueError(f"--decoder {options.decoder} was given; only --task segmentation has a decoder to choose.")
+    recipes = SWEEP_TASKS[options.task].load_recipes()
+    for family in options.families:
+        head_dim = head_width(recipes[family])
+        if options.width is not None and options.width % head_dim:
+            raise ValueError(
+                f"--width {options.width} was given; {family} takes multiples of its head width {head_dim}."
+            )
+    for patch_size in options.patch_sizes or SWEEP_TASKS[options.task].patch_sizes:
+        if patch_size < 1 or image_size % patch_size:
+            divisors = [str(size) for size in range(1, image_size + 1) if image_size % size == 0]
+            raise ValueError(
+                f"--patch_sizes {patch_size} was given, which does not divide images of {image_size} pixels; choose "
+                f"from {', '.join(divisors)}, or change --image_size."
+            )
+
+
+def head_width(recipe: Recipe) -> int:
+    """Width of a head, in the attention and in the scan, which another hidden size keeps."""
+    model = recipe.model
+    return model["head_dim"] if "head_dim" in model else model["hidden_size"] // model["num_attention_heads"]
+
+
+def change_recipe(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """
+    The recipe with other values of its fields or of its model's; a field that only the models of another family have is
+    left out.
+
+    Raises:
+        ValueError: for a value that the recipe or the model does not take.
+    """
+    of_recipe = {name: value for name, value in changes.items() if hasattr(recipe, name)}
+    known = recipe.build_config(patch_size=1)  # which fits every image
+    of_model = {name: value for name, value in changes.items() if name not in of_recipe and hasattr(known, name)}
+    if "hidden_size" in of_model and "num_attention_heads" in recipe.model:
+        of_model["num_attention_heads"] = of_model["hidden_size"] // head_width(recipe)
+        of_model["intermediate_size"] = 4 * of_model["hidden_size"]
+    fields = {**dataclasses.asdict(recipe), **of_recipe, "model": {**recipe.model, **of_model}}
+    changed = build_recipe(fields, "the command line")
+    try:
+        changed.build_config(patch_size=1)
+    except StrictDataclassError as error:
+        raise ValueError(" ".join(str(error.__cause__ or error).split())) from None
+    return changed
+
+
+def plan_runs(options: argparse.Namespace, image_size: int, num_train: int, data: dict[str, Any]) -> list[Run]:
+    """All runs that the options ask for, finished or not, on a data set of so many training images."""
+    changes = {field: getattr(options, name) for name, (_, field, _) in RECIPE_OPTIONS.items()}
+    changes = {field: value for field, value in changes.items() if value is not None}
+    if changes.get("patch_schedule") == ["none"]:
+        changes["patch_schedule"] = []
+    if options.dataset and options.task == "classification":
+        changes = {**PHOTOGRAPHS, "crop_padding": round(PADDING_SHARE * image_size), **changes}
+    seeds = dict.fromkeys(options.seeds or [None])
+    kind = SWEEP_TASKS[options.task]
+    recipes, runs = kind.load_recipes(), []
+    for family in options.families:
+        for decoder in dict.fromkeys(options.decoder.split(",")):
+            of_decoder = {"decoder_type": decoder} if options.task == "segmentation" else {}
+            recipe = change_recipe(recipes[family], {**changes, **of_decoder, "image_size": image_size})
+            epochs = options.epochs or (DATASET_EPOCHS if options.dataset else recipe.num_train_epochs)
+            train_images = options.train_images or round(epochs * num_train)
+            num_batches = train_images // recipe.total_batch_size
+            if num_batches == 0:
+                raise ValueError(
+                    f"{train_images} training images are fewer than one batch of {recipe.total_batch_size}; give more."
+                )
+            epochs = num_batches / TrainingBatches(recipe, num_train).steps_per_epoch
+            recipe = dataclasses.replace(recipe, num_train_epochs=epochs, warmup_epochs=WARMUP_SHARE * epochs)
+            for patch_size, seed in itertools.product(dict.fromkeys(options.patch_sizes or kind.patch_sizes), seeds):
+                of_run = {"patch_size": patch_size, "seed": recipe.seed if seed is None else seed}
+                of_run = build_recipe({**dataclasses.asdict(recipe), **of_run}, "the command line")
+                run = Run(of_run, num_batches, data, "", is_one_of_seeds=len(seeds) > 1)
+                runs.append(dataclasses.replace(run, folder=str(Path(options.output_dir, run.name))))
+    return runs
+
+
+def unfinished_runs(runs: list[Run], overwrite: bool) -> list[Run]:
+    """
+    The runs still to do.
+
+    Raises:
+        ValueError: if a finished run was made with other settings and `overwrite` is not set.
+    """
+    unfinished = []
+    for run in runs:
+        metrics = run.finished_metrics()
+        if metrics is not None and (differences := describe_differences(metrics, run.settings)):
+            if not overwrite:
+                raise ValueError(
+                    f"{run.folder} holds a finished run with other settings ({differences}); give another "
+                    "--output_dir to keep it, or --overwrite to repeat it."
+                )
+            Path(run.folder, METRICS_FILE).unlink()
+            metrics = None
+        if metrics is None:
+            unfinished.append(run)
+    return unfinished
+
+
+def describe_differences(metrics: dict[str, Any], settings: dict[str, Any]) -> str:
+    """What a finished run was made with and what is asked for now, where they differ."""
+    differences = []
+    for part, wanted in settings.items():
+        found = metrics.get(part, {})
+        for name in sorted(found.keys() | wanted.keys()):
+            if found.get(name) != wanted.get(name):
+                differences.append(f"{name}: {found.get(name)} there, {wanted.get(name)} now")
+    return "; ".join(differences)

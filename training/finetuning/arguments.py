@@ -1,0 +1,249 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""The options of `training.finetune`: those of the model, those of the data, and transformers' TrainingArguments."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedConfig, TrainingArguments
+
+from ..settings.recipe import Recipe
+
+
+# What a run must have in common with the one that it goes on from: the model, and what it learns.
+SETTINGS_FILE = "finetune_settings.json"
+
+CLASSIFICATION = ("classification",)
+SEGMENTATION = ("segmentation",)
+DETECTION = ("detection",)
+DENSE = (*SEGMENTATION, *DETECTION)
+# The options that not every task has a use for.
+TASKS_OF_OPTION = {
+    "label_smoothing_factor": CLASSIFICATION,
+    "min_crop_scale": CLASSIFICATION,
+    "color_jitter": CLASSIFICATION,
+    "auto_augment": CLASSIFICATION,
+    "random_erasing": CLASSIFICATION,
+    "mixup_alpha": CLASSIFICATION,
+    "cutmix_alpha": CLASSIFICATION,
+    "head": DENSE,
+    "on_invalid": DENSE,
+    "min_resize_scale": DENSE,
+    "max_resize_scale": DENSE,
+    "photometric_distortion": DENSE,
+    "decoder": SEGMENTATION,
+    "reduce_labels": SEGMENTATION,
+    "num_labels": SEGMENTATION,
+    "eval_window": SEGMENTATION,
+    "use_masks": DETECTION,
+}
+
+
+@dataclass
+class ModelArguments:
+    """What is fine-tuned. Each field's help text is also the command line's."""
+
+    model_name_or_path: str = field(metadata={"help": "checkpoint folder, or name of a checkpoint on the hub"})
+    model_revision: str = field(default="main", metadata={"help": "branch, tag or commit of a checkpoint on the hub"})
+    from_scratch: bool = field(
+        default=False, metadata={"help": "take the checkpoint's configuration alone, with new weights"}
+    )
+    patch_size: int | None = field(
+        default=None, metadata={"help": "side of a patch in pixels; the checkpoint's if not given"}
+    )
+    image_size: int | None = field(
+        default=None, metadata={"help": "side of the images in pixels; the checkpoint's if not given"}
+    )
+    drop_path_rate: float | None = field(
+        default=None, metadata={"help": "stochastic depth of the last block; the checkpoint's if not given"}
+    )
+    decoder: Literal["none", "upernet"] | None = field(
+        default=None,
+        metadata={
+            "help": "segmentation: what makes the class map, one linear layer or UperNet; the checkpoint's if not given"
+        },
+    )
+    use_masks: bool | None = field(
+        default=None,
+        metadata={
+            "help": "detection: whether objects also get masks; if not given, as the data have them, but none for a "
+            "detector that has none"
+        },
+    )
+    head: str | None = field(
+        default=None,
+        metadata={
+            "help": "other fields of the configuration that are about the head of segmentation or detection, as JSON, "
+            "such as '{\"anchor_sizes\": [16, 32, 64, 128, 256]}'"
+        },
+    )
+    lora_rank: int | None = field(
+        default=None, metadata={"help": "train low-rank changes of linear layers, of this rank, and the head"}
+    )
+    lora_alpha: int = field(default=16, metadata={"help": "the changes are multiplied by lora_alpha / lora_rank"})
+    lora_dropout: float = field(default=0.0, metadata={"help": "dropout before the low-rank changes"})
+    lora_target_modules: list[str] | None = field(
+        default=None, metadata={"help": "names of the linear layers; those that mix tokens if not given"}
+    )
+
+
+@dataclass
+class DataArguments:
+    """What the model is trained on, and how the training images are varied."""
+
+    dataset: str = field(
+        metadata={
+            "help": "folder of images by class, of images and masks, or of images and COCO annotations; name of a hub "
+            "data set; digits or digit-scenes for the embedded ones (digits-32: on a canvas of 32 pixels)"
+        }
+    )
+    train_split: str | None = field(default=None, metadata={"help": "name of the training split; found if not given"})
+    eval_split: str | None = field(default=None, metadata={"help": "name of the split to evaluate on"})
+    image_column: str | None = field(default=None, metadata={"help": "column of the images; found if not given"})
+    label_column: str | None = field(default=None, metadata={"help": "column of the labels; found if not given"})
+    on_invalid: Literal["refuse", "skip"] = field(
+        default="refuse",
+        metadata={
+            "help": "segmentation, detection: annotations that cannot be right; refuse stops and names them, skip "
+            "leaves them out"
+        },
+    )
+    reduce_labels: bool = field(
+        default=False, metadata={"help": "segmentation: classes count from 1 and 0 is no class, as in ADE20k"}
+    )
+    num_labels: int | None = field(
+        default=None, metadata={"help": "segmentation: number of classes, where the data do not name them"}
+    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "train on the first so many images"})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "evaluate on the first so many images"})
+    max_unreadable_images: int = field(
+        default=10, metadata={"help": "images that may be skipped, in either split, because they cannot be read"}
+    )
+    min_crop_scale: float = field(
+        default=0.08, metadata={"help": "classification: smallest share of an image's area that a random crop keeps"}
+    )
+    min_resize_scale: float = field(
+        default=0.5,
+        metadata={
+            "help": "segmentation, detection: smallest factor of the random resize, where 1 fits the image into "
+            "image_size"
+        },
+    )
+    max_resize_scale: float = field(
+        default=2.0, metadata={"help": "segmentation, detection: largest factor of the random resize"}
+    )
+    photometric_distortion: bool = field(
+        default=False,
+        metadata={"help": "segmentation, detection: random brightness, contrast, saturation and hue, as SSD has them"},
+    )
+    eval_window: int | None = field(
+        default=None,
+        metadata={
+            "help": "segmentation: side of the window that slides over an image; whole images are evaluated if not "
+            "given"
+        },
+    )
+    horizontal_flip: float = field(default=0.5, metadata={"help": "share of the images that are mirrored"})
+    color_jitter: float = field(
+        default=0.0,
+        metadata={"help": "classification: strength of the change of brightness, contrast and saturation"},
+    )
+    auto_augment: str | None = field(
+        default=None,
+        metadata={"help": "classification: timm's policy by its name, such as 3a or rand-m9-mstd0.5-inc1"},
+    )
+    random_erasing: float = field(
+        default=0.0, metadata={"help": "classification: share of the images that lose a rectangle"}
+    )
+    mixup_alpha: float = field(default=0.0, metadata={"help": "classification: Mixup's beta distribution; 0: no Mixup"})
+    cutmix_alpha: float = field(
+        default=0.0, metadata={"help": "classification: CutMix's beta distribution; 0: no CutMix"}
+    )
+
+    def __post_init__(self):
+        for name, least in (("max_train_samples", 1), ("max_eval_samples", 1), ("max_unreadable_images", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"--{name} {value} was given; it must be at least {least}.")
+
+    def build_recipe(
+        self, kind: str, config: PreTrainedConfig, label_smoothing: float, use_masks: bool | None = None
+    ) -> Recipe:
+        """
+        The task, the sizes and the augmentation as the training loop's tasks take them; the other fields, those of the
+        optimizer above all, mean nothing here.
+
+        Args:
+            kind: Name of the task.
+            config: Of the model.
+            label_smoothing: Share of a label spread over all classes.
+            use_masks: Whether a detector has masks; None: as the data.
+
+        Raises:
+            ValueError: for an option out of range.
+        """
+        try:
+            return Recipe(
+                family=config.model_type,
+                task=kind,
+                patch_size=config.patch_size,
+                image_size=config.image_size,
+                eval_window=self.eval_window,
+                model={} if use_masks is None else {"use_masks": use_masks},
+                min_crop_scale=self.min_crop_scale,
+                min_resize_scale=self.min_resize_scale,
+                max_resize_scale=self.max_resize_scale,
+                photometric_distortion=self.photometric_distortion,
+                horizontal_flip=self.horizontal_flip,
+                color_jitter=self.color_jitter,
+                auto_augment=self.auto_augment,
+                random_erasing=self.random_erasing,
+                mixup_alpha=self.mixup_alpha,
+                cutmix_alpha=self.cutmix_alpha,
+                mixup_probability=float(self.mixup_alpha > 0 or self.cutmix_alpha > 0),
+                label_smoothing=label_smoothing,
+            )
+        except StrictDataclassError as error:
+            raise ValueError(" ".join(str(error.__cause__ or error).split())) from None
+
+
+@dataclass
+class FinetuneArguments(TrainingArguments):
+    """transformers' TrainingArguments, of which training and evaluation are on, and what goes with the optimizer."""
+
+    do_train: bool = field(default=True, metadata={"help": "train the model and save it"})
+    do_eval: bool = field(default=True, metadata={"help": "evaluate the model, after the training if there is one"})
+    # The tasks make their own examples of what their model takes; there are no other columns.
+    remove_unused_columns: bool = field(default=False, metadata={"help": "without effect on labelled images"})
+    overwrite_output_dir: bool = field(
+        default=False,
+        metadata={"help": "start anew in a folder that holds something, and remove the checkpoints in it"},
+    )
+    layer_decay: float = field(
+        default=1.0, metadata={"help": "factor of the learning rate from a block to the one before it"}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"--layer_decay {self.layer_decay:g} was given; it must be above 0 and at most 1.")
+
+
+def check_options(kind: str, *groups: Any):
+    """
+    Args:
+        kind: Name of the task.
+        groups: All options, as the dataclasses above.
+
+    Raises:
+        ValueError: for an option, other than at its default, that the task has no use for.
+    """
+    for group in groups:
+        for option in fields(group):
+            tasks = TASKS_OF_OPTION.get(option.name, (kind,))
+            if kind not in tasks and getattr(group, option.name) != option.default:
+                raise ValueError(
+                    f"--{option.name} {getattr(group, option.name)} was given, which is for {' and '.join(tasks)}; "
+                    f"leave it out for --task {kind}."
+                )

@@ -1,0 +1,101 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""The model that a training starts from: new, or the checkpoint of an earlier stage at another patch or image size."""
+
+import math
+from typing import Any
+
+import torch
+from transformers import AutoConfig, PreTrainedModel
+
+from ..settings.recipe import Recipe, RecipeError
+
+
+# What makes a checkpoint another model, rather than the same model on another grid.
+SIZE_FIELDS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "head_dim", "state_size")
+
+
+def build_initial_model(recipe: Recipe, model_class: type[PreTrainedModel], **fields: Any) -> PreTrainedModel:
+    """
+    Args:
+        recipe: Its seed draws all weights that no checkpoint gives.
+        model_class: The task's class for the recipe's family.
+        fields: Of the configuration, as the data decide them: the labels.
+
+    Returns:
+        The model in float32 on the CPU. From a checkpoint patch kernel and positions are resampled to the recipe's
+        patch and image size, and a head for another number of classes is new.
+
+    Raises:
+        RecipeError: if the initial checkpoint is not there, or is another family or size.
+    """
+    config = recipe.build_config(**fields)
+    torch.manual_seed(recipe.seed)
+    if recipe.initial_checkpoint is None:
+        model = model_class(config)
+        if recipe.position_scale:
+            start_positions(model, recipe.position_scale)
+        return model
+    _check_initial_checkpoint(recipe, config)
+    model_fields = {"drop_path_rate": recipe.drop_path_rate, **recipe.model, **fields}
+    # Given to from_pretrained, it would be what the checkpoint is taken to have.
+    kernel_size = model_fields.pop("patch_kernel_size", None)
+    model = model_class.from_pretrained(
+        recipe.initial_checkpoint,
+        patch_size=recipe.patch_size,
+        image_size=recipe.image_size,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,
+        **model_fields,
+    )
+    if kernel_size is not None:
+        model.resize_patches(patch_kernel_size=kernel_size)
+    return model
+
+
+@torch.no_grad()
+def start_positions(model: PreTrainedModel, scale: float):
+    """
+    Fills the patch positions, if there is a table, with sines and cosines of row and column, of amplitude `scale`.
+
+    Wavelengths go from 4 pixels to four times the image, whatever the patch size. The table is learned from there on.
+    """
+    embeddings = model.base_model.embeddings
+    if embeddings.position_embeddings is None:
+        return
+    size, (rows, columns) = embeddings.image_size, embeddings.grid_size
+    table = embeddings.patch_tokens(embeddings.position_embeddings)
+    waves = table.shape[-1] // 4
+    wavelengths = torch.logspace(math.log2(4), math.log2(4 * max(size)), waves, base=2)
+
+    def encode(count):
+        centres = (torch.arange(count) + 0.5) * embeddings.patch_size
+        angles = 2 * math.pi * centres[:, None] / wavelengths
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+    picture = torch.zeros(rows, columns, table.shape[-1])
+    picture[..., : 2 * waves] = encode(rows)[:, None]
+    picture[..., 2 * waves : 4 * waves] = encode(columns)
+    table.copy_(scale * picture.flatten(0, 1))
+
+
+def _check_initial_checkpoint(recipe: Recipe, config: Any):
+    try:
+        found = AutoConfig.from_pretrained(recipe.initial_checkpoint)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RecipeError(
+            f"initial_checkpoint={recipe.initial_checkpoint} was given, but no model can be loaded from there "
+            f"({reason})."
+        ) from None
+    names = ("model_type", *SIZE_FIELDS)
+    differences = [
+        f"{name} {getattr(found, name, None)} there, {getattr(config, name, None)} in the recipe"
+        for name in names
+        if getattr(found, name, None) != getattr(config, name, None)
+    ]
+    if differences:
+        raise RecipeError(
+            f"initial_checkpoint={recipe.initial_checkpoint} was given, which is another model than the recipe's "
+            f"({'; '.join(differences)}); choose the recipe and variant of the checkpoint."
+        )
