@@ -42,6 +42,7 @@ test-fresh: $(VENV)/.installed-tests
 lint: $(VENV)/.installed-tests
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo --no-cache
 
 format: $(VENV)/.installed-tests
 	$(RUN) -m ruff check --fix .

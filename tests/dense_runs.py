@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from training.engine.checkpoints import find_checkpoints
 from training.engine.evaluation import evaluate
 from training.engine.log import read_metrics
-from training.engine.loop import LoopOptions, TrainingLoop
+from training.engine.loop import TrainingLoop
+from training.engine.options import LoopOptions
 from training.settings.recipe import load_recipe
 from training.tasks.registry import TASKS
 

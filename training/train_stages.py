@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from .engine.checkpoints import BEST_LINK
-from .train import main as train_main
+from .engine.run import run_command
 
 
 def split_by_stage(words: list[str], num_stages: int) -> list[list[str]]:
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         if index:
             command += ["--initial_checkpoint", str(options.output_dir / f"stage{index}" / BEST_LINK)]
         print(f"stage {index + 1}: training.train {shlex.join(command)}", file=sys.stderr)
-        status = train_main(command)
+        status = run_command(command)
         if status:
             return status
     return 0

@@ -13,8 +13,9 @@ from torch.utils.data import Subset
 
 from ..data.batches import TrainingBatches
 from ..data.sources import load_images
-from ..engine.loop import LoopOptions, TrainingLoop
+from ..engine.loop import TrainingLoop
 from ..engine.optimizers import build_optimizers
+from ..engine.options import LoopOptions
 from ..settings.recipe import Recipe, load_recipe
 from ..tasks.classification import ClassificationTask
 from .measuring import Rows

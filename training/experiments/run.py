@@ -27,7 +27,8 @@ from ..common.throughput import PASSES_PER_STEP, peak_memory_mib
 from ..engine.checkpoints import BEST_LINK, COMPLETE_FILE
 from ..engine.log import METRICS_FILE as LOG_FILE
 from ..engine.log import read_metrics
-from ..engine.loop import LoopOptions, TrainingLoop
+from ..engine.loop import TrainingLoop
+from ..engine.options import LoopOptions
 from ..settings.course import Course
 from ..settings.recipe import Recipe
 from ..tasks.registry import TASKS

@@ -23,9 +23,11 @@ from training import train, train_stages
 from training.consolidate import main as consolidate
 from training.data.sources import load_images
 from training.data.unreadable import TooManyUnreadable, UnreadableImage
+from training.engine.arguments import parse_arguments
 from training.engine.checkpoints import COMPLETE_FILE, find_checkpoints
 from training.engine.log import read_metrics
-from training.engine.loop import LoopOptions, TrainingLoop, TrainingStopped
+from training.engine.loop import TrainingLoop
+from training.engine.options import LoopOptions, TrainingStopped
 from training.settings.recipe import load_recipe
 from training.tasks.classification import ClassificationTask
 
@@ -339,7 +341,7 @@ class TestCommandLine:
 
     def test_any_field_of_the_recipe(self):
         words = ["--recipe", "pixelvit-stage1", *self.WORDS, "--ema_decay", "none", "--drop_path_rate", "0"]
-        recipe, data, options = train.parse_arguments([*words, "--num_workers", "3"])
+        recipe, data, options = parse_arguments([*words, "--num_workers", "3"])
         assert recipe.family == "pixelvit" and recipe.ema_decay is None and recipe.drop_path_rate == 0
         assert recipe.model == TINY["pixelvit"] and recipe.weight_decay == 0.05 and recipe.mixup_alpha == 0.8
         assert data.dataset == "digits" and options.num_workers == 3

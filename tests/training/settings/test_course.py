@@ -14,8 +14,9 @@ from torch.utils.data import Subset
 from training.data.batches import TrainingBatches, derive_seed
 from training.data.sources import load_images
 from training.engine.log import read_metrics
-from training.engine.loop import LoopOptions, TrainingLoop
+from training.engine.loop import TrainingLoop
 from training.engine.optimizers import build_optimizers
+from training.engine.options import LoopOptions
 from training.settings.course import Course
 from training.settings.recipe import RecipeError, load_recipe
 from training.tasks.classification import ClassificationTask
@@ -238,7 +239,7 @@ class TestLoop:
 
 
 def test_multi_word_options_of_the_command_line():
-    from training.train import parse_arguments
+    from training.engine.arguments import parse_arguments
 
     words = ["--recipe", "pixelvit-sweep", "--patch_size", "1", "--patch_schedule", "4:0.4", "1:0.6"]
     recipe, _, options = parse_arguments([*words, "--eval_patch_sizes", "2", "4"])

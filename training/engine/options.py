@@ -1,0 +1,96 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""How a run is carried out, and how it ends."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(kw_only=True)
+class LoopOptions:
+    """How a run is carried out, which but for rounding does not change its result. The help is the command line's."""
+
+    output_dir: str = dataclasses.field(
+        default="runs/train", metadata={"help": "folder of the run, on a disk that all processes share"}
+    )
+    resume: str = dataclasses.field(
+        default="never",
+        metadata={
+            "help": "auto goes on from the last complete checkpoint in output_dir if there is one; never; a path"
+        },
+    )
+    gradient_accumulation_steps: int = dataclasses.field(
+        default=1, metadata={"help": "batches a process computes one after the other for a step"}
+    )
+    gradient_checkpointing: bool = dataclasses.field(
+        default=False, metadata={"help": "compute blocks again in the backward pass to save memory"}
+    )
+    num_workers: int = dataclasses.field(default=0, metadata={"help": "processes that read images, for each process"})
+    eval_batch_size: int = dataclasses.field(default=64, metadata={"help": "images a process evaluates at a time"})
+    eval_epochs: float = dataclasses.field(default=1.0, metadata={"help": "epochs between evaluations; 0: at the end"})
+    logging_steps: int = dataclasses.field(default=50, metadata={"help": "steps between logged numbers"})
+    save_steps: int = dataclasses.field(default=0, metadata={"help": "steps between checkpoints; 0: by the clock only"})
+    save_minutes: float = dataclasses.field(
+        default=15.0, metadata={"help": "minutes between checkpoints; 0: by steps only"}
+    )
+    eval_patch_sizes: list[int] = dataclasses.field(
+        default_factory=list,
+        metadata={
+            "help": "patch sizes in pixels to evaluate beside the recipe's own; those of patch_draws if not given"
+        },
+    )
+    keep_checkpoints: int = dataclasses.field(
+        default=2, metadata={"help": "newest checkpoints to keep; the best one is kept beside them"}
+    )
+    report_to: str = dataclasses.field(
+        default="tensorboard", metadata={"help": "any tracker of Accelerate, several with commas between, or none"}
+    )
+    max_unreadable_images: int = dataclasses.field(
+        default=100, metadata={"help": "different damaged images to skip before the run stops"}
+    )
+    max_loss_ratio: float = dataclasses.field(
+        default=5.0, metadata={"help": "the run stops if its logged loss is more than so many times the first one"}
+    )
+    max_skipped_in_row: int = dataclasses.field(
+        default=100, metadata={"help": "the run stops if fp16 skips so many steps without one that succeeds"}
+    )
+
+    def check(self):
+        """
+        Raises:
+            ValueError: for a value out of range.
+        """
+        for name, least in (
+            ("gradient_accumulation_steps", 1),
+            ("num_workers", 0),
+            ("eval_batch_size", 1),
+            ("eval_epochs", 0),
+            ("logging_steps", 1),
+            ("save_steps", 0),
+            ("save_minutes", 0),
+            ("keep_checkpoints", 1),
+            ("max_unreadable_images", 0),
+            ("max_loss_ratio", 1),
+            ("max_skipped_in_row", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} {getattr(self, name):g} was given; it must be at least {least}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """
+    How a run ended.
+
+    Args:
+        step: Steps done.
+        signal: That ended it before its last step, or 0.
+        metrics: Of the last evaluation, if the run is finished.
+    """
+
+    step: int
+    signal: int
+    metrics: dict[str, float]
+
+
+class TrainingStopped(RuntimeError):
+    """A run that must not go on; the message says why and which checkpoint is the last good one."""
