@@ -33,7 +33,7 @@ test: $(VENV)/.installed-tests
 
 # Kills training runs at random moments some forty times, and trains in fp16 against fp32: an hour.
 test-faults: $(VENV)/.installed-tests
-	$(PYTEST) -m slow tests/training/engine/test_resume.py tests/training/engine/test_precision.py
+	$(PYTEST) -m slow tests/training/engine/test_resume.py tests/training/engine/test_stages.py tests/training/engine/test_precision.py
 
 # Makes an environment of torch, torchvision, transformers and pillow alone (6 GB) and loads published folders in it.
 test-fresh: $(VENV)/.installed-tests

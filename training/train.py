@@ -16,7 +16,12 @@ the same command with `--resume auto` goes on), 2 for an error in what was asked
 
 import sys
 
-from .engine.run import run_command as main
+from .engine.run import run_commands
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    return run_commands([arguments])
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ stages are runs of their own, in `stage1/`, `stage2/` and so on; with `--resume 
 import argparse
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from .engine.checkpoints import BEST_LINK
-from .engine.run import run_command
+from .engine.run import run_commands
 
 
 def split_by_stage(words: list[str], num_stages: int) -> list[list[str]]:
@@ -58,15 +59,17 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for index, (recipe, words) in enumerate(zip(options.recipes, command_lines, strict=True)):
-        command = ["--recipe", recipe, "--output_dir", str(options.output_dir / f"stage{index + 1}"), *words]
+    return run_commands(stages(options.recipes, command_lines, options.output_dir))
+
+
+def stages(recipes: list[str], command_lines: list[list[str]], folder: Path) -> Iterator[list[str]]:
+    """The words of `training.train` for each stage, announced as it begins."""
+    for index, (recipe, words) in enumerate(zip(recipes, command_lines, strict=True)):
+        command = ["--recipe", recipe, "--output_dir", str(folder / f"stage{index + 1}"), *words]
         if index:
-            command += ["--initial_checkpoint", str(options.output_dir / f"stage{index}" / BEST_LINK)]
+            command += ["--initial_checkpoint", str(folder / f"stage{index}" / BEST_LINK)]
         print(f"stage {index + 1}: training.train {shlex.join(command)}", file=sys.stderr)
-        status = run_command(command)
-        if status:
-            return status
-    return 0
+        yield command
 
 
 if __name__ == "__main__":

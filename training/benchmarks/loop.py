@@ -14,7 +14,7 @@ from torch.utils.data import Subset
 from ..data.batches import TrainingBatches
 from ..data.sources import load_images
 from ..engine.loop import TrainingLoop
-from ..engine.optimizers import build_optimizers
+from ..engine.optimizers import build_optimizer
 from ..engine.options import LoopOptions
 from ..settings.recipe import Recipe, load_recipe
 from ..tasks.classification import ClassificationTask
@@ -34,7 +34,7 @@ class BareStep:
     def __init__(self, loop: TrainingLoop):
         self.loop = loop
         self.model = copy.deepcopy(loop.sharded.module).train()
-        self.optimizers = build_optimizers(self.model, loop.recipe)
+        self.optimizer = build_optimizer(self.model, loop.recipe)
         examples = [loop.task.train_example(index) for index in range(loop.recipe.total_batch_size)]
         self.batch = loop.to_device(loop.task.prepare_batch(loop.to_device(loop.task.collate(examples))))
 
@@ -42,9 +42,8 @@ class BareStep:
         with self.loop.accelerator.autocast():
             loss = self.loop.task.losses(self.model, self.batch)["loss"]
         loss.backward()
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
 
 class Stopwatch:

@@ -31,7 +31,7 @@ from .checkpoints import BEST_LINK, CHECKPOINTS_FOLDER, PARTIAL, RunCheckpoints,
 from .coordination import Coordination, StopRequest
 from .evaluation import evaluate
 from .log import RunLog
-from .optimizers import build_optimizers, build_scheduler
+from .optimizers import build_optimizer, build_scheduler
 from .options import LoopOptions, Outcome, TrainingStopped
 from .sharding import ShardedModel
 from .state import RECIPE_FILE, Progress, RunState
@@ -126,21 +126,19 @@ class TrainingLoop:
             )
 
     def _prepare(self):
-        """Model, optimizers and everything around them, as Accelerate shares them among the processes."""
+        """Model, optimizer and everything around them, as Accelerate shares them among the processes."""
         recipe, accelerator = self.recipe, self.accelerator
         model = self.task.build_model()
         if self.options.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         with torch.device("meta"):
             self.template = type(model)(model.config)
-        optimizers = build_optimizers(model, recipe)
-        self.schedulers = [
-            build_scheduler(optimizer, recipe, self.course.batches_per_epoch) for optimizer in optimizers
-        ]
+        optimizer = build_optimizer(model, recipe)
+        self.scheduler = build_scheduler(optimizer, recipe, self.course.batches_per_epoch)
         if accelerator.distributed_type == DistributedType.DEEPSPEED:
-            self._configure_deepspeed(len(optimizers))
-        self.model, *self.optimizers = accelerator.prepare(model, *optimizers)
-        self.sharded = ShardedModel(accelerator, self.model, self.optimizers)
+            self._configure_deepspeed()
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.sharded = ShardedModel(accelerator, self.model, self.optimizer)
         self.average = None if recipe.ema_decay is None else WeightAverage(self.sharded, recipe.ema_decay)
         self.state = RunState(
             accelerator, self.model, self.sharded, self.average, self.template, self.task.processor, recipe
@@ -159,12 +157,13 @@ class TrainingLoop:
             accelerator.num_processes,
         )
 
-    def _configure_deepspeed(self, num_optimizers: int):
+    def _configure_deepspeed(self):
         """What the recipe decides, in DeepSpeed's own configuration; the files in `configs/` leave it out."""
-        if num_optimizers > 1:
-            raise ValueError("DeepSpeed steps one optimizer, but the recipe has Muon beside AdamW; use DDP or FSDP.")
+        if self.recipe.muon_learning_rate is not None:
+            raise ValueError("DeepSpeed flattens the matrices that Muon is for; use DDP or FSDP, or AdamW alone.")
         config = self.accelerator.state.deepspeed_plugin.deepspeed_config
         batch_size = self.recipe.total_batch_size // (self.share.num_ranks * self.share.accumulation)
+        config["train_batch_size"] = self.recipe.total_batch_size
         config["train_micro_batch_size_per_gpu"] = batch_size
         config["gradient_accumulation_steps"] = self.share.accumulation
         config["gradient_clipping"] = self.recipe.max_grad_norm or 0.0
@@ -248,9 +247,8 @@ class TrainingLoop:
         recipe, progress = self.recipe, self.progress
         patch_size = self.course.patch_size(progress.step)
         done = self.course.learning_rate_batches(progress.step)
-        for scheduler in self.schedulers:
-            scheduler.step(int(done / self.course.batches_per_epoch))
-            scheduler.step_update(done)
+        self.scheduler.step(int(done / self.course.batches_per_epoch))
+        self.scheduler.step_update(done)
         sums: dict[str, torch.Tensor] = {}
         unreadable: list[str] = []
         for index in range(self.share.accumulation):
@@ -267,9 +265,8 @@ class TrainingLoop:
                 self.accelerator.backward(losses["loss"])
                 if self.accelerator.sync_gradients and recipe.max_grad_norm is not None:
                     self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.max_grad_norm)
-                for optimizer in self.optimizers:
-                    optimizer.step()
-                    optimizer.zero_grad()
+                self.optimizer.step()
+                self.optimizer.zero_grad()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.detach() / self.share.accumulation
             self.throughput.add(
@@ -305,7 +302,7 @@ class TrainingLoop:
     def _was_skipped(self) -> bool:
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
             return not self.model.was_step_applied()
-        return any(optimizer.step_was_skipped for optimizer in self.optimizers)
+        return self.optimizer.step_was_skipped
 
     def _window_means(self) -> dict[str, float]:
         """
@@ -330,7 +327,7 @@ class TrainingLoop:
         self.window = {}
         if progress.first_loss is None:
             progress.first_loss = means.get("loss")
-        group = self.sharded.optimizers[0].param_groups[-1]
+        group = self.sharded.optimizer.param_groups[-1]
         images_per_step = self.recipe.total_batch_size * len(self.course.batches(progress.step - 1))
         self.log.record(
             progress.step,

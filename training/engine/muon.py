@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-The Muon optimizer for the weight matrices of a model's blocks.
+The Muon optimizer for the weight matrices of a model's blocks, and how another steps beside it.
 
 Each matrix moves along its momentum with all singular values set to about one, so that rare directions are learned as
 fast as frequent ones. (K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024, which also
@@ -77,3 +77,27 @@ class Muon(torch.optim.Optimizer):
         scale = max(1.0, rows / columns) ** 0.5
         for parameter, direction in zip(parameters, orthogonalize(torch.stack(directions)), strict=True):
             parameter.mul_(1 - lr * weight_decay).sub_(direction, alpha=lr * scale)
+
+
+class Together(torch.optim.Optimizer):
+    """
+    Optimizers of different parameters as one, so that fp16's loss scaling, which skips an optimizer's step if any of
+    its gradients overflows, skips the step of all.
+
+    Args:
+        optimizers: Their groups, in order, are those of the whole, and there is one state for all.
+    """
+
+    def __init__(self, optimizers: list[torch.optim.Optimizer]):
+        # The same dictionaries, so that what is done to a group of the whole is done to the part's.
+        super().__init__([group for optimizer in optimizers for group in optimizer.param_groups], {})
+        self.optimizers = optimizers
+        for optimizer in optimizers:
+            optimizer.state = self.state
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        if closure is not None:
+            raise ValueError("Together.step takes no closure; compute the gradients before.")
+        for optimizer in self.optimizers:
+            optimizer.step()

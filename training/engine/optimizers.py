@@ -12,7 +12,7 @@ from timm.scheduler.scheduler import Scheduler
 from transformers import PreTrainedModel
 
 from ..settings.recipe import CONFIG_CLASSES, Recipe
-from .muon import Muon
+from .muon import Muon, Together
 
 
 NEVER_DECAYED = ("cls_token", "position_embeddings")
@@ -67,16 +67,16 @@ def _level(name: str, depth: int) -> int:
     return 0 if part["block"] is None else int(part["block"]) + 1
 
 
-def build_optimizers(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """AdamW of a recipe over `parameter_groups`, and Muon for the matrices of the blocks if the recipe says so."""
+def build_optimizer(model: PreTrainedModel, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW of a recipe over `parameter_groups`, with Muon for the matrices of the blocks if the recipe says so."""
     decays = {"weight_decay": recipe.weight_decay, "layer_decay": recipe.layer_decay}
     # PyTorch's default on a GPU; on a CPU it takes a third of the time of one parameter after the other.
     adamw = {"lr": recipe.learning_rate, "betas": (recipe.adam_beta1, recipe.adam_beta2), "foreach": True}
     if recipe.muon_learning_rate is None:
-        return [torch.optim.AdamW(parameter_groups(model, **decays), **adamw)]
+        return torch.optim.AdamW(parameter_groups(model, **decays), **adamw)
     others = parameter_groups(model, **decays, belongs=lambda *parameter: not _is_for_muon(*parameter))
     matrices = parameter_groups(model, **decays, belongs=_is_for_muon)
-    return [torch.optim.AdamW(others, **adamw), Muon(matrices, lr=recipe.muon_learning_rate)]
+    return Together([Muon(matrices, lr=recipe.muon_learning_rate), torch.optim.AdamW(others, **adamw)])
 
 
 def _is_for_muon(name: str, parameter: torch.nn.Parameter) -> bool:

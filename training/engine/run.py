@@ -5,8 +5,10 @@
 import dataclasses
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, ProjectConfiguration, is_cuda_available
 from transformers.utils import logging
@@ -49,7 +51,10 @@ def train(recipe: Recipe, data: DataOptions, options: LoopOptions) -> Outcome:
     try:
         return loop.run()
     finally:
-        accelerator.end_training()
+        # Not `end_training`, which parts the processes, and a further stage needs them.
+        for tracker in accelerator.trackers:
+            tracker.finish()
+        accelerator.free_memory()
 
 
 def start_trackers(accelerator: Accelerator, recipe: Recipe, first_step: int):
@@ -61,9 +66,26 @@ def start_trackers(accelerator: Accelerator, recipe: Recipe, first_step: int):
     accelerator.init_trackers("tensorboard", config, init_kwargs={"tensorboard": {"purge_step": first_step + 1}})
 
 
-def run_command(arguments: list[str] | None = None) -> int:
-    """What `training.train` does with its words; returns its exit status."""
+def run_commands(command_lines: Iterable[list[str] | None]) -> int:
+    """
+    Runs one after the other, on the same processes.
+
+    Args:
+        command_lines: The words of `training.train` for each; None: those of this process. The next are asked for when
+            a run is done.
+
+    Returns:
+        The exit status of the first that did not succeed, or 0.
+    """
     logging.disable_progress_bar()  # of every file that transformers writes or reads
+    try:
+        return next((status for words in command_lines if (status := _run(words))), 0)
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         recipe, data, options = parse_arguments(arguments)
         outcome = train(recipe, data, options)

@@ -14,6 +14,7 @@ checkpoint knows nothing of how many processes wrote it.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -24,6 +25,7 @@ from torch.distributed.tensor import DTensor
 
 # Of an optimizer's state, what is one number for all parameters, since every step updates all of them.
 STEP = "step"
+ADAM_STATE = "exp_avg"  # what an optimizer that counts steps has beside it
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,14 @@ class Shard:
 
 class ShardedModel:
     """
-    The shards of a model that was prepared by Accelerate, with its optimizers.
+    The shards of a model that was prepared by Accelerate, with its optimizer.
 
     Args:
         accelerator: That prepared them.
-        model, optimizers: As they came from `Accelerator.prepare`.
+        model, optimizer: As they came from `Accelerator.prepare`.
     """
 
-    def __init__(self, accelerator: Accelerator, model: nn.Module, optimizers: list):
+    def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer: Any):
         self.accelerator = accelerator
         self.module = accelerator.unwrap_model(model)
         self.is_split = accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP)
@@ -81,14 +83,14 @@ class ShardedModel:
                 for name, parameter in self.module.named_parameters()
                 if parameter.requires_grad
             ]
-            self.optimizers = [zero.optimizer]
+            self.optimizer = zero.optimizer
         else:
             self.shards = [
                 _locate_whole_or_rows(name, parameter)
                 for name, parameter in self.module.named_parameters()
                 if parameter.requires_grad
             ]
-            self.optimizers = [optimizer.optimizer for optimizer in optimizers]
+            self.optimizer = optimizer.optimizer
 
     def gather(self, shard: Shard, part: torch.Tensor | None) -> torch.Tensor:
         """A whole tensor of a parameter's shape from the parts of all processes, on each of them, in fp32."""
@@ -130,11 +132,11 @@ class ShardedModel:
 
     def state_tensors(self) -> Iterator[tuple[Shard, str, torch.Tensor | None]]:
         """
-        The optimizers' state by parameter: (shard, key, this process's part), in an order that all processes share.
+        The optimizer's state by parameter: (shard, key, this process's part), in an order that all processes share.
 
         Before the first step there is none.
         """
-        keys = sorted({key for optimizer in self.optimizers for state in optimizer.state.values() for key in state})
+        keys = sorted({key for state in self.optimizer.state.values() for key in state})
         for shard in self.shards:
             state = self._state(shard)
             for key in keys:
@@ -156,29 +158,18 @@ class ShardedModel:
 
     @property
     def steps(self) -> int:
-        """Steps that the optimizers have counted, those skipped by fp16 not among them; 0 if they count none."""
-        counts = [state[STEP] for optimizer in self.optimizers for state in optimizer.state.values() if STEP in state]
+        """Steps that the optimizer has counted, those skipped by fp16 not among them; 0 if it counts none."""
+        counts = [state[STEP] for state in self.optimizer.state.values() if STEP in state]
         return int(counts[0]) if counts else 0
 
     def set_steps(self, steps: int):
         """Sets the count in every state that is there; call it after `set_state`."""
-        for optimizer in self.optimizers:
-            if isinstance(optimizer, torch.optim.AdamW):
-                for state in optimizer.state.values():
-                    state[STEP] = torch.tensor(float(steps))
+        for state in self.optimizer.state.values():
+            if ADAM_STATE in state:
+                state[STEP] = torch.tensor(float(steps))
 
     def _state(self, shard: Shard) -> dict[str, torch.Tensor]:
-        for optimizer in self.optimizers:
-            if shard.owner in optimizer.state:
-                return optimizer.state[shard.owner]
-        if shard.owner is None:
-            return {}
-        for optimizer in self.optimizers:
-            groups = optimizer.param_groups
-            if any(owner is shard.owner for group in groups for owner in group["params"]):
-                return optimizer.state[shard.owner]
-        # ZeRO-3 lends its optimizer one buffer at a time.
-        return self.optimizers[0].state[shard.owner]
+        return {} if shard.owner is None else self.optimizer.state[shard.owner]
 
 
 def _locate_whole_or_rows(name: str, parameter: nn.Parameter) -> Shard:

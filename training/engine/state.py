@@ -75,7 +75,7 @@ class RunState:
     Writes and reads the state of a run that Accelerate has prepared; all processes must make the same calls.
 
     Args:
-        accelerator: That prepared the model and the optimizers.
+        accelerator: That prepared the model and the optimizer.
         model: As prepared.
         sharded: Its shards.
         average: Of its weights, if there is one.

@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which parameters decay, how fast each block learns, and the learning rate's course, by their definitions."""
 
+import copy
 import dataclasses
 import math
 from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
 from helpers import tiny_model
 
 from modeling_pixelvit import (
@@ -19,7 +21,8 @@ from modeling_pixelvit import (
     PixelViTForObjectDetection,
     PixelViTForSemanticSegmentation,
 )
-from training.engine.optimizers import build_optimizers, build_scheduler, parameter_groups
+from modeling_pixelvit.configuration_base import as_pair
+from training.engine.optimizers import build_optimizer, build_scheduler, parameter_groups
 from training.settings.recipe import Recipe, build_recipe, load_recipe
 
 
@@ -127,7 +130,7 @@ def test_blocks_of_a_base_model_and_frozen_parameters():
 def test_rate_by_epoch_is_the_released_course():
     """Epochs 0 to 4 rise from 1e-6 in equal steps; from there on half a cosine over all 300, down to 1e-5."""
     recipe = load_recipe("adventurer-stage1", "base")
-    optimizer = build_optimizers(tiny_model(AdventurerForImageClassification), recipe)[0]
+    optimizer = build_optimizer(tiny_model(AdventurerForImageClassification), recipe)
     assert optimizer.defaults["betas"] == (0.9, 0.999)
     scheduler = build_scheduler(optimizer, recipe, steps_per_epoch=7)
     for epoch in (0, 1, 4, 5, 150, 299):
@@ -143,7 +146,7 @@ def test_rate_by_step():
     recipe = Recipe(
         num_train_epochs=10.0, warmup_epochs=1.0, base_learning_rate=1.0, learning_rate_batch_size=None, layer_decay=0.5
     )
-    optimizer = build_optimizers(tiny_model(AdventurerForImageClassification), recipe)[0]
+    optimizer = build_optimizer(tiny_model(AdventurerForImageClassification), recipe)
     scheduler = build_scheduler(optimizer, recipe, steps_per_epoch=20)
     scheduler.step_update(50)
     scheduler.step(1)  # without effect
@@ -154,7 +157,7 @@ def test_rate_by_step():
 
 def rates_at(recipe, steps_per_epoch, times, by_epoch=False):
     """The learning rate of the head and of the embeddings at each of `times`, read in any order."""
-    optimizer = build_optimizers(tiny_model(AdventurerForImageClassification), recipe)[0]
+    optimizer = build_optimizer(tiny_model(AdventurerForImageClassification), recipe)
     scheduler = build_scheduler(optimizer, recipe, steps_per_epoch)
     rates = []
     for time in times:
@@ -254,10 +257,60 @@ def test_frozen_rate_learns_nothing():
     """A layer decay of zero leaves all but the head as it is."""
     model = tiny_model(PixelViTForImageClassification)
     recipe = Recipe(layer_decay=0.0, base_learning_rate=0.1)
-    optimizer = build_optimizers(model, recipe)[0]
+    optimizer = build_optimizer(model, recipe)
     build_scheduler(optimizer, recipe, steps_per_epoch=1).step_update(10)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     model(torch.randn(2, 3, 8, 8), labels=torch.tensor([0, 1])).loss.backward()
     optimizer.step()
     changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     assert changed and all("layers" not in name and "embeddings" not in name for name in changed)
+
+
+class TestMuonUnderLossScaling:
+    """fp16's loss scaling looks at all gradients before a step, and lets Muon and AdamW both step or neither."""
+
+    def start(self):
+        """A model, its optimizer as Accelerate wraps it, and the scaler."""
+        torch.manual_seed(0)
+        model = tiny_model(PixelViTForImageClassification)
+        recipe = Recipe(family="pixelvit", muon_learning_rate=0.01, weight_decay=0.1, max_grad_norm=1.0)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        accelerator = Accelerator(cpu=True)
+        accelerator.scaler = scaler  # which Accelerate itself makes on a GPU only
+        optimizer = accelerator.prepare_optimizer(build_optimizer(model, recipe))
+        assert {"momentum", "betas"} <= {key for group in optimizer.param_groups for key in group}
+        return model, optimizer, scaler
+
+    def step(self, model, optimizer, scaler, overflow_in=None):
+        pixels = torch.randn(2, 3, *as_pair(model.config.image_size), generator=torch.Generator().manual_seed(1))
+        loss = model(pixels, labels=torch.tensor([0, 1])).loss
+        (scaler.scale(loss) if scaler is not None else loss).backward()
+        if overflow_in is not None:
+            dict(model.named_parameters())[overflow_in].grad.view(-1)[0] = torch.inf
+        if scaler is not None:
+            scaler.unscale_(optimizer.optimizer)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    @pytest.mark.parametrize("name", ["classifier.bias", "pixelvit.layers.0.mlp.fc1.weight"])
+    def test_an_overflow_anywhere_skips_the_whole_step(self, name):
+        model, optimizer, scaler = self.start()
+        before = copy.deepcopy(model.state_dict())
+        self.step(model, optimizer, scaler, overflow_in=name)
+        assert optimizer.step_was_skipped and scaler.get_scale() == 512.0
+        assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+        self.step(model, optimizer, scaler)
+        assert not optimizer.step_was_skipped and scaler.get_scale() == 512.0
+        assert not any(torch.equal(value, before[key]) for key, value in model.named_parameters())
+
+    def test_gradients_are_unscaled_once(self):
+        model, optimizer, scaler = self.start()
+        plain = copy.deepcopy(model)
+        recipe = Recipe(family="pixelvit", muon_learning_rate=0.01, weight_decay=0.1)
+        other = build_optimizer(plain, recipe)
+        for _ in range(2):
+            self.step(model, optimizer, scaler)
+            self.step(plain, other, None)
+        for (name, scaled), unscaled in zip(model.named_parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(scaled, unscaled, rtol=1e-5, atol=1e-6, msg=name)

@@ -40,7 +40,7 @@ def as_sharded(model, optimizer, distributed_type):
         unwrap_model=lambda prepared: prepared,
         num_processes=2,
     )
-    return ShardedModel(accelerator, model, [SimpleNamespace(optimizer=optimizer)])
+    return ShardedModel(accelerator, model, SimpleNamespace(optimizer=optimizer))
 
 
 def check_rank(rank, folder):

@@ -15,7 +15,7 @@ from training.data.batches import TrainingBatches, derive_seed
 from training.data.sources import load_images
 from training.engine.log import read_metrics
 from training.engine.loop import TrainingLoop
-from training.engine.optimizers import build_optimizers
+from training.engine.optimizers import build_optimizer
 from training.engine.options import LoopOptions
 from training.settings.course import Course
 from training.settings.recipe import RecipeError, load_recipe
@@ -166,7 +166,7 @@ class TestLoop:
         loop, records = run_loop(recipe, digits, tmp_path)
         task = ClassificationTask(recipe, digits)
         model = task.build_model()
-        (optimizer,) = build_optimizers(model, recipe)
+        optimizer = build_optimizer(model, recipe)
         seen = []
         for step, batch in enumerate(task.train_loader(loop.share)[0]):
             rate = [record for record in records if "loss" in record][step]["learning_rate"]

@@ -15,7 +15,7 @@ from helpers import tiny_model
 from modeling_pixelvit import AdventurerForImageClassification, PixelViTForImageClassification
 from training.data.batches import TrainingBatches
 from training.data.digit_scenes import LOADERS, write_digit_scenes
-from training.engine.optimizers import build_optimizers, build_scheduler
+from training.engine.optimizers import build_optimizer, build_scheduler
 from training.settings.recipe import RECIPES_DIR, Recipe, RecipeError, find_recipes, load_recipe
 from training.tasks.dense import check_dense_recipe
 from training.tasks.registry import TASKS
@@ -170,17 +170,15 @@ def scenes(tmp_path_factory):
 
 
 def take_a_step(model, recipe, loss):
-    """With every optimizer of a recipe, at the end of the warmup; every parameter must change."""
-    optimizers = build_optimizers(model, recipe)
-    for optimizer in optimizers:
-        scheduler = build_scheduler(optimizer, recipe, steps_per_epoch=10)
-        scheduler.step(math.ceil(recipe.warmup_epochs))
-        scheduler.step_update(math.ceil(10 * recipe.warmup_epochs))
+    """At the end of the warmup; every parameter must change."""
+    optimizer = build_optimizer(model, recipe)
+    scheduler = build_scheduler(optimizer, recipe, steps_per_epoch=10)
+    scheduler.step(math.ceil(recipe.warmup_epochs))
+    scheduler.step_update(math.ceil(10 * recipe.warmup_epochs))
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     torch.manual_seed(0)
     loss().backward()
-    for optimizer in optimizers:
-        optimizer.step()
+    optimizer.step()
     for name, parameter in model.named_parameters():
         assert parameter.isfinite().all() and not torch.equal(parameter, before[name]), name
 
