@@ -19,16 +19,26 @@ from torch.nn import functional as F
 
 class BatchNorm(nn.BatchNorm2d):
     """
-    `nn.BatchNorm2d` that also trains on one value per channel.
+    `nn.BatchNorm2d` that also trains on one value per channel, and with statistics more exact than its weights.
 
-    That is what UperNet's coarsest pooled branch has in a batch of one image. One value has no variance, so the running
-    statistics stand in, as they do in evaluation, and are left as they are.
+    One value is what UperNet's coarsest pooled branch has in a batch of one image. It has no variance, so the running
+    statistics stand in, as they do in evaluation, and are left as they are. DeepSpeed's ZeRO-3 leaves the statistics in
+    float32 where it halves the weights, which PyTorch takes on no device.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if self.training and input.numel() == self.num_features:
-            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        return super().forward(input)
+        is_trained = self.training and input.numel() != self.num_features
+        exact = self.running_mean.dtype
+        is_mixed = exact != self.weight.dtype
+        if not is_mixed and is_trained:
+            return super().forward(input)
+        values, weight, bias = (tensor.to(exact) if is_mixed else tensor for tensor in (input, self.weight, self.bias))
+        if is_trained:
+            self.num_batches_tracked.add_(1)
+        normalized = F.batch_norm(
+            values, self.running_mean, self.running_var, weight, bias, is_trained, self.momentum, self.eps
+        )
+        return normalized.to(input.dtype)
 
 
 def round_up(length: int, multiple: int) -> int:

@@ -40,6 +40,19 @@ def test_batch_norm_is_the_usual_one_where_that_works(training):
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_batch_norm_of_halved_weights_has_exact_statistics(training):
+    """As ZeRO-3 leaves them."""
+    half, exact = BatchNorm(3).train(training), nn.BatchNorm2d(3).train(training)
+    half.weight.data, half.bias.data = half.weight.data.bfloat16(), half.bias.data.bfloat16()
+    values = torch.randn(2, 3, 4, 5).bfloat16()
+    found, wanted = half(values), exact(values.float())
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, wanted.bfloat16())
+    for name, buffer in exact.named_buffers():
+        torch.testing.assert_close(half.get_buffer(name), buffer)
+
+
 def test_batch_norm_takes_running_statistics_for_a_single_value():
     norm = BatchNorm(3).train()
     with torch.no_grad():

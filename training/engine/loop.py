@@ -380,10 +380,10 @@ class TrainingLoop:
         progress = self.progress
         self.throughput.pause()
         self.sharded.share_buffers()
-        models = {CURRENT: self.model}
-        if self.accelerator.distributed_type == DistributedType.FSDP:
-            # Whose passes need all processes, which may have different numbers of them where images differ in size.
-            models[CURRENT] = self._whole_model(CURRENT, self.state.whole_weights())
+        # Without DDP or DeepSpeed around it: their passes need all processes, which may have different numbers of them
+        # where images differ in size. A model of which no process has all is put together.
+        is_whole = not self.sharded.splits_weights
+        models = {CURRENT: self.sharded.module if is_whole else self._whole_model(CURRENT, self.state.whole_weights())}
         average = None if self.average is None else self.state.whole_average()
         if average is not None:
             models[AVERAGE] = self._whole_model(AVERAGE, average)

@@ -75,9 +75,12 @@ class ShardedModel:
         self.accelerator = accelerator
         self.module = accelerator.unwrap_model(model)
         self.is_split = accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP)
+        # Whether this process computes with weights that it has a part of only: FSDP2 and ZeRO-3.
+        self.splits_weights = accelerator.distributed_type == DistributedType.FSDP
         if accelerator.distributed_type == DistributedType.DEEPSPEED:
             zero = model.optimizer
-            locate = _locate_zero3 if hasattr(zero, "fp32_partitioned_groups_flat") else _locate_zero12
+            self.splits_weights = hasattr(zero, "fp32_partitioned_groups_flat")
+            locate = _locate_zero3 if self.splits_weights else _locate_zero12
             self.shards = [
                 locate(zero, name, parameter)
                 for name, parameter in self.module.named_parameters()

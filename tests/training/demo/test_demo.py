@@ -396,7 +396,7 @@ def test_errors_of_the_command_are_sentences(arguments, message, capsys):
 def test_without_gradio_the_command_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setenv("GRADIO_TEMP_DIR", os.environ.get("GRADIO_TEMP_DIR", ""))  # what the import sets is undone
     monkeypatch.setitem(sys.modules, "gradio", None)
-    for name in [name for name in sys.modules if name.startswith("training.demo_")]:
+    for name in [name for name in sys.modules if name.startswith("training.demo.")]:
         monkeypatch.delitem(sys.modules, name)
     assert main(["--port", "0"]) == 2
     assert capsys.readouterr().err.startswith("error: The demo needs gradio; install it by pip install")

@@ -27,7 +27,7 @@ from training.demo.settings import Demo
 if importlib.util.find_spec("gradio") is None and os.environ.get("PIXELVIT_REQUIRE_BROWSER") != "1":
     pytest.skip("missing: gradio", allow_module_level=True)
 
-from training.demo.space import export_space, modules_of
+from training.demo.space import ENTRY, export_space, modules_of
 from training.demo_app import main
 
 
@@ -134,5 +134,6 @@ def test_what_is_not_exported(space, tmp_path, capsys):
 
 
 def test_training_is_not_part_of_it():
-    found = modules_of("demo_space_app")
-    assert "demo_pages" in found and not {"sweep", "loop", "digits", "demo_app"} & set(found)
+    found = {str(path.relative_to(ROOT / "training")) for path in modules_of(ENTRY)}
+    assert {"demo/pages.py", "checkpoints/loading.py", "tasks/__init__.py"} <= found
+    assert not [path for path in found if path.startswith(("engine", "data", "experiments")) or path == "demo_app.py"]
