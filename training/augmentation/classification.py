@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from PIL import Image
 from timm.data import Mixup, create_transform
+from timm.data.mixup import mixup_target
 from torchvision.transforms import Compose, InterpolationMode, RandomCrop, Resize
 
 from ..settings.recipe import Recipe
@@ -83,16 +84,29 @@ def stack(examples: Examples) -> dict[str, torch.Tensor]:
     return {"pixel_values": torch.stack(pixels), "labels": torch.tensor(labels)}
 
 
+class MixupOfAnyNumber(Mixup):
+    """timm's, which of an odd number of images leaves the last one as it is."""
+
+    def __call__(self, x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        even = len(x) // 2 * 2
+        if even == len(x):
+            return super().__call__(x, target)
+        soft = mixup_target(target, self.num_classes, smoothing=self.label_smoothing)
+        if even:
+            _, soft[:even] = super().__call__(x[:even], target[:even])  # the images in place
+        return x, soft
+
+
 def build_mixup(recipe: Recipe, num_classes: int) -> Mixup | None:
     """
     Mixup and CutMix of a batch, with the recipe's label smoothing; None if the recipe has neither.
 
-    The result takes images (B, 3, H, W), B even, and labels (B,) and returns mixed images, in place, and soft labels
+    The result takes images (B, 3, H, W) and labels (B,) and returns mixed images, in place, and soft labels
     (B, num_classes). Its randomness comes from NumPy's global generator.
     """
     if recipe.mixup_probability == 0 or (recipe.mixup_alpha == 0 and recipe.cutmix_alpha == 0):
         return None
-    return Mixup(
+    return MixupOfAnyNumber(
         mixup_alpha=recipe.mixup_alpha,
         cutmix_alpha=recipe.cutmix_alpha,
         prob=recipe.mixup_probability,

@@ -26,7 +26,9 @@ MAX_TRIES = 100
 
 
 def derive_seed(*numbers: int) -> int:
-    """A seed of 32 bits that differs, but by chance, for any other sequence of numbers."""
+    """
+    A seed of 32 bits that differs, but by chance, for any other sequence of numbers, zeros at its end apart.
+    """
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 

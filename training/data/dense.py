@@ -91,7 +91,7 @@ def choose_splits(
 
     Returns:
         For training `train_split`, or the first split that begins with "train", or else the first. For evaluation
-        `eval_split`, or the first other one that begins with "test", "validation", "valid" or "val", in this order;
+        `eval_split`, or the first other one that begins with "validation", "valid", "val" or "test", in this order;
         None if there is none.
 
     Raises:

@@ -27,7 +27,8 @@ from .unreadable import UnreadableImage
 
 Split = datasets.Dataset | datasets.IterableDataset
 
-EVALUATION_SPLITS = ("test", "validation", "valid", "val")
+# What is looked at while training is chosen by; a test set is for what was chosen, if there is another.
+EVALUATION_SPLITS = ("validation", "valid", "val", "test")
 EVALUATION_SHARE = 0.2  # held out of the training images where there is no other split
 SPLIT_SEED = 2026
 LABEL_COLUMNS = ("label", "labels", "fine_label", "cls", "json.label")
@@ -86,7 +87,7 @@ def load_labelled_images(
         streaming: Read the files in order, as they are, at the cost of an exact shuffle; without, `datasets` first
             converts shards and parquet files to a cache of its own, of the same size, where any image can be fetched.
         train_split, eval_split: Names of splits. If not given, `train` (or the first) and the first with labels among
-            `test`, `validation`, `valid` and `val`; where there is none, a fifth of the training images.
+            `validation`, `valid`, `val` and `test`; where there is none, a fifth of the training images.
         image_column, label_column: If not given, the first column of images and the first of class labels, or the one
             with a usual name. "json.label" is the key of a column of mappings.
         label_names: Names of the classes, or their number. Needed only to stream labels whose classes are not declared,

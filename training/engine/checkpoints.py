@@ -21,9 +21,10 @@ from ..common.files import flush_to_disk, point_to, remove_folder, write_json
 # In the folder of a run.
 CHECKPOINTS_FOLDER = "checkpoints"
 BEST_LINK = "best"
+EVALUATION_FILE = "evaluation.json"  # beside the best weights: whether they are the average, and their metrics
 # Of a checkpoint.
 COMPLETE_FILE = "complete.json"
-PARTIAL = ".partial"
+PARTIAL, ABANDONED = ".partial", ".abandoned"
 NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -62,6 +63,25 @@ class RunCheckpoints:
             self._retire()
         self.accelerator.wait_for_everyone()
         return final
+
+    def abandon_after(self, step: int) -> list[Path]:
+        """
+        Sets checkpoints of more steps aside, for a run that goes on from an earlier one.
+
+        `find_last` does not find them any more, and the next `save` removes them.
+
+        Returns:
+            What they are called now, on the main process.
+        """
+        abandoned = []
+        if self.accelerator.is_main_process:
+            for path in sorted(find_checkpoints(self.folder)):
+                if step_of(path) > step:
+                    aside = path.with_name(path.name + ABANDONED)
+                    self._clear(aside)
+                    abandoned.append(path.rename(aside))
+        self.accelerator.wait_for_everyone()
+        return abandoned
 
     def find_last(self) -> Path | None:
         """The complete checkpoint of the most steps."""

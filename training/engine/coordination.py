@@ -2,16 +2,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the processes of a run agree on after every step: whether to stop, whether to save, which images were bad."""
 
+import datetime
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator
 
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+PATIENCE = datetime.timedelta(days=1)
+
+
+@contextmanager
+def main_processes_first(accelerator: Accelerator) -> Iterator[None]:
+    """
+    The main process of each machine first, the others once it is done, however long that takes.
+
+    A data set may take hours to prepare, and processes that wait for each other elsewhere give up after minutes.
+    """
+    if accelerator.num_processes == 1:
+        yield
+        return
+    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    if not accelerator.is_local_main_process:
+        dist.barrier(group=group)
+    yield
+    if accelerator.is_local_main_process:
+        dist.barrier(group=group)
+    dist.destroy_process_group(group)
 
 
 class StopRequest:

@@ -27,7 +27,7 @@ from ..settings.course import Course
 from ..settings.recipe import Recipe, load_recipe
 from ..tasks.base import PATCH_SIZE, Batch, Share, Task
 from .average import WeightAverage
-from .checkpoints import BEST_LINK, CHECKPOINTS_FOLDER, PARTIAL, RunCheckpoints, publish
+from .checkpoints import BEST_LINK, CHECKPOINTS_FOLDER, EVALUATION_FILE, PARTIAL, RunCheckpoints, publish
 from .coordination import Coordination, StopRequest
 from .evaluation import evaluate
 from .log import RunLog
@@ -38,9 +38,11 @@ from .state import RECIPE_FILE, Progress, RunState
 
 
 RESULTS_FILE = "results.json"
+# Tells the seeds of steps from those of images, which are derived from fewer numbers.
+OF_STEP = 0x73746570
 # Names of the two models that are evaluated, and the prefix of their metrics.
 CURRENT, AVERAGE = "eval", "eval_average"
-PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
+GRADIENT_NORM = "gradient_norm"
 
 
 class TrainingLoop:
@@ -204,6 +206,9 @@ class TrainingLoop:
             self.coordination = Coordination(stop, save_seconds)
             self.log = RunLog(self.folder, self.accelerator, progress.step, self.num_steps, self.quiet)
             self.clock = (time.monotonic(), time.process_time())
+            if options.resume not in ("auto", "never"):
+                for path in self.checkpoints.abandon_after(progress.step):
+                    self.log.say(f"set aside until the next checkpoint, which removes it: {path}")
             try:
                 return self._run(report)
             finally:
@@ -251,11 +256,12 @@ class TrainingLoop:
         self.scheduler.step_update(done)
         sums: dict[str, torch.Tensor] = {}
         unreadable: list[str] = []
+        norm = None
         for index in range(self.share.accumulation):
             batch = next(batches)
             unreadable += batch.pop(UNREADABLE, [])
             # After the batch has been read, which may have happened in this process.
-            self._seed(derive_seed(recipe.seed, progress.step, index, self.share.rank))
+            self._seed(derive_seed(recipe.seed, OF_STEP, progress.step, index, self.share.rank))
             batch = self.to_device(self.task.prepare_batch(self.to_device(batch)))
             if patch_size != recipe.patch_size:
                 batch[PATCH_SIZE] = patch_size
@@ -263,8 +269,9 @@ class TrainingLoop:
                 with self.accelerator.autocast():
                     losses = self.task.losses(self.model, batch)
                 self.accelerator.backward(losses["loss"])
-                if self.accelerator.sync_gradients and recipe.max_grad_norm is not None:
-                    self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.max_grad_norm)
+                if self.accelerator.sync_gradients:
+                    most = math.inf if recipe.max_grad_norm is None else recipe.max_grad_norm
+                    norm = self.accelerator.clip_grad_norm_(self.model.parameters(), most)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             for name, value in losses.items():
@@ -274,6 +281,8 @@ class TrainingLoop:
                 self.share.num_ranks * self.task.num_tokens(batch),
                 patch_size,
             )
+        if norm is not None:  # DeepSpeed has none of a step that it skips
+            sums[GRADIENT_NORM] = torch.as_tensor(norm)
         self._after_optimizer_step(sums)
         return sums, unreadable
 
@@ -319,6 +328,9 @@ class TrainingLoop:
         means = {name: sum(values) / len(values) for name, values in self.window.items() if values}
         if "loss" in means:
             self._check_loss(means["loss"])
+        # Whose step has made the weights useless, though no loss has told of it yet.
+        if not math.isfinite(means.get(GRADIENT_NORM, 0.0)):
+            raise self._stopped(f"The norm of the gradients is {means[GRADIENT_NORM]}")
         return means
 
     def _log(self):
@@ -366,7 +378,11 @@ class TrainingLoop:
     def _stopped(self, what: str) -> TrainingStopped:
         last = self.checkpoints.find_last()
         where = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
-        return TrainingStopped(f"{what}, at step {self.progress.step}; {where}. A lower learning rate may help.")
+        start = f" that starts from it (--initial_checkpoint {last})" if last else ""
+        return TrainingStopped(
+            f"{what}, at step {self.progress.step}; {where}. A run of its own{start} with a lower --base_learning_rate "
+            "may get further."
+        )
 
     def _evaluation_due(self) -> bool:
         step = self.progress.step
@@ -432,6 +448,8 @@ class TrainingLoop:
                 if path.exists():
                     shutil.rmtree(path)
             self.state.write_model(partial, weights)
+            evaluation = {"step": progress.step, "model": best_model, "metrics": metrics[best_model]}
+            write_json(partial / EVALUATION_FILE, evaluation)
             publish(partial, final)
             point_to(self.folder / BEST_LINK, final)
             for path in self.folder.glob(f"{BEST_LINK}-*"):
@@ -454,7 +472,7 @@ class TrainingLoop:
         return bool(self.options.save_steps) and self.progress.step % self.options.save_steps == 0
 
     def _save(self):
-        """A checkpoint of now; never one after a loss that is not a number."""
+        """A checkpoint of now; never one after a loss or gradients that are not numbers."""
         self.throughput.pause()
         self._window_means()
         progress = self.progress

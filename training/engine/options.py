@@ -7,7 +7,10 @@ import dataclasses
 
 @dataclasses.dataclass(kw_only=True)
 class LoopOptions:
-    """How a run is carried out, which but for rounding does not change its result. The help is the command line's."""
+    """
+    How a run is carried out, which does not change its result but for rounding, and for what Mixup draws, which it does
+    for each batch of a process. The help is the command line's.
+    """
 
     output_dir: str = dataclasses.field(
         default="runs/train", metadata={"help": "folder of the run, on a disk that all processes share"}

@@ -18,8 +18,12 @@ from ..settings.recipe import Recipe
 from ..tasks.base import DataOptions
 from ..tasks.registry import TASKS
 from .arguments import parse_arguments
+from .coordination import main_processes_first
 from .loop import TrainingLoop
 from .options import LoopOptions, Outcome, TrainingStopped
+
+
+PROJECT = "pixelvit"  # what trackers file the runs under
 
 
 def build_accelerator(options: LoopOptions) -> Accelerator:
@@ -40,21 +44,30 @@ def build_accelerator(options: LoopOptions) -> Accelerator:
     )
 
 
-def train(recipe: Recipe, data: DataOptions, options: LoopOptions) -> Outcome:
-    """One run from its options to its end."""
+def prepare(recipe: Recipe, data: DataOptions, options: LoopOptions) -> TrainingLoop:
+    """
+    A run up to its first step.
+
+    Raises:
+        ValueError: for whatever is asked for and cannot be had.
+    """
     accelerator = build_accelerator(options)
-    with accelerator.local_main_process_first():  # which fills the cache of the data set for the others
+    with main_processes_first(accelerator):  # which fill the cache of the data set for the others
         task = TASKS[recipe.task].from_options(recipe, data)
     loop = TrainingLoop(accelerator, recipe, task, options)
     if accelerator.trackers is not None and accelerator.log_with:
         start_trackers(accelerator, recipe, loop.progress.step)
+    return loop
+
+
+def finish(loop: TrainingLoop) -> Outcome:
+    """Trains to the end, after which the processes can go on to another run: `end_training` would part them."""
     try:
         return loop.run()
     finally:
-        # Not `end_training`, which parts the processes, and a further stage needs them.
-        for tracker in accelerator.trackers:
+        for tracker in loop.accelerator.trackers:
             tracker.finish()
-        accelerator.free_memory()
+        loop.accelerator.free_memory()
 
 
 def start_trackers(accelerator: Accelerator, recipe: Recipe, first_step: int):
@@ -63,7 +76,7 @@ def start_trackers(accelerator: Accelerator, recipe: Recipe, first_step: int):
         name: value if isinstance(value, (int, float, str)) else str(value)
         for name, value in dataclasses.asdict(recipe).items()
     }
-    accelerator.init_trackers("tensorboard", config, init_kwargs={"tensorboard": {"purge_step": first_step + 1}})
+    accelerator.init_trackers(PROJECT, config, init_kwargs={"tensorboard": {"purge_step": first_step + 1}})
 
 
 def run_commands(command_lines: Iterable[list[str] | None]) -> int:
@@ -87,14 +100,19 @@ def run_commands(command_lines: Iterable[list[str] | None]) -> int:
 
 def _run(arguments: list[str] | None) -> int:
     try:
-        recipe, data, options = parse_arguments(arguments)
-        outcome = train(recipe, data, options)
-    except (TrainingStopped, TooManyUnreadable) as error:
+        loop = prepare(*parse_arguments(arguments))
+    except TooManyUnreadable as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    # From here on anything else is no mistake of the user's, and worth its traceback.
+    try:
+        outcome = finish(loop)
+    except (TrainingStopped, TooManyUnreadable) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     if outcome.signal:
         print(f"Stopped by a signal after step {outcome.step}; --resume auto goes on.", file=sys.stderr)
         return 128 + outcome.signal

@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from ..checkpoints.cost import model_cost
 from ..common.files import write_json
 from ..common.throughput import PASSES_PER_STEP, peak_memory_mib
-from ..engine.checkpoints import BEST_LINK, COMPLETE_FILE
+from ..engine.checkpoints import BEST_LINK, COMPLETE_FILE, EVALUATION_FILE
 from ..engine.log import METRICS_FILE as LOG_FILE
 from ..engine.log import read_metrics
 from ..engine.loop import TrainingLoop
@@ -152,7 +152,8 @@ def execute(run: Run, images: Any, report: Callable[[int, float], None] = lambda
         "peak_memory_mib": peak_memory_mib(),
         **run.settings,
     }
-    shutil.copytree(unfinished / BEST_LINK, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(COMPLETE_FILE))
+    left_out = shutil.ignore_patterns(COMPLETE_FILE, EVALUATION_FILE)
+    shutil.copytree(unfinished / BEST_LINK, folder, dirs_exist_ok=True, ignore=left_out)
     shutil.copy(unfinished / LOG_FILE, folder)
     write_json(folder / METRICS_FILE, metrics)
     shutil.rmtree(unfinished)

@@ -82,7 +82,7 @@ class SoftLabels:
         label_smoothing: Share of a label spread over all classes.
         mixup: timm's Mixup, with the same label smoothing, or None.
 
-    The result has `labels` of shape (B, C). Of an odd number of images the last one is not mixed.
+    The result has `labels` of shape (B, C).
     """
 
     def __init__(self, num_classes: int, label_smoothing: float, mixup: Any):
@@ -91,10 +91,10 @@ class SoftLabels:
     def __call__(self, examples: Examples) -> dict[str, torch.Tensor]:
         batch = stack(examples)
         pixels, labels = batch["pixel_values"], batch["labels"]
-        soft = mixup_target(labels, self.num_classes, smoothing=self.label_smoothing)
-        if self.mixup is not None and len(labels) > 1:
-            mixed = slice(len(labels) // 2 * 2)
-            pixels[mixed], soft[mixed] = self.mixup(pixels[mixed], labels[mixed])
+        if self.mixup is not None:
+            pixels, soft = self.mixup(pixels, labels)
+        else:
+            soft = mixup_target(labels, self.num_classes, smoothing=self.label_smoothing)
         return {"pixel_values": pixels, "labels": soft}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ..checkpoints.reading import read_json_object
-from ..engine.checkpoints import BEST_LINK, find_checkpoint
+from ..engine.checkpoints import BEST_LINK, EVALUATION_FILE, find_checkpoint
 from ..engine.log import METRICS_FILE as LOG_FILE
 from ..engine.log import read_metrics
 from ..engine.loop import AVERAGE, CURRENT
@@ -104,11 +104,14 @@ def _loop_metrics(folder: Path, average: bool) -> dict[str, Any] | None:
     if (folder / PROGRESS_FILE).is_file():
         progress = read_json_object(folder / PROGRESS_FILE).get("progress", {})
         evaluated = progress.get("metrics", {}) if progress.get("evaluated_step") == progress.get("step") else {}
+    elif (folder / EVALUATION_FILE).is_file():
+        content = read_json_object(folder / EVALUATION_FILE)
+        evaluated = {prefix + name: value for name, value in content.get("metrics", {}).items()}
     elif folder.resolve().name.startswith(f"{BEST_LINK}-"):
         run, step = folder.resolve().parent, int(folder.resolve().name.rsplit("-", 1)[1])
         log = read_metrics(run) if (run / LOG_FILE).is_file() else []
         evaluated = next((record for record in reversed(log) if record["step"] == step and "eval_loss" in record), {})
-        # Of weights and their average the better one was kept, and the folder does not say which that was.
+        # Of weights and their average the better one was kept, and a folder without evaluation does not say which.
         if any(name.startswith(f"{AVERAGE}_") for name in evaluated):
             return None
     else:

@@ -100,7 +100,7 @@ class TestFolders:
         for count, name in enumerate(("train", "validation", "test"), 1):
             make_folder(tmp_path / "images" / name, images_per_class=count)
         source = str(tmp_path / "images")
-        assert len(load_labelled_images(source).evaluation) == 9  # test before validation
+        assert len(load_labelled_images(source).evaluation) == 6  # validation before test
         splits = load_labelled_images(source, train_split="test", eval_split="validation")
         assert len(splits.train) == 9 and len(splits.evaluation) == 6
         with pytest.raises(

@@ -21,6 +21,7 @@ from transformers import AutoModelForImageClassification, pipeline
 
 from training import train, train_stages
 from training.consolidate import main as consolidate
+from training.data.batches import TrainingBatches
 from training.data.sources import load_images
 from training.data.unreadable import TooManyUnreadable, UnreadableImage
 from training.engine.arguments import parse_arguments
@@ -28,6 +29,7 @@ from training.engine.checkpoints import COMPLETE_FILE, find_checkpoints
 from training.engine.log import read_metrics
 from training.engine.loop import TrainingLoop
 from training.engine.options import LoopOptions, TrainingStopped
+from training.hub.source import find_source
 from training.settings.recipe import load_recipe
 from training.tasks.classification import ClassificationTask
 
@@ -134,6 +136,23 @@ class TestSteps:
         for name, value in average.items():
             torch.testing.assert_close(stored[name], value, rtol=1e-4, atol=1e-6)
 
+    def test_steps_and_images_have_seeds_of_their_own(self, tmp_path, digits, monkeypatch):
+        """The numbers of a step end with the process's, 0 for the first, which must not make them those of an image."""
+        recipe, seeds = make_recipe(num_train_epochs=0.2), []
+        loop = make_loop(recipe, digits, tmp_path, gradient_accumulation_steps=2)
+        monkeypatch.setattr(loop, "_seed", seeds.append)
+        loop.run()
+        whole_run = TrainingBatches(dataclasses.replace(recipe, num_train_epochs=8.0), len(digits.train))
+        assert len(seeds) == 8 and not {*seeds} & {seed for batch in whole_run for _, seed in batch}
+
+    def test_an_odd_batch_is_mixed(self, tmp_path, digits):
+        recipe = make_recipe(total_batch_size=42, num_train_epochs=0.1, warmup_epochs=0.0, mixup_probability=1.0)
+        loop = make_loop(recipe, digits, tmp_path, gradient_accumulation_steps=2)
+        batch = loop.task.prepare_batch(loop.task.collate([loop.task.train_example(index) for index in range(21)]))
+        mixed = (batch["labels"] > 0.5 / 10).sum(1) - (batch["labels"][-1] > 0.5).sum()
+        assert (batch["labels"].sum(1) - 1).abs().max() < 1e-5 and batch["labels"][-1].max() > 0.89 and mixed.any()
+        assert loop.run().step == 3
+
     def test_accumulated_batches_make_the_same_step(self, tmp_path, digits):
         recipe = make_recipe(drop_path_rate=0.0, mixup_probability=0.0, num_train_epochs=0.2)
         make_loop(recipe, digits, tmp_path / "one").run()
@@ -161,7 +180,15 @@ class TestWhatARunLeaves:
         records = read_metrics(finished)
         steps = [record for record in records if "loss" in record]
         assert [record["step"] for record in steps] == list(range(1, 22))
-        wanted = {"epoch", "loss", "learning_rate", "images_per_second", "tokens_per_second", "memory_mib"}
+        wanted = {
+            "epoch",
+            "loss",
+            "learning_rate",
+            "gradient_norm",
+            "images_per_second",
+            "tokens_per_second",
+            "memory_mib",
+        }
         assert all(wanted <= record.keys() for record in steps)
         assert steps[0]["tokens_per_second"] == pytest.approx(4 * steps[0]["images_per_second"])
         evaluations = [record for record in records if "eval_loss" in record]
@@ -177,6 +204,14 @@ class TestWhatARunLeaves:
         best = max(evaluations, key=lambda record: max(record["eval_accuracy"], record["eval_average_accuracy"]))
         assert (finished / "best").resolve().name == f"best-{best['step']:08d}"
         assert len(list(finished.glob("best*"))) == 2
+        # Which of the two models was kept, and with which metrics, stands beside it; publishing takes them from there.
+        prefix = "eval_average" if best["eval_average_accuracy"] > best["eval_accuracy"] else "eval"
+        evaluation = json.loads((finished / "best" / "evaluation.json").read_text())
+        assert evaluation["step"] == best["step"] and evaluation["model"] == prefix
+        assert evaluation["metrics"]["accuracy"] == best[f"{prefix}_accuracy"]
+        published = find_source(str(finished / "best")).metrics
+        assert published["accuracy"] == best[f"{prefix}_accuracy"] / 100
+        assert published["loss"] == best[f"{prefix}_loss"]
 
     def test_best_and_last_load(self, finished, digits):
         image, _ = digits.evaluation[0]
@@ -247,6 +282,38 @@ class TestCheckpoints:
         with pytest.raises(ValueError, match="nowhere was given, which is no checkpoint"):
             make_loop(recipe, digits, tmp_path, resume="nowhere")
 
+    def test_what_comes_after_a_chosen_checkpoint_is_abandoned(self, tmp_path, digits):
+        recipe = make_recipe(num_train_epochs=0.3)
+        make_loop(recipe, digits, tmp_path, save_steps=1, keep_checkpoints=9).run()
+        whole = tensor_bytes(tmp_path / "checkpoints" / "step-00000004")
+        (tmp_path / "checkpoints" / "step-00000004" / "model.safetensors").touch()
+        chosen = tmp_path / "checkpoints" / "step-00000002"
+        stop_at(make_loop(recipe, digits, tmp_path, resume=str(chosen), keep_checkpoints=9), 3)
+        names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir() if not path.is_symlink())
+        assert names == ["step-00000001", "step-00000002", "step-00000003"]
+        make_loop(recipe, digits, tmp_path, resume="auto", save_steps=1, keep_checkpoints=9).run()
+        assert tensor_bytes(tmp_path / "checkpoints" / "step-00000004") == whole
+        assert read_metrics(tmp_path)[-1]["step"] == 6
+
+    def test_a_chosen_checkpoint_that_is_given_up_again_is_the_last(self, tmp_path, digits):
+        """Killed before its first checkpoint, the run goes on from the chosen one."""
+        recipe = make_recipe(num_train_epochs=0.3)
+        make_loop(recipe, digits, tmp_path, save_steps=1, keep_checkpoints=9).run()
+        loop = make_loop(recipe, digits, tmp_path, resume=str(tmp_path / "checkpoints" / "step-00000002"))
+
+        def die(steps, loss):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            loop.run(die)
+        assert (tmp_path / "checkpoints" / "step-00000006.abandoned" / COMPLETE_FILE).is_file()
+        assert make_loop(recipe, digits, tmp_path, resume="auto").progress.step == 2
+
+
+def tensor_bytes(checkpoint):
+    files = sorted(checkpoint.glob("*.safetensors"))
+    return [(name, tensor.numpy().tobytes()) for file in files for name, tensor in load_file(file).items()]
+
 
 def stop_at(loop, step):
     def report(steps, loss):
@@ -289,7 +356,9 @@ class TestStops:
                 return {name: value * (factor if self.calls == 6 else 1) for name, value in losses.items()}
 
         loop = make_loop(make_recipe(), digits, tmp_path, Failing, save_steps=2)
-        with pytest.raises(TrainingStopped, match=f"{what}.*step 6; the last good checkpoint is .*step-00000004"):
+        advice = r"starts from it \(--initial_checkpoint .*step-00000004\) with a lower --base_learning_rate"
+        good = "the last good checkpoint is .*step-00000004"
+        with pytest.raises(TrainingStopped, match=f"{what}.*step 6; {good}. A run of its own that {advice}"):
             loop.run()
 
     def test_no_checkpoint_of_a_loss_that_is_not_a_number(self, tmp_path, digits):
@@ -301,6 +370,22 @@ class TestStops:
         with pytest.raises(TrainingStopped, match="there is no checkpoint yet"):
             loop.run()
         assert not find_checkpoints(tmp_path / "checkpoints")
+
+    def test_no_checkpoint_of_gradients_that_are_not_numbers(self, tmp_path, digits):
+        """Whose loss is one: the root of zero has no slope."""
+
+        class Failing(ClassificationTask):
+            calls = 0
+
+            def losses(self, model, batch):
+                self.calls += 1
+                loss = super().losses(model, batch)["loss"]
+                return {"loss": loss if self.calls != 4 else loss + (0 * loss).sqrt()}
+
+        loop = make_loop(make_recipe(), digits, tmp_path, Failing, save_steps=2, logging_steps=100)
+        with pytest.raises(TrainingStopped, match=r"norm of the gradients is nan, at step 4; .*step-00000002"):
+            loop.run()
+        assert [path.name for path in find_checkpoints(tmp_path / "checkpoints")] == ["step-00000002"]
 
     def test_damaged_images_up_to_a_limit(self, tmp_path, digits):
         class Damaged(ClassificationTask):
@@ -369,6 +454,14 @@ class TestCommandLine:
         shown = capsys.readouterr().err
         assert status == 2 and message in shown and "Traceback" not in shown
 
+    def test_an_error_after_the_start_has_its_traceback(self, tmp_path, monkeypatch):
+        def fails(self, batches):
+            raise ValueError("a mistake of ours")
+
+        monkeypatch.setattr(TrainingLoop, "_train_step", fails)
+        with pytest.raises(ValueError, match="a mistake of ours"):
+            train.main(["--recipe", "pixelvit-stage1", *self.WORDS, "--output_dir", str(tmp_path / "run")])
+
     def test_trackers_and_exit_status(self, tmp_path):
         """In a process of its own: a wish to stop, its exit status, TensorBoard's file, and the way on."""
         words = ["--recipe", "pixelvit-stage1", *self.WORDS, "--report_to", "tensorboard", "--num_train_epochs", "200"]
@@ -381,7 +474,7 @@ class TestCommandLine:
                 break
         rest = process.communicate(timeout=60)[1]
         assert process.returncode == 143 and "--resume auto goes on" in rest
-        assert list(tmp_path.rglob("events.out.tfevents*"))
+        assert list((tmp_path / "pixelvit").rglob("events.out.tfevents*"))
         assert len(find_checkpoints(tmp_path / "checkpoints")) == 1
 
 
