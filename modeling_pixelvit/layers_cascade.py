@@ -8,13 +8,14 @@ Classes are counted from 1 inside this file; 0 is background.
 """
 
 import dataclasses
+import math
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, BoxCoder, Matcher
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
-from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
+from torchvision.ops import box_iou, clip_boxes_to_image, nms
 from torchvision.ops.boxes import remove_small_boxes
 
 from .layers_detection_targets import covered_by_crowd
@@ -247,13 +248,42 @@ class BoxStages(nn.Module):
 
     def _best(self, boxes: torch.Tensor, scores: torch.Tensor) -> dict[str, torch.Tensor]:
         """Detections of an image among boxes `(n, 1 or num_labels, 4)` with scores `(n, num_labels)`."""
+        num_labels = scores.shape[1]
         box, label = torch.where(scores > self.score_threshold)
         scores = scores[box, label]
         boxes = boxes[box, label if boxes.shape[1] > 1 else 0]
         large = remove_small_boxes(boxes, MIN_SIDE)
         boxes, scores, label = boxes[large], scores[large], label[large]
-        kept = batched_nms(boxes, scores, label, self.nms_threshold)[: self.max_detections]
+        largest = boxes.detach().max() if len(boxes) else 0.0
+        kept = suppress(boxes, scores, 0, label, num_labels, self.nms_threshold, largest)[: self.max_detections]
         return {"boxes": boxes[kept], "scores": scores[kept], "labels": label[kept] + 1}
 
 
-__all__ = ["BoxStage", "BoxStages", "MatchedBoxes"]
+def suppress(
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    images: torch.Tensor | int,
+    classes: torch.Tensor,
+    num_classes: int,
+    threshold: float,
+    largest: torch.Tensor | float,
+) -> torch.Tensor:
+    """
+    Indices of the boxes `(n, 4)` that no better one of the same image and class overlaps by more than `threshold`, best
+    first.
+
+    One call does for all, each class of each image moved to a place of its own. The places of an image form a square,
+    since in one row the last of a thousand classes would be a million pixels away, where float32 knows no fractions of
+    one (torchvision's `batched_nms` does that).
+
+    Args:
+        images, classes: Of each box (n,), from 0 on.
+        num_classes: In all.
+        largest: The largest coordinate that a box can have.
+    """
+    side = math.ceil(math.sqrt(num_classes))
+    place = torch.stack([classes % side, images * side + classes // side], dim=1) * (largest + 1)
+    return nms(boxes + place.repeat(1, 2), scores, threshold)
+
+
+__all__ = ["BoxStage", "BoxStages", "MatchedBoxes", "suppress"]

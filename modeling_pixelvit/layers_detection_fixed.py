@@ -14,9 +14,9 @@ Letters: B images, P proposals, C classes, K detections. Boxes are left, top, ri
 import torch
 from torch.nn import functional as F
 from torchvision.models.detection.rpn import concat_box_prediction_layers
-from torchvision.ops import box_convert, nms
+from torchvision.ops import box_convert
 
-from .layers_cascade import MIN_SIDE, BoxStages
+from .layers_cascade import MIN_SIDE, BoxStages, suppress
 from .layers_mask_head import MaskHead
 from .layers_region_proposals import RegionProposals
 
@@ -113,8 +113,9 @@ def propose(
     is_box = _has_sides(boxes, network.min_size) & (scores >= network.score_thresh)
     scores = scores.masked_fill(~is_box, NO_BOX)
     image = torch.arange(batch_size, device=boxes.device)[:, None]
-    groups = image * len(pyramid) + levels
-    kept = suppress(boxes.flatten(0, 1), scores.flatten(), groups.flatten(), network.nms_thresh, limits.max())
+    image = image.expand_as(levels).flatten()
+    flat = boxes.flatten(0, 1), scores.flatten()
+    kept = suppress(*flat, image, levels.flatten(), len(pyramid), network.nms_thresh, limits.max())
     scores = scores.masked_fill(~_flags(kept, scores), NO_BOX)
     best, index = scores.topk(min(network.post_nms_top_n(), scores.shape[1]), dim=1)
     return _take(boxes, index), best > NO_BOX
@@ -153,26 +154,14 @@ def select(
     boxes = boxes.expand(-1, -1, classes, -1).flatten(1, 2)
     scores = scores.flatten(1)
     candidates = (scores > box_stages.score_threshold).flatten().nonzero()[:, 0]
-    groups = candidates // (places * classes) * classes + candidates % classes
-    kept = suppress(
-        boxes.flatten(0, 1)[candidates], scores.flatten()[candidates], groups, box_stages.nms_threshold, limits.max()
-    )
+    image, label = candidates // (places * classes), candidates % classes
+    flat = boxes.flatten(0, 1)[candidates], scores.flatten()[candidates]
+    kept = suppress(*flat, image, label, classes, box_stages.nms_threshold, limits.max())
     scores = scores.masked_fill(~_flags(candidates[kept], scores), 0.0)
     scores, index = scores.topk(min(box_stages.max_detections, places * classes), dim=1)
     boxes = _take(boxes, index)
     free = box_stages.max_detections - index.shape[1]
     return F.pad(boxes, (0, 0, 0, free)), F.pad(scores, (0, free)), F.pad(index % classes, (0, free))
-
-
-def suppress(
-    boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, threshold: float, largest: torch.Tensor
-) -> torch.Tensor:
-    """
-    Indices of the boxes (n, 4) that no better one of the same group overlaps by more than `threshold`.
-
-    Groups are moved apart, so that one call does for all; `largest` is the largest coordinate that a box can have.
-    """
-    return nms(boxes + (groups * (largest + 1))[:, None], scores, threshold)
 
 
 def _flags(index: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

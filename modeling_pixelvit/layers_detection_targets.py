@@ -64,6 +64,8 @@ def prepare_targets(
     """
     The targets of a batch, as described above, with crowd regions taken apart from the objects.
 
+    A box that has no area left inside the image, or none in float32, is left out with its class and mask.
+
     Args:
         labels: For each image `class_labels`, `boxes`, `masks` if `with_masks`, and optionally `iscrowd`.
         image_sizes: Height and width of each image in pixels.
@@ -92,10 +94,12 @@ def prepare_targets(
             crowd = label["iscrowd"].to(device).flatten() != 0
             if len(crowd) != len(classes):
                 raise ValueError(f"labels of image {index} have {len(classes)} class_labels and {len(crowd)} iscrowd.")
-        target = {"boxes": boxes[~crowd], "labels": classes[~crowd] + 1, "crowd_boxes": boxes[crowd]}
+        has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        objects, crowd = ~crowd & has_area, crowd & has_area
+        target = {"boxes": boxes[objects], "labels": classes[objects] + 1, "crowd_boxes": boxes[crowd]}
         if with_masks:
             _check_masks(index, label, len(classes), size, padded_size)
-            target["masks"] = label["masks"].to(device)[~crowd]
+            target["masks"] = label["masks"].to(device)[objects]
         targets.append(target)
     return targets
 

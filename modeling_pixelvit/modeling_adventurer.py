@@ -210,7 +210,10 @@ class AdventurerForImageClassification(AdventurerPreTrainedModel):
 
 
 class AdventurerBackbone(BackboneMixin, AdventurerPreTrainedModel):
-    """The encoder as a source of feature maps, one for each stage in `config.out_features`."""
+    """
+    The encoder as a source of feature maps, one for each stage in `config.out_features`, without the blocks after the
+    last of these.
+    """
 
     has_attentions = False
 
@@ -218,6 +221,7 @@ class AdventurerBackbone(BackboneMixin, AdventurerPreTrainedModel):
         super().__init__(config)
         self.num_features = [config.hidden_size] * (config.num_hidden_layers + 1)
         self.adventurer = AdventurerModel(config)
+        self.remove_unused_layers()
         self.post_init()
 
     @can_return_tuple

@@ -113,6 +113,15 @@ class PixelPreTrainedModel(PreTrainedModel):
             return self.embeddings.patch_tokens(hidden_states).mean(dim=1)
         return self.embeddings.class_token(hidden_states)
 
+    def remove_unused_layers(self):
+        """Takes from a backbone the blocks after the last stage that is asked for, which would be run for nothing."""
+        last = max(self.stage_names.index(stage) for stage in self.out_features)
+        layers = self.base_model.layers
+        # A checkpoint of the whole encoder is no mistake.
+        removed = [rf"\blayers\.{index}\." for index in range(last, len(layers))]
+        self._keys_to_ignore_on_load_unexpected = removed
+        del layers[last:]
+
     def make_feature_maps(
         self,
         pixel_values: torch.Tensor,
@@ -124,10 +133,19 @@ class PixelPreTrainedModel(PreTrainedModel):
         A backbone's feature maps, one for each stage in `out_features`, from the hidden states of an encoder that took
         these images: `(batch_size, hidden_size, rows, columns)`, or the tokens as they are without
         `config.reshape_hidden_states`.
+
+        Raises:
+            ValueError: if a stage is asked for now that was not when the backbone was made.
         """
         embeddings = self.base_model.embeddings
         feature_maps = []
-        for stage, hidden_state in zip(self.stage_names, hidden_states, strict=True):
+        missing = set(self.out_features) - set(self.stage_names[: len(hidden_states)])
+        if missing:
+            raise ValueError(
+                f"out_features asks for {max(missing)}, but this backbone was made without the blocks after "
+                f"{self.stage_names[len(hidden_states) - 1]}; make or load it with those features."
+            )
+        for stage, hidden_state in zip(self.stage_names, hidden_states, strict=False):
             if stage not in self.out_features:
                 continue
             if self.config.apply_layernorm:
@@ -173,10 +191,10 @@ class PixelPreTrainedModel(PreTrainedModel):
             config.image_size = image_size if isinstance(image_size, int) else list(image_size)
         config.validate_architecture()
         embeddings = self.base_model.embeddings
-        if embeddings.cls_token.is_meta:
+        if embeddings.cls_token.is_meta or embeddings.cls_token.numel() == 0:
             raise ValueError(
-                "resize_patches was called on a model whose embeddings are not in memory (offloaded or on the meta "
-                "device); load it without offloading, resize, and save it first."
+                "resize_patches was called on a model whose embeddings are not in memory (offloaded, on the meta "
+                "device, or split among processes by ZeRO-3); load it whole, resize, and save it first."
             )
         embeddings.resize(config)
         for name in ("patch_size", "patch_kernel_size", "image_size"):

@@ -66,10 +66,25 @@ class PixelDetectionOutput(ModelOutput):
 @contextlib.contextmanager
 def repeatable_draws(device: torch.device) -> Iterator[None]:
     """Inside, random numbers are the same every time; outside, the generators go on as if none had been drawn."""
-    devices = range(torch.cuda.device_count()) if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(0)
+    # Not by `torch.manual_seed`, which seeds all devices that there are.
+    generators = [torch.default_generator, *([] if device.type == "cpu" else [default_generator_of(device)])]
+    states = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(0)
         yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+
+
+def default_generator_of(device: torch.device) -> torch.Generator:
+    """What draws the numbers on a device if no generator is given."""
+    module = torch.get_device_module(device)
+    if device.type == "mps":
+        return module._get_default_mps_generator()
+    module.init()
+    return module.default_generators[module.current_device() if device.index is None else device.index]
 
 
 class PixelDetectionMixin:

@@ -183,12 +183,16 @@ class PixelViTForImageClassification(PixelViTPreTrainedModel):
 
 
 class PixelViTBackbone(BackboneMixin, PixelViTPreTrainedModel):
-    """The encoder as a source of feature maps, one for each stage in `config.out_features`."""
+    """
+    The encoder as a source of feature maps, one for each stage in `config.out_features`, without the blocks after the
+    last of these.
+    """
 
     def __init__(self, config: PixelViTConfig):
         super().__init__(config)
         self.num_features = [config.hidden_size] * (config.num_hidden_layers + 1)
         self.pixelvit = PixelViTModel(config)
+        self.remove_unused_layers()
         self.post_init()
 
     @can_return_tuple

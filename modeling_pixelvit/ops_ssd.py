@@ -25,6 +25,7 @@ Decay, step and sums are computed in float32 whatever the dtype of the arguments
 final state comes back in that dtype.
 """
 
+import contextlib
 import math
 
 import torch
@@ -127,8 +128,9 @@ def ssd_chunked(
         state = _pack_state(initial_state.to(dtype), groups)
 
     arguments = (x, dt, A_log, B, C, D, dt_bias, state)
-    # Autocast would send the products below through half precision.
-    with torch.autocast(x.device.type, enabled=False):
+    # Autocast would send the products below through half precision. Some devices, as meta, know none.
+    has_autocast = torch.amp.is_autocast_available(x.device.type)
+    with torch.autocast(x.device.type, enabled=False) if has_autocast else contextlib.nullcontext():
         if torch.is_grad_enabled() and any(argument.requires_grad for argument in arguments):
             y, state = _ChunkedScan.apply(*arguments, chunk_size, segment_length)
         else:

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 from helpers import tiny_config
+from torchvision.ops import nms
 
-from modeling_pixelvit.layers_cascade import BoxStages, MatchedBoxes, _ScaleGradient
+from modeling_pixelvit.layers_cascade import BoxStages, MatchedBoxes, _ScaleGradient, suppress
 
 
 SIZE = (60, 80)
@@ -182,6 +183,28 @@ def test_features_get_the_mean_of_the_stages_gradients():
     assert torch.equal(scaled, features)
     scaled.square().sum().backward()
     torch.testing.assert_close(features.grad, features.detach() / 2)
+
+
+@pytest.mark.parametrize(("num_images", "num_classes"), [(1, 1203), (8, 1203), (3, 4)])
+def test_suppression_is_that_of_each_class_alone(num_images, num_classes):
+    """Of boxes that overlap by just more or less than the threshold, for as many classes as LVIS has."""
+    generator = torch.Generator().manual_seed(0)
+    pairs = 1500
+    images = torch.randint(num_images, (pairs,), generator=generator).repeat(2)
+    classes = torch.randint(num_classes - 3, num_classes, (pairs,), generator=generator).repeat(2)
+    # Of 20 by 20 pixels, the second of a pair further right by x: an overlap of (20 - x) / (20 + x), 1/2 at 20 / 3.
+    sign = torch.randint(2, (pairs,), generator=generator) * 2 - 1
+    moved = 20 / 3 + sign * (0.05 + 0.2 * torch.rand(pairs, generator=generator))
+    corners = 1000 * torch.rand(pairs, 2, generator=generator)
+    corners = torch.cat([corners, corners + torch.stack([moved, torch.zeros(pairs)], dim=1)])
+    boxes, scores = torch.cat([corners, corners + 20], dim=1), torch.rand(2 * pairs, generator=generator)
+    found = suppress(boxes, scores, images, classes, num_classes, 0.5, boxes.max())
+    wanted = []
+    for group in (images * num_classes + classes).unique():
+        index = torch.where(images * num_classes + classes == group)[0]
+        wanted += index[nms(boxes[index].double(), scores[index].double(), 0.5)].tolist()
+    assert sorted(found.tolist()) == sorted(wanted) and 1.2 * pairs < len(wanted) < 1.8 * pairs
+    assert scores[found].diff().max() <= 0
 
 
 def test_classes_suppress_only_themselves():

@@ -76,6 +76,18 @@ def test_crowds_are_set_apart():
     assert target["masks"].flatten(1).any(dim=1).tolist() == [False, True]
 
 
+def test_boxes_of_which_nothing_is_left_are_left_out():
+    """The first reaches out of the image by rounding and lies beside it; the third has a width that float32 loses."""
+    boxes = ((1.0005, 0.5, 0.0005, 0.2), (0.5, 0.5, 0.2, 0.4), (0.5, 0.5, 1e-9, 0.2))
+    masks = torch.zeros(3, 20, 40, dtype=torch.bool)
+    masks[1] = True
+    both = label(boxes, classes=[0, 1, 2], masks=masks), label(boxes[:1], iscrowd=torch.tensor([1]), masks=masks[:1])
+    first, second = prepare(list(both), with_masks=True)
+    assert first["labels"].tolist() == [2] and first["masks"].all() and len(first["masks"]) == 1
+    torch.testing.assert_close(first["boxes"], torch.tensor([[12.0, 6.0, 18.0, 14.0]]))
+    assert [len(value) for value in second.values()] == [0, 0, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

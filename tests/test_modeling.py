@@ -242,6 +242,32 @@ def test_backbone(model_class):
 
 
 @pytest.mark.parametrize("model_class", BACKBONES)
+def test_backbone_has_no_blocks_in_vain(model_class, tmp_path, caplog):
+    """What comes after the last feature map would be computed for nothing, and wait for gradients under DDP."""
+    whole = tiny_model(model_class)
+    whole.save_pretrained(tmp_path / "whole")
+    with caplog.at_level("WARNING", "transformers"):
+        backbone = model_class.from_pretrained(tmp_path / "whole", out_indices=[1, 3])
+    assert not caplog.records
+    pixels = torch.randn(2, 3, 8, 8)
+    outputs = backbone(pixels, output_hidden_states=True)
+    assert len(backbone.base_model.layers) == 3 and len(outputs.hidden_states) == 4
+    whole.out_indices = [1, 3]
+    for found, wanted in zip(outputs.feature_maps, whole(pixels).feature_maps, strict=True):
+        assert torch.equal(found, wanted)
+    sum(feature_map.sum() for feature_map in outputs.feature_maps).backward()
+    assert all(parameter.grad is not None for parameter in backbone.parameters())
+    backbone.save_pretrained(tmp_path / "part")
+    again = model_class.from_pretrained(tmp_path / "part")
+    assert torch.equal(again(pixels).feature_maps[1], outputs.feature_maps[1])
+    backbone.out_indices = [4]
+    with pytest.raises(
+        ValueError, match=r"asks for stage4, but this backbone was made without the blocks after stage3"
+    ):
+        backbone(pixels)
+
+
+@pytest.mark.parametrize("model_class", BACKBONES)
 def test_backbone_serves_upernet(model_class):
     backbone_config = tiny_config(model_class.base_model_prefix, out_indices=[1, 2, 3, 4])
     config = UperNetConfig(backbone_config=backbone_config, hidden_size=16, auxiliary_in_channels=32, num_labels=3)
@@ -358,6 +384,17 @@ def test_a_resize_that_cannot_be_leaves_the_model_as_it_was(model_class):
         empty = model_class(tiny_config(model_class.base_model_prefix))
     with pytest.raises(ValueError, match="not in memory"):
         empty.resize_patches(patch_size=4)
+    model.base_model.embeddings.cls_token.data = torch.empty(0)  # as ZeRO-3 leaves a parameter
+    with pytest.raises(ValueError, match="split among processes by ZeRO-3"):
+        model.resize_patches(patch_size=4)
+
+
+@pytest.mark.parametrize("model_class", CLASSIFIERS)
+def test_a_forward_pass_without_data(model_class):
+    """On the meta device, which PyTorch's autocast does not know."""
+    with torch.device("meta"):
+        model = model_class(tiny_config(model_class.base_model_prefix))
+        assert model(torch.empty(2, 3, 8, 8)).logits.shape == (2, 5)
 
 
 def test_frozen_parameters_stay_frozen():

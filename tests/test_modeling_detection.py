@@ -22,6 +22,7 @@ from modeling_pixelvit.modeling_detection import (
     AdventurerForObjectDetection,
     PixelDetectionOutput,
     PixelViTForObjectDetection,
+    repeatable_draws,
 )
 
 
@@ -45,6 +46,22 @@ SIZE = (44, 60)
 
 def detector(model_class, **fields):
     return tiny_model(model_class, **{**SMALL, **fields})
+
+
+def test_repeated_draws_leave_other_devices_alone(monkeypatch):
+    seeded = []
+    for module in (torch.cuda, torch.mps, torch.xpu):
+        for name in ("manual_seed", "manual_seed_all"):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, lambda seed, module=module: seeded.append(module.__name__))
+    torch.default_generator.manual_seed(5)
+    first = torch.rand(3)
+    torch.default_generator.manual_seed(5)
+    with repeatable_draws(torch.device("cpu")):
+        inside = torch.rand(3)
+    assert torch.equal(torch.rand(3), first) and not seeded
+    with repeatable_draws(torch.device("cpu")):
+        assert torch.equal(torch.rand(3), inside)
 
 
 def draw(objects, size=SIZE):
