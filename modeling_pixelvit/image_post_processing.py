@@ -180,7 +180,8 @@ class PostProcessing:
 
         Args:
             outputs: a semantic segmentation model's output, or that of `sliding_window_logits`, for one batch of this
-                processor.
+                processor. With a `logits_mask`, as our models have it for a batch given with its `pixel_mask`, only
+                what that says of the logits is the image.
             target_sizes: a list or tensor of (height, width), one for each image: logits are bilinearly resized to
                 it. If left out, maps have the logits' own size, padding included.
             pixel_mask: the processor's `pixel_mask` for the batch, (batch, height, width), 1 where the image is. It
@@ -201,7 +202,12 @@ class PostProcessing:
         sizes = checked_target_sizes(target_sizes, len(logits))
         if sizes is None:
             return list(logits.argmax(dim=1))
-        shares = self._content_shares(logits.shape[-2:], sizes, pixel_mask)
+        inside = output_field(outputs, "logits_mask")
+        if inside is not None:  # our models have left the padding out
+            logits = [maps[:, : mask[:, 0].sum(), : mask[0].sum()] for maps, mask in zip(logits, inside, strict=True)]
+            shares = [(1.0, 1.0)] * len(logits)
+        else:
+            shares = self._content_shares(logits.shape[-2:], sizes, pixel_mask)
         images = zip(logits, sizes, shares, strict=True)
         return [stretched(maps, size, share).argmax(dim=0) for maps, size, share in images]
 

@@ -18,41 +18,6 @@ OUTSIDE_TOLERANCE = 1e-3
 CROWD_OVERLAP = 0.5
 
 
-def image_sizes_of(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> list[tuple[int, int]]:
-    """
-    Height and width of each image without its padding.
-
-    Args:
-        pixel_values (`torch.Tensor` of shape `(batch_size, channels, height, width)`): The padded images.
-        pixel_mask (`torch.Tensor` of shape `(batch_size, height, width)`, *optional*): 1 where the image is, else 0.
-
-    Raises:
-        ValueError: if the mask has another shape, or is not a rectangle that begins at the top left.
-    """
-    batch_size, _, height, width = pixel_values.shape
-    if pixel_mask is None:
-        return [(height, width)] * batch_size
-    if tuple(pixel_mask.shape) != (batch_size, height, width):
-        raise ValueError(
-            f"pixel_mask has shape {tuple(pixel_mask.shape)}; with these pixel_values it must be "
-            f"({batch_size}, {height}, {width})."
-        )
-    inside = pixel_mask != 0
-    rows, columns = inside.any(dim=2), inside.any(dim=1)
-    heights, widths = rows.sum(dim=1), columns.sum(dim=1)
-    down = torch.arange(height, device=inside.device)[None] < heights[:, None]
-    right = torch.arange(width, device=inside.device)[None] < widths[:, None]
-    is_corner = (inside == (down[:, :, None] & right[:, None, :])).flatten(1).all(dim=1) & (heights > 0)
-    numbers = torch.stack([heights, widths, is_corner.to(heights.dtype)], dim=1).tolist()
-    for index, (_, _, good) in enumerate(numbers):
-        if not good:
-            raise ValueError(
-                f"pixel_mask of image {index} is not one rectangle of ones from the top left corner; images may be "
-                "padded at the bottom and on the right only."
-            )
-    return [(image_height, image_width) for image_height, image_width, _ in numbers]
-
-
 def prepare_targets(
     labels: list[dict[str, torch.Tensor]],
     image_sizes: list[tuple[int, int]],
@@ -164,4 +129,4 @@ def covered_by_crowd(boxes: torch.Tensor, crowd_boxes: torch.Tensor) -> torch.Te
     return (shared > CROWD_OVERLAP * areas[:, None]).any(dim=1)
 
 
-__all__ = ["covered_by_crowd", "image_sizes_of", "prepare_targets"]
+__all__ = ["covered_by_crowd", "prepare_targets"]

@@ -25,6 +25,7 @@ from .layers_embeddings import PixelEmbeddings
 from .layers_mamba2 import Mamba2Mixer
 from .layers_mlp import GatedMLP
 from .layers_norm import RMSNorm, RMSNormGated
+from .layers_padding import by_image_size
 from .layers_scan_order import ScanOrder
 from .modeling_base import PixelPreTrainedModel, check_keywords
 
@@ -134,6 +135,7 @@ class AdventurerModel(AdventurerPreTrainedModel):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_init()
 
+    @by_image_size
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
@@ -141,6 +143,7 @@ class AdventurerModel(AdventurerPreTrainedModel):
         pixel_values: torch.Tensor,
         interpolate_pos_encoding: bool | None = None,
         patch_size: int | None = None,
+        pixel_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """
@@ -150,6 +153,9 @@ class AdventurerModel(AdventurerPreTrainedModel):
             patch_size (`int`, *optional*):
                 Side of the patches in pixels to read the images by, the config's if not given: to the same bits as
                 after `resize_patches(patch_size)`, and trainable.
+            pixel_mask (`torch.Tensor` of shape `(batch_size, height, width)`, *optional*):
+                1 where the image is and 0 where it is padded, at the bottom and on the right. Each image is
+                then read without its padding, for which there are zeros in the sequences.
 
         Returns:
             [`BaseModelOutputWithPooling`]: `last_hidden_state` of shape `(batch_size, num_patches + 1, hidden_size)`,
@@ -188,6 +194,7 @@ class AdventurerForImageClassification(AdventurerPreTrainedModel):
         labels: torch.Tensor | None = None,
         interpolate_pos_encoding: bool | None = None,
         patch_size: int | None = None,
+        pixel_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> ImageClassifierOutputWithNoAttention:
         """
@@ -198,12 +205,15 @@ class AdventurerForImageClassification(AdventurerPreTrainedModel):
                 `config.problem_type` asks for).
             interpolate_pos_encoding (`bool`, *optional*): Whether to take images of any size; see `PixelEmbeddings`.
             patch_size (`int`, *optional*): Side of the patches in pixels, the config's if not given.
+            pixel_mask (`torch.Tensor` of shape `(batch_size, height, width)`, *optional*):
+                1 where the image is and 0 where it is padded, at the bottom and on the right. Each image is
+                then read without its padding.
 
         Returns:
             [`ImageClassifierOutputWithNoAttention`]: `logits` of shape `(batch_size, num_labels)`, and `loss` if labels
             are given.
         """
-        outputs = self.adventurer(pixel_values, interpolate_pos_encoding, patch_size, **kwargs)
+        outputs = self.adventurer(pixel_values, interpolate_pos_encoding, patch_size, pixel_mask, **kwargs)
         logits = self.classifier(outputs.pooler_output)
         loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
@@ -227,19 +237,26 @@ class AdventurerBackbone(BackboneMixin, AdventurerPreTrainedModel):
     @can_return_tuple
     @filter_output_hidden_states
     def forward(
-        self, pixel_values: torch.Tensor, patch_size: int | None = None, **kwargs: Unpack[TransformersKwargs]
+        self,
+        pixel_values: torch.Tensor,
+        patch_size: int | None = None,
+        pixel_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BackboneOutput:
         """
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
                 Normalized images of any size.
             patch_size (`int`, *optional*): Side of the patches in pixels, the config's if not given.
+            pixel_mask (`torch.Tensor` of shape `(batch_size, height, width)`, *optional*):
+                1 where the image is and 0 where it is padded, at the bottom and on the right. Each image is
+                then read without its padding, in whose place feature maps hold nothing of use.
 
         Returns:
             [`BackboneOutput`]: `feature_maps`, each of shape `(batch_size, hidden_size, rows, columns)`, or with
             `config.reshape_hidden_states=False` `(batch_size, num_patches + 1, hidden_size)`.
         """
-        outputs = self.adventurer(pixel_values, interpolate_pos_encoding=True, patch_size=patch_size, **kwargs)
+        outputs = self.adventurer(pixel_values, True, patch_size, pixel_mask, **kwargs)
         return BackboneOutput(
             feature_maps=self.make_feature_maps(pixel_values, outputs.hidden_states, self.adventurer.norm, patch_size),
             hidden_states=outputs.hidden_states,

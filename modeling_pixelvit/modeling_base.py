@@ -32,7 +32,7 @@ HUB_ARGUMENTS = (
 
 
 # What the forward passes of these models take, and what callers of other models may think that they take.
-MEANT_KEYWORDS = ("pixel_values", "labels", "patch_size", "image_size", "interpolate_pos_encoding")
+MEANT_KEYWORDS = ("pixel_values", "pixel_mask", "labels", "patch_size", "image_size", "interpolate_pos_encoding")
 
 
 def check_keywords(model: nn.Module, keywords: dict[str, Any]):

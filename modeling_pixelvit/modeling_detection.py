@@ -14,18 +14,23 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.ops import box_convert
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs
+from transformers.utils import TransformersKwargs, logging
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
+from .configuration_base import as_pair
 from .layers_cascade import BoxStages
 from .layers_detection_fixed import detect_in_fixed_shapes, image_sizes_tensor
-from .layers_detection_targets import image_sizes_of, prepare_targets
+from .layers_detection_targets import prepare_targets
 from .layers_mask_head import MaskHead
+from .layers_padding import image_sizes_of
 from .layers_region_proposals import RegionProposals
 from .layers_simple_pyramid import SimpleFeaturePyramid
 from .layers_weight_init import init_noted_weights
 from .modeling_adventurer import AdventurerModel, AdventurerPreTrainedModel
 from .modeling_pixelvit import PixelViTModel, PixelViTPreTrainedModel
+
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -153,6 +158,9 @@ class PixelDetectionMixin:
             patch_size (`int`, *optional*):
                 Side of the patches in pixels, the config's if not given; one that needs no other layers of the pyramid.
 
+        Unlike that of other tasks the padding takes part: as ViTDet's, the encoder sees a square frame of `image_size`,
+        which the image processor makes of any batch. Other frames are taken, with a warning.
+
         Returns:
             [`PixelDetectionOutput`]: with labels the losses; in evaluation mode or without labels the detections. The
             losses sample anchors and proposals: in training mode by the global random generator, in evaluation mode
@@ -166,6 +174,13 @@ class PixelDetectionMixin:
         sizes_of = image_sizes_tensor if in_fixed_shapes else image_sizes_of
         image_sizes = sizes_of(pixel_values, pixel_mask)
         size = tuple(pixel_values.shape[-2:])
+        frame = as_pair(self.config.image_size)
+        if size != frame and not torch.compiler.is_compiling():
+            logger.warning_once(
+                f"{type(self).__name__} was made for images padded to {frame[0]} by {frame[1]} pixels and got "
+                f"{size[0]} by {size[1]}; padding is part of what it knows, so give what its image processor makes, or "
+                "set config.image_size if this is meant."
+            )
         targets = None
         if labels is not None:
             with_masks = self.mask_head is not None

@@ -19,6 +19,7 @@ from .layers_attention import Attention
 from .layers_embeddings import PixelEmbeddings
 from .layers_mlp import MLP
 from .layers_norm import LayerScale, RMSNorm
+from .layers_padding import by_image_size
 from .layers_rotary import rotary_angles
 from .modeling_base import PixelPreTrainedModel, check_keywords
 
@@ -84,6 +85,7 @@ class PixelViTModel(PixelViTPreTrainedModel):
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
+    @by_image_size
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
@@ -91,6 +93,7 @@ class PixelViTModel(PixelViTPreTrainedModel):
         pixel_values: torch.Tensor,
         interpolate_pos_encoding: bool | None = None,
         patch_size: int | None = None,
+        pixel_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """
@@ -100,6 +103,9 @@ class PixelViTModel(PixelViTPreTrainedModel):
             patch_size (`int`, *optional*):
                 Side of the patches in pixels to read the images by, the config's if not given: to the same bits as
                 after `resize_patches(patch_size)`, and trainable.
+            pixel_mask (`torch.Tensor` of shape `(batch_size, height, width)`, *optional*):
+                1 where the image is and 0 where it is padded, at the bottom and on the right. Each image is
+                then read without its padding, for which there are zeros in the sequences.
 
         Returns:
             [`BaseModelOutputWithPooling`]: `last_hidden_state` of shape `(batch_size, 1 + num_patches, hidden_size)`,
@@ -160,6 +166,7 @@ class PixelViTForImageClassification(PixelViTPreTrainedModel):
         labels: torch.Tensor | None = None,
         interpolate_pos_encoding: bool | None = None,
         patch_size: int | None = None,
+        pixel_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> ImageClassifierOutput:
         """
@@ -170,11 +177,14 @@ class PixelViTForImageClassification(PixelViTPreTrainedModel):
                 `config.problem_type` asks for).
             interpolate_pos_encoding (`bool`, *optional*): Whether to take images of any size; see `PixelEmbeddings`.
             patch_size (`int`, *optional*): Side of the patches in pixels, the config's if not given.
+            pixel_mask (`torch.Tensor` of shape `(batch_size, height, width)`, *optional*):
+                1 where the image is and 0 where it is padded, at the bottom and on the right. Each image is
+                then read without its padding.
 
         Returns:
             [`ImageClassifierOutput`]: `logits` of shape `(batch_size, num_labels)`, and `loss` if labels are given.
         """
-        outputs = self.pixelvit(pixel_values, interpolate_pos_encoding, patch_size, **kwargs)
+        outputs = self.pixelvit(pixel_values, interpolate_pos_encoding, patch_size, pixel_mask, **kwargs)
         logits = self.classifier(outputs.pooler_output)
         loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
         return ImageClassifierOutput(
@@ -198,19 +208,26 @@ class PixelViTBackbone(BackboneMixin, PixelViTPreTrainedModel):
     @can_return_tuple
     @filter_output_hidden_states
     def forward(
-        self, pixel_values: torch.Tensor, patch_size: int | None = None, **kwargs: Unpack[TransformersKwargs]
+        self,
+        pixel_values: torch.Tensor,
+        patch_size: int | None = None,
+        pixel_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BackboneOutput:
         """
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
                 Normalized images of any size.
             patch_size (`int`, *optional*): Side of the patches in pixels, the config's if not given.
+            pixel_mask (`torch.Tensor` of shape `(batch_size, height, width)`, *optional*):
+                1 where the image is and 0 where it is padded, at the bottom and on the right. Each image is
+                then read without its padding, in whose place feature maps hold nothing of use.
 
         Returns:
             [`BackboneOutput`]: `feature_maps`, each of shape `(batch_size, hidden_size, rows, columns)`, or with
             `config.reshape_hidden_states=False` `(batch_size, 1 + num_patches, hidden_size)`.
         """
-        outputs = self.pixelvit(pixel_values, interpolate_pos_encoding=True, patch_size=patch_size, **kwargs)
+        outputs = self.pixelvit(pixel_values, True, patch_size, pixel_mask, **kwargs)
         return BackboneOutput(
             feature_maps=self.make_feature_maps(
                 pixel_values, outputs.hidden_states, self.pixelvit.layernorm, patch_size

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Semantic segmentation over both families, with one linear layer or UperNet (arXiv 1807.10221) as the decoder."""
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import torch
@@ -16,6 +17,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_adventurer import AdventurerConfig
 from .configuration_pixelvit import PixelViTConfig
+from .layers_padding import join_maps, split_by_size
 from .layers_pyramid import BatchNorm, FeaturePyramid, crop_to_image
 from .modeling_adventurer import AdventurerModel, AdventurerPreTrainedModel
 from .modeling_pixelvit import PixelViTModel, PixelViTPreTrainedModel
@@ -26,6 +28,16 @@ logger = logging.get_logger(__name__)
 # A list of hidden states to record counts the first block's input as number 0. The oldest transformers that we support
 # counts blocks only, so the output of block i is number i - 1 there.
 FIRST_BLOCK = 1 if hasattr(output_capturing, "selected_hidden_states") else 0
+
+
+@dataclass
+class PixelSegmenterOutput(SemanticSegmenterOutput):
+    """
+    [`SemanticSegmenterOutput`], and of a padded batch `logits_mask` (`torch.Tensor` of shape `(batch_size, rows,
+    columns)`, bool): where `logits` are those of the image, in the top left corner; elsewhere they are 0.
+    """
+
+    logits_mask: torch.Tensor | None = None
 
 
 def semantic_loss(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int) -> torch.Tensor:
@@ -119,8 +131,9 @@ class SemanticSegmentationMixin:
         labels: torch.Tensor | None = None,
         interpolate_pos_encoding: bool | None = None,
         patch_size: int | None = None,
+        pixel_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> SemanticSegmenterOutput:
+    ) -> PixelSegmenterOutput:
         """
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Normalized images.
@@ -132,20 +145,73 @@ class SemanticSegmentationMixin:
             patch_size (`int`, *optional*):
                 Side of the patches in pixels, the config's if not given; with UperNet one that needs no other layers of
                 its pyramid.
+            pixel_mask (`torch.Tensor` of shape `(batch_size, height, width)`, *optional*):
+                1 where the image is and 0 where it is padded, at the bottom and on the right. Each image is then read
+                without its padding: it has the logits that it has alone, in the top left corner of a map for all.
 
         Returns:
-            [`SemanticSegmenterOutput`]: `logits` of shape `(batch_size, num_labels, rows, columns)`, on the patch grid
+            [`PixelSegmenterOutput`]: `logits` of shape `(batch_size, num_labels, rows, columns)`, on the patch grid
             or, with UperNet, at the stride of the finest level; and `loss` if labels are given: cross-entropy averaged
             over the pixels that have a class, 0 if none has, plus the auxiliary head's with its weight.
 
             The logits cover exactly the image, also where its sides are no multiples of patch or stride. So
-            `interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)` gives those of its pixels.
+            `interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)` gives those of its pixels;
+            of a padded image those that `logits_mask` tells.
 
         Raises:
-            ValueError: if the input's or the labels' shape does not fit the model, or a label is no class.
+            ValueError: if the input's or the labels' shape does not fit the model, or a label is no class; for a padded
+                batch also if hidden states or attentions are asked for.
         """
         if labels is not None:
             labels = self._checked_labels(labels, pixel_values.shape[0])
+        groups = split_by_size(pixel_values, pixel_mask)
+        if groups is not None:
+            return self._forward_by_size(pixel_values, groups, labels, interpolate_pos_encoding, patch_size, **kwargs)
+        return self._forward_of_one_size(pixel_values, labels, interpolate_pos_encoding, patch_size, **kwargs)
+
+    def _forward_by_size(
+        self,
+        pixel_values: torch.Tensor,
+        groups: list[tuple[torch.Tensor, torch.Tensor]],
+        labels: torch.Tensor | None,
+        *arguments,
+        **kwargs,
+    ) -> PixelSegmenterOutput:
+        """The images of each size alone, and then together."""
+        name, size = type(self).__name__, tuple(pixel_values.shape[-2:])
+        if labels is not None and labels.shape[-2:] != size:
+            raise ValueError(
+                f"{name}: labels of {labels.shape[-2]} by {labels.shape[-1]} pixels were given for a padded batch of "
+                f"{size[0]} by {size[1]}; pad them as the images."
+            )
+        logits, losses, counts = [], [], []
+        for index, images in groups:
+            own = None if labels is None else labels[index, : images.shape[-2], : images.shape[-1]]
+            output = self._forward_of_one_size(images, own, *arguments, **kwargs)
+            if output.hidden_states is not None or output.attentions is not None:
+                raise ValueError(
+                    f"{name}: hidden states or attentions were asked for of images that are padded; give images of one "
+                    "size."
+                )
+            logits.append(output.logits)
+            if own is not None:
+                losses.append(output.loss)
+                counts.append((own != self.config.semantic_loss_ignore_index).sum().to(output.loss.device))
+        loss = None
+        if losses:
+            losses, counts = torch.stack(losses), torch.stack(counts)
+            loss = (losses * counts).sum() / counts.sum().clamp(min=1)
+        inside = join_maps([torch.ones_like(part[:, :1], dtype=torch.bool) for part in logits], groups)
+        return PixelSegmenterOutput(loss=loss, logits=join_maps(logits, groups), logits_mask=inside[:, 0])
+
+    def _forward_of_one_size(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None,
+        interpolate_pos_encoding: bool | None,
+        patch_size: int | None,
+        **kwargs,
+    ) -> PixelSegmenterOutput:
         if interpolate_pos_encoding is None:
             interpolate_pos_encoding = True
         wanted = kwargs.pop("output_hidden_states", None)
@@ -165,7 +231,7 @@ class SemanticSegmentationMixin:
             if auxiliary_logits is not None:
                 auxiliary_loss = semantic_loss(auxiliary_logits, labels, self.config.semantic_loss_ignore_index)
                 loss = loss + self.config.auxiliary_loss_weight * auxiliary_loss
-        return SemanticSegmenterOutput(
+        return PixelSegmenterOutput(
             loss=loss,
             logits=logits,
             hidden_states=self._wanted_states(outputs.hidden_states, wanted),

@@ -8,7 +8,7 @@ from interop_models import detector
 
 from modeling_pixelvit import AdventurerForObjectDetection, PixelViTForObjectDetection
 from modeling_pixelvit.layers_detection_fixed import detect_in_fixed_shapes, image_sizes_tensor
-from modeling_pixelvit.layers_detection_targets import image_sizes_of
+from modeling_pixelvit.layers_padding import image_sizes_of
 
 
 SIZE = (40, 56)

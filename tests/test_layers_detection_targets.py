@@ -5,7 +5,8 @@
 import pytest
 import torch
 
-from modeling_pixelvit.layers_detection_targets import covered_by_crowd, image_sizes_of, prepare_targets
+from modeling_pixelvit.layers_detection_targets import covered_by_crowd, prepare_targets
+from modeling_pixelvit.layers_padding import image_sizes_of
 
 
 SIZES = [(20, 30), (16, 40)]

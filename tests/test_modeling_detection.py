@@ -22,6 +22,7 @@ from modeling_pixelvit.modeling_detection import (
     AdventurerForObjectDetection,
     PixelDetectionOutput,
     PixelViTForObjectDetection,
+    logger,
     repeatable_draws,
 )
 
@@ -46,6 +47,18 @@ SIZE = (44, 60)
 
 def detector(model_class, **fields):
     return tiny_model(model_class, **{**SMALL, **fields})
+
+
+@pytest.mark.parametrize("model_class", DETECTORS)
+def test_another_frame_is_warned_of(model_class, caplog):
+    model = detector(model_class)
+    logging.get_logger("transformers").propagate = True
+    logger.warning_once.cache_clear()
+    with caplog.at_level("WARNING"):
+        model(torch.randn(1, 3, 32, 32))
+        assert not caplog.records
+        model(torch.randn(1, 3, *SIZE))
+    assert "made for images padded to 32 by 32 pixels and got 44 by 60" in caplog.text
 
 
 def test_repeated_draws_leave_other_devices_alone(monkeypatch):
