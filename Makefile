@@ -6,6 +6,9 @@ RUN := $(VENV)/bin/python
 # Small models gain nothing from more threads, and the tests' processes would only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 
+# Else setuptools says a page about folders named like a package, which is what this layout means.
+QUIETLY := PYTHONWARNINGS=ignore
+
 .PHONY: demo app test test-faults test-fresh lint format clean
 
 # A stamp is newer than pyproject.toml once the environment holds what it asks for: what trains and shows, or, with the
@@ -14,11 +17,11 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"Python 3.10 or newer is needed, this is {sys.version.split()[0]}; name one by make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
-	$(RUN) -m pip install --quiet --editable '.[demo]'
+	$(QUIETLY) $(RUN) -m pip install --quiet --editable '.[demo]'
 	touch $@
 
 $(VENV)/.installed-tests: $(VENV)/.installed
-	$(RUN) -m pip install --quiet --editable '.[test]'
+	$(QUIETLY) $(RUN) -m pip install --quiet --editable '.[test]'
 	touch $@
 
 demo: $(VENV)/.installed

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
 from transformers.image_transforms import center_to_corners_format
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
@@ -174,8 +175,12 @@ class PostProcessing:
     sliding_window_logits = staticmethod(sliding_window_logits)
 
     def post_process_semantic_segmentation(
-        self, outputs: Any, target_sizes: Any = None, pixel_mask: torch.Tensor | None = None
-    ) -> list[torch.Tensor]:
+        self,
+        outputs: Any,
+        target_sizes: Any = None,
+        pixel_mask: torch.Tensor | None = None,
+        return_segmentation_scores: bool = False,
+    ) -> list[torch.Tensor] | list[SemanticSegmentationPostProcessorOutput]:
         """Turns logits into maps of class indices.
 
         Args:
@@ -188,9 +193,11 @@ class PostProcessing:
                 tells which part of the logits is padding, to be cut away. If left out and the processor pads, this
                 is computed from the processor's settings and `target_sizes`; so give it if settings were changed
                 for the call or if the targets have another shape than the images.
+            return_segmentation_scores: whether to return the resized logits too.
 
         Returns:
-            A list of int64 maps (height, width), one for each image.
+            A list of int64 maps (height, width), one for each image; with `return_segmentation_scores` of outputs with
+            `segmentation`, such a map, and `segmentation_scores`, logits (classes, height, width).
 
         Raises:
             ValueError: if the output has no logits, if there are not as many sizes as images, and if the logits do
@@ -200,16 +207,22 @@ class PostProcessing:
             outputs, "logits", "pass the output of a semantic segmentation model, or use another post-processing method"
         )
         sizes = checked_target_sizes(target_sizes, len(logits))
-        if sizes is None:
-            return list(logits.argmax(dim=1))
         inside = output_field(outputs, "logits_mask")
-        if inside is not None:  # our models have left the padding out
-            logits = [maps[:, : mask[:, 0].sum(), : mask[0].sum()] for maps, mask in zip(logits, inside, strict=True)]
-            shares = [(1.0, 1.0)] * len(logits)
+        if sizes is None:
+            scores = list(logits)
+        elif inside is not None:  # our models have left the padding out
+            places = [(..., slice(int(mask[:, 0].sum())), slice(int(mask[0].sum()))) for mask in inside]
+            scores = [stretched(maps[place], size) for maps, place, size in zip(logits, places, sizes, strict=True)]
         else:
             shares = self._content_shares(logits.shape[-2:], sizes, pixel_mask)
-        images = zip(logits, sizes, shares, strict=True)
-        return [stretched(maps, size, share).argmax(dim=0) for maps, size, share in images]
+            scores = [stretched(*image) for image in zip(logits, sizes, shares, strict=True)]
+        class_maps = [maps.argmax(dim=0) for maps in scores]
+        if not return_segmentation_scores:
+            return class_maps
+        return [
+            SemanticSegmentationPostProcessorOutput({"segmentation": class_map, "segmentation_scores": maps})
+            for class_map, maps in zip(class_maps, scores, strict=True)
+        ]
 
     def _content_shares(
         self, grid: tuple[int, int], target_sizes: list[tuple[int, int]], pixel_mask: torch.Tensor | None

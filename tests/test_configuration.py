@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configurations: the paper's variants, and one sentence for every wrong value."""
 
+import copy
+
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassFieldValidationError
@@ -165,3 +167,20 @@ def test_flipped_blocks():
     assert AdventurerConfig(num_hidden_layers=6).flipped_blocks == {1, 3, 5}
     assert AdventurerConfig(num_hidden_layers=6, flip_blocks=[2, 3]).flipped_blocks == {2, 3}
     assert AdventurerConfig(flip_blocks=[]).flipped_blocks == set()
+
+
+@pytest.mark.parametrize("config_class", [PixelViTConfig, AdventurerConfig])
+def test_what_transformers_gives_every_config_is_kept(config_class):
+    """The arguments that its own tests give every configuration."""
+    common = {
+        "return_dict": False,
+        "output_hidden_states": True,
+        "output_attentions": True,
+        "chunk_size_feed_forward": 5,
+        "architectures": ["BertModel"],
+        "id2label": {0: "label"},
+        "label2id": {"label": "0"},
+        "problem_type": "regression",
+    }
+    config = config_class(**copy.deepcopy(common), dtype="float16")
+    assert {name: getattr(config, name) for name in common} == common and config.dtype == torch.float16

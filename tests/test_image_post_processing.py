@@ -63,6 +63,13 @@ def test_class_maps_are_those_of_interpolated_logits(processor_class):
             assert (class_map != expected.argmax(0)).float().mean() < 0.002  # rounding of equally likely classes
     maps = processor.post_process_semantic_segmentation(output)
     assert torch.equal(torch.stack(maps), output.logits.argmax(dim=1))
+    for arguments in ({}, {"target_sizes": sizes}):
+        maps = processor.post_process_semantic_segmentation(output, **arguments)
+        found = processor.post_process_semantic_segmentation(output, **arguments, return_segmentation_scores=True)
+        for item, class_map in zip(found, maps, strict=True):
+            assert torch.equal(item.segmentation, class_map)
+            assert item.segmentation_scores.shape == (output.logits.shape[1], *class_map.shape)
+            assert torch.equal(item.segmentation_scores.argmax(0), class_map)
 
 
 @both_backends

@@ -23,7 +23,7 @@ from transformers.utils import logging
 
 from .benchmarks.loop import SIZES, measure
 from .benchmarks.measuring import RESULTS_DIR, Rows, environment, print_rows
-from .settings.recipe import CONFIG_CLASSES
+from .families.registry import FAMILIES
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None):
     torch.set_num_threads(args.threads)
     logging.disable_progress_bar()  # of every file that transformers writes
     rows: Rows = {}
-    for family in CONFIG_CLASSES:
+    for family in FAMILIES:
         with tempfile.TemporaryDirectory() as folder:
             rows |= measure(family, args.device, args.steps, args.num_workers, folder)
     print_rows(rows)

@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from modeling_pixelvit.image_reading import read_pixels
 
 from .checkpoints.loading import architecture_of, load_checkpoint
+from .families.registry import model_classes
 from .tasks.drawing import DRAWABLE, visualize
 
 
@@ -47,8 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
         if not options.image.is_file():
             raise ValueError(f"There is no file {options.image}; give an image file.")
         name = architecture_of(options.checkpoint)
-        if name not in DRAWABLE:
-            raise ValueError(f"{options.checkpoint} holds {name}; what can be drawn is found by {', '.join(DRAWABLE)}.")
+        drawable = [name for name in model_classes() if name.endswith(DRAWABLE)]
+        if name not in drawable:
+            raise ValueError(f"{options.checkpoint} holds {name}; what can be drawn is found by {', '.join(drawable)}.")
         model, processor = load_checkpoint(options.checkpoint)
         pixels = read_pixels(options.image, max_pixels=processor.max_pixels, name=str(options.image))
         image = Image.fromarray(pixels.permute(1, 2, 0).numpy())

@@ -12,12 +12,8 @@ from pathlib import Path
 import torch
 import transformers
 
-from modeling_pixelvit import (
-    AdventurerConfig,
-    AdventurerForImageClassification,
-    PixelViTConfig,
-    PixelViTForImageClassification,
-)
+from ..families.base import CLASSIFIER
+from ..families.registry import FAMILIES
 
 
 RESULTS_DIR = Path(__file__).parent
@@ -48,11 +44,8 @@ def compare(ours: Callable, other: Callable, rounds: int) -> dict[str, float]:
 
 def build(family: str, size: str, **fields) -> torch.nn.Module:
     """A randomly initialized classifier with 1,000 classes, in evaluation mode."""
-    config_class, model_class = {
-        "adventurer": (AdventurerConfig, AdventurerForImageClassification),
-        "pixelvit": (PixelViTConfig, PixelViTForImageClassification),
-    }[family]
-    return model_class(config_class.from_variant(size, num_labels=1000, **fields)).eval()
+    known = FAMILIES[family]
+    return known.model_classes[CLASSIFIER](known.config_class.from_variant(size, num_labels=1000, **fields)).eval()
 
 
 def environment(device: str) -> dict[str, str | int]:

@@ -20,6 +20,7 @@ from transformers import BaseImageProcessor, PreTrainedConfig
 from modeling_pixelvit.configuration_base import as_pair
 
 from ..checkpoints.cost import model_cost
+from ..families.registry import FAMILIES
 from .checks import LICENSES, validate_card
 from .index import render_index
 from .metadata import TASKS, card_metadata, dataset_key, measured, paper_evaluations
@@ -44,8 +45,7 @@ from .results import (
     task_of,
 )
 from .text import (
-    CITATIONS,
-    FAMILY_TEXTS,
+    PAPER_CITATION,
     class_names,
     counted_rows,
     describe_cost,
@@ -191,7 +191,7 @@ def render(card: Card) -> str:
         auto_class=TASKS[task][1],
         model_name=model_name(config),
         purpose=purpose_of(config, task),
-        family_text=FAMILY_TEXTS[family],
+        family_text=FAMILIES[family].description,
         height=height,
         width=width,
         patch=config.patch_size,
@@ -202,7 +202,7 @@ def render(card: Card) -> str:
         weights=card.weights,
         with_masks=config.use_masks,
         tokens_shape=f"(1, {cost.tokens + 1}, {config.hidden_size})",
-        class_token_place="last" if family == "adventurer" else "first",
+        class_token_place=FAMILIES[family].class_token_place,
         resamples_pyramid=task == "detection" or (task == "segmentation" and config.decoder_type == "upernet"),
         other_patch=other_patch,
         other_tokens=height * width // other_patch**2,
@@ -212,7 +212,7 @@ def render(card: Card) -> str:
         results_note=card.note,
         training=card.training,
         limits=limits_of(config, task, card.entry, card.dataset, card.processor),
-        citation=CITATIONS[family],
+        citation=f"{PAPER_CITATION}\n\n{FAMILIES[family].citation}",
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 

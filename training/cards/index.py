@@ -4,6 +4,7 @@
 
 from typing import Any
 
+from ..families.registry import FAMILIES
 from .results import load_results, paper_checkpoints
 
 
@@ -31,7 +32,7 @@ TITLES = {
 
 def row_title(entry: dict[str, Any]) -> str:
     """What the cards of a row have in common."""
-    family = {"pixelvit": "DeiT", "adventurer": "Adventurer"}[entry["family"]]
+    family = FAMILIES[entry["family"]].paper_title
     model = f"{family}-{entry['variant'].capitalize()}"
     if entry["task"] == "classification":
         return f"{model}, {entry['image_size']} pixels"

@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from ..families.registry import FAMILIES
 from .results import Row, load_results
 from .text import plain, without_folders
 
@@ -19,10 +20,6 @@ TASKS = {
     # Of detectors with masks too: the hub's widget of this task draws boxes, that of image-segmentation masks alone.
     "detection": ("object-detection", "AutoModelForObjectDetection"),
     "features": ("image-feature-extraction", "AutoModel"),
-}
-FAMILY_TAGS = {
-    "pixelvit": ["pixelvit", "vision-transformer", "arxiv:2502.03738", "arxiv:2012.12877"],
-    "adventurer": ["adventurer", "mamba-2", "arxiv:2502.03738", "arxiv:2410.07599"],
 }
 UNKNOWN_LICENSE = "unknown"  # the hub's id for weights that came without a licence
 EXAMPLE_FILE = "example.png"
@@ -52,7 +49,7 @@ def card_metadata(
         dataset: What they were trained on, by the name in `results.yaml`; others are not on the hub.
     """
     hub_dataset = load_results()["datasets"].get(dataset, {}).get("hub")
-    tags = [*FAMILY_TAGS[family], "pixel-tokens", "vision", "custom_code"]
+    tags = [*FAMILIES[family].tags, "pixel-tokens", "vision", "custom_code"]
     if task == "detection":
         tags.append("instance-segmentation")
     return ModelCardData(

@@ -10,26 +10,16 @@ from typing import Any
 import yaml
 from transformers import PreTrainedConfig
 
-from modeling_pixelvit import AdventurerConfig, PixelViTConfig
 from modeling_pixelvit.configuration_base import as_pair
+
+from ..families.base import BASE_MODEL, CLASSIFIER, DETECTOR, SEGMENTER
+from ..families.registry import FAMILIES, ending_of, model_classes
 
 
 ROOT = Path(__file__).parents[2]
 CARDS_FOLDER = ROOT / "model_cards"
 RESULTS_FILE = CARDS_FOLDER / "results.yaml"
-FAMILIES = {"pixelvit": PixelViTConfig, "adventurer": AdventurerConfig}
-CLASS_PREFIXES = {"pixelvit": "PixelViT", "adventurer": "Adventurer"}
-CLASS_SUFFIXES = {
-    "classification": "ForImageClassification",
-    "segmentation": "ForSemanticSegmentation",
-    "detection": "ForObjectDetection",
-    "features": "Model",
-}
-# What makes a model one of Table 7.
-VARIANT_FIELDS = {
-    "pixelvit": ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads"),
-    "adventurer": ("hidden_size", "num_hidden_layers", "intermediate_size", "head_dim", "state_size", "expand"),
-}
+ENDINGS = {"classification": CLASSIFIER, "segmentation": SEGMENTER, "detection": DETECTOR, "features": BASE_MODEL}
 
 
 @dataclass(frozen=True)
@@ -68,7 +58,7 @@ def dataset_of(entry: dict[str, Any]) -> str:
 
 def architecture_for(family: str, task: str) -> str:
     """The name of the class of a family and a task."""
-    return CLASS_PREFIXES[family] + CLASS_SUFFIXES[task]
+    return FAMILIES[family].model_classes[ENDINGS[task]].__name__
 
 
 def task_of(architecture: str) -> str:
@@ -78,12 +68,11 @@ def task_of(architecture: str) -> str:
     Raises:
         ValueError: for a class that has no card.
     """
-    for family in FAMILIES:
-        for task in CLASS_SUFFIXES:
-            if architecture == architecture_for(family, task):
-                return task
-    known = [architecture_for(family, task) for family in FAMILIES for task in CLASS_SUFFIXES]
-    raise ValueError(f"{architecture} was given; there are cards for {', '.join(known)}.")
+    known = model_classes()
+    if architecture not in known:
+        raise ValueError(f"{architecture} was given; there are cards for {', '.join(known)}.")
+    ending = ending_of(known[architecture])
+    return next(task for task, own in ENDINGS.items() if own == ending)
 
 
 def paper_config(entry: dict[str, Any]) -> PreTrainedConfig:
@@ -91,12 +80,14 @@ def paper_config(entry: dict[str, Any]) -> PreTrainedConfig:
     num_labels = load_results()["datasets"][dataset_of(entry)]["num_labels"]
     sizes = {field: entry[field] for field in ("patch_size", "image_size")}
     decoder = {"decoder": entry["decoder"]} if "decoder" in entry else {}
-    return FAMILIES[entry["family"]].from_variant(entry["variant"], num_labels=num_labels, **sizes, **decoder)
+    return FAMILIES[entry["family"]].config_class.from_variant(
+        entry["variant"], num_labels=num_labels, **sizes, **decoder
+    )
 
 
 def variant_of(config: PreTrainedConfig) -> str | None:
     """Which of Table 7's sizes a configuration has, or None."""
-    fields = VARIANT_FIELDS[config.model_type]
+    fields = FAMILIES[config.model_type].size_fields
     sizes = {"image_size": config.image_size, "patch_size": config.patch_size}
     for name in type(config).variants:
         variant = type(config).from_variant(name, **sizes)

@@ -10,16 +10,13 @@ from transformers import BaseImageProcessor, PreTrainedConfig
 
 from modeling_pixelvit.configuration_base import as_pair
 
-from ..checkpoints.cost import ModelCost, encoder_flops, readable_flops
-from .results import FAMILIES, Row, variant_of
+from ..checkpoints.cost import ModelCost, readable_flops
+from ..families.registry import FAMILIES
+from .results import Row, variant_of
 
 
 MAX_NAME_LENGTH = 60
 MAX_CLASSES_NAMED = 20
-FAMILY_TEXTS = {
-    "pixelvit": "a plain vision transformer ([DeiT](https://arxiv.org/abs/2012.12877))",
-    "adventurer": "a causal image model of Mamba-2 blocks ([Adventurer](https://arxiv.org/abs/2410.07599))",
-}
 # What is known of the data sets of the paper's checkpoints.
 DATASET_LIMITS = {
     "imagenet-1k": (
@@ -62,28 +59,6 @@ PAPER_CITATION = """\
   booktitle = {International Conference on Machine Learning},
   year      = {2025}
 }"""
-CITATIONS = {
-    "pixelvit": PAPER_CITATION
-    + """
-
-@inproceedings{touvron2021training,
-  title     = {Training data-efficient image transformers \\& distillation through attention},
-  author    = {Touvron, Hugo and Cord, Matthieu and Douze, Matthijs and Massa, Francisco and Sablayrolles, Alexandre and
-               J{\\'e}gou, Herv{\\'e}},
-  booktitle = {International Conference on Machine Learning},
-  year      = {2021}
-}""",
-    "adventurer": PAPER_CITATION
-    + """
-
-@inproceedings{wang2025causal,
-  title     = {Causal Image Modeling for Efficient Visual Understanding},
-  author    = {Wang, Feng and Yang, Timing and Yu, Yaodong and Ren, Sucheng and Wei, Guoyizhe and Wang, Angtian and
-               Shao, Wei and Zhou, Yuyin and Yuille, Alan and Xie, Cihang},
-  booktitle = {Conference on Computer Vision and Pattern Recognition},
-  year      = {2025}
-}""",
-}
 
 
 def plain(text: Any) -> str:
@@ -109,11 +84,10 @@ def without_folders(value: Any) -> Any:
 
 def model_name(config: PreTrainedConfig) -> str:
     """As the paper writes it where it is one of Table 7's sizes: DeiT-Base, Adventurer-Tiny."""
-    variant = variant_of(config)
+    family, variant = FAMILIES[config.model_type], variant_of(config)
     if variant is not None:
-        return f"{'DeiT' if config.model_type == 'pixelvit' else 'Adventurer'}-{variant.capitalize()}"
-    family = "PixelViT" if config.model_type == "pixelvit" else "Adventurer"
-    return f"{family} of {config.num_hidden_layers} blocks and width {config.hidden_size}"
+        return f"{family.paper_title}-{variant.capitalize()}"
+    return f"{family.title} of {config.num_hidden_layers} blocks and width {config.hidden_size}"
 
 
 def purpose_of(config: PreTrainedConfig, task: str) -> str:
@@ -142,9 +116,7 @@ def class_names(config: PreTrainedConfig) -> str:
 def counted_rows(config: PreTrainedConfig, task: str, cost: ModelCost) -> list[Row]:
     """Tokens, parameters and operations."""
     side = " by ".join(str(pixels) for pixels in as_pair(config.image_size))
-    mixing = "attention between tokens"
-    if config.model_type == "adventurer":
-        mixing = f"the scan in chunks of {config.chunk_size}"
+    mixing = FAMILIES[config.model_type].mixing(config)
     encoder = f"{readable_flops(cost.encoder_flops)}, {cost.mixing_flops / cost.encoder_flops:.1%} of it {mixing}"
     rows = [
         Row(f"patch tokens of {side} pixels", f"{cost.tokens:,}", "counted"),
@@ -162,17 +134,13 @@ def counted_rows(config: PreTrainedConfig, task: str, cost: ModelCost) -> list[R
 
 def describe_cost(config: PreTrainedConfig, cost: ModelCost) -> str:
     """How the encoder's cost grows when the patch shrinks, and what the other family costs at this length."""
-    if config.model_type == "pixelvit":
-        text = "Half the patch is four times the tokens and sixteen times the attention"
-    else:
-        text = "All of it grows in proportion to the tokens: half the patch costs four times as much"
-    variant = variant_of(config)
-    other = next(family for family in FAMILIES if family != config.model_type)
+    text, variant = FAMILIES[config.model_type].cost_of_half_the_patch, variant_of(config)
+    other = next(family for family in FAMILIES.values() if family.name != config.model_type)
     if variant is None:
         return f"{text}."
     sizes = {"patch_size": config.patch_size, "image_size": config.image_size}
-    flops, _ = encoder_flops(FAMILIES[other].from_variant(variant, **sizes), cost.tokens)
-    name = f"{'DeiT' if other == 'pixelvit' else 'Adventurer'}-{variant.capitalize()}"
+    flops, _ = other.encoder_flops(other.config_class.from_variant(variant, **sizes), cost.tokens)
+    name = f"{other.paper_title}-{variant.capitalize()}"
     return f"{text}. {name}'s encoder costs {readable_flops(flops)} on the same tokens."
 
 
@@ -205,7 +173,7 @@ def limits_of(
         limits.append(PROTOCOL_LIMITS[task])
     if processor is not None:
         limits.append(processor_text(processor))
-    cost = "with the square of" if config.model_type == "pixelvit" else "in proportion to"
+    cost = FAMILIES[config.model_type].growth
     limits.append(
         f"Time and memory grow {cost} the number of tokens; at this patch size look at the costs above before you "
         "raise the image size."

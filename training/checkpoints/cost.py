@@ -9,7 +9,6 @@ Counted are matrix products and convolutions, two operations for a multiply-add,
 together are below a hundredth of the paper's models, are not.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +17,8 @@ from transformers import PreTrainedConfig
 
 from modeling_pixelvit.configuration_base import as_pair
 
-from .loading import BASE_MODELS, CLASSIFIERS, MODEL_CLASSES, SEGMENTERS
+from ..families.base import BASE_MODEL, CLASSIFIER, SEGMENTER
+from ..families.registry import FAMILIES, ending_of, model_classes
 
 
 # Cells on a side of what is pooled from a box for the box and the mask head.
@@ -52,61 +52,22 @@ class ModelCost:
         return self.encoder_flops + self.head_flops
 
 
-def attention_flops(config: PreTrainedConfig, length: int) -> int:
-    """Scores and their product with the values, all blocks of PixelViT, for a sequence of `length` tokens."""
-    return config.num_hidden_layers * 4 * length**2 * config.hidden_size
-
-
-def scan_flops(config: PreTrainedConfig, length: int) -> int:
-    """
-    The state-space scan of all blocks of Adventurer, as matrix products in chunks, for a sequence of `length` tokens.
-
-    For each token of a chunk of Q: its scores with the chunk's others (Q S for each group), their product with the
-    inputs (Q M), what it adds to the state and what it reads from it (S M each). Q is `config.chunk_size`, that of the
-    plain PyTorch scan; the kernels of mamba-ssm take 256, and so about twice as many operations for the same result.
-    """
-    chunks = math.ceil(length / config.chunk_size)
-    chunk = math.ceil(length / chunks)
-    inner, state = config.inner_size, config.state_size
-    per_token = chunk * (config.n_groups * state + inner) + 2 * state * inner
-    return config.num_hidden_layers * 2 * chunks * chunk * per_token
-
-
-def encoder_flops(config: PreTrainedConfig, num_patches: int) -> tuple[int, int]:
-    """
-    Operations of patch embedding and blocks for an image of `num_patches` patches, and those of them in which tokens
-    meet each other.
-    """
-    width, inner_mlp, length = config.hidden_size, config.intermediate_size, num_patches + 1
-    embedding = 2 * num_patches * config.num_channels * config.patch_size**2 * width
-    if config.model_type == "adventurer":
-        mixed_length = length + 1  # with the average that goes first
-        mixing = scan_flops(config, mixed_length)
-        into_mixer = 2 * config.inner_size + 2 * config.n_groups * config.state_size + config.num_heads
-        projections = 2 * mixed_length * width * (into_mixer + config.inner_size)
-        mlp = 2 * length * 3 * width * inner_mlp
-    else:
-        mixing = attention_flops(config, length)
-        projections = 2 * length * 4 * width**2
-        mlp = 2 * length * 2 * width * inner_mlp
-    return embedding + mixing + config.num_hidden_layers * (projections + mlp), mixing
-
-
 def model_cost(config: PreTrainedConfig, architecture: str) -> ModelCost:
     """
     Args:
         config: A configuration of either family.
-        architecture: Name of one of the classes in `loading.MODEL_CLASSES`.
+        architecture: Name of one of the classes of `families.registry.model_classes`.
 
     Raises:
         ValueError: for another class.
     """
-    if architecture not in MODEL_CLASSES:
-        raise ValueError(f"{architecture} was given; costs are known of {', '.join(MODEL_CLASSES)}.")
-    model_class = MODEL_CLASSES[architecture]
+    known = model_classes()
+    if architecture not in known:
+        raise ValueError(f"{architecture} was given; costs are known of {', '.join(known)}.")
+    model_class = known[architecture]
     with torch.device("meta"):
         model = model_class(config).eval()
-    encoder, mixing = encoder_flops(config, config.num_patches)
+    encoder, mixing = FAMILIES[config.model_type].encoder_flops(config, config.num_patches)
     table = model.base_model.embeddings.position_embeddings
     return ModelCost(
         tokens=config.num_patches,
@@ -114,7 +75,7 @@ def model_cost(config: PreTrainedConfig, architecture: str) -> ModelCost:
         position_parameters=0 if table is None else table.numel(),
         encoder_flops=encoder,
         mixing_flops=mixing,
-        head_flops=0 if model_class in BASE_MODELS else head_flops(model),
+        head_flops=0 if ending_of(model_class) == BASE_MODEL else head_flops(model),
     )
 
 
@@ -125,11 +86,11 @@ def head_flops(model: torch.nn.Module) -> int:
     on tensors without data, with as many boxes as the configuration allows.
     """
     config = model.config
-    if isinstance(model, CLASSIFIERS):
+    if ending_of(model) == CLASSIFIER:
         return 2 * config.hidden_size * config.num_labels
     size = as_pair(config.image_size)
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        if not isinstance(model, SEGMENTERS):
+        if ending_of(model) != SEGMENTER:
             run_detection_heads(model, torch.empty(1, config.hidden_size, *config.grid_size), size)
         elif model.pyramid is None:
             model.decode_head(torch.empty(1, config.num_patches, config.hidden_size))

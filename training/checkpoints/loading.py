@@ -14,28 +14,12 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from modeling_pixelvit import (
-    AdventurerForImageClassification,
-    AdventurerForObjectDetection,
-    AdventurerForSemanticSegmentation,
-    AdventurerModel,
-    PixelViTForImageClassification,
-    PixelViTForObjectDetection,
-    PixelViTForSemanticSegmentation,
-    PixelViTModel,
-)
-
+from ..families.base import CLASSIFIER, DETECTOR, SEGMENTER
+from ..families.registry import ending_of, model_classes
 from .checksums import CHECKSUMS_FILE, verify_checksums
 from .reading import CheckpointError, own_file, shown
 from .settings import CONFIG_FILE, PROCESSOR_FILE, build_config, read_config_settings, read_processor
 from .weights import INDEX_FILE, WEIGHTS_FILE, load_model, weight_names
-
-
-CLASSIFIERS = (AdventurerForImageClassification, PixelViTForImageClassification)
-SEGMENTERS = (AdventurerForSemanticSegmentation, PixelViTForSemanticSegmentation)
-DETECTORS = (AdventurerForObjectDetection, PixelViTForObjectDetection)
-BASE_MODELS = (AdventurerModel, PixelViTModel)
-MODEL_CLASSES = {model.__name__: model for model in (*CLASSIFIERS, *SEGMENTERS, *DETECTORS, *BASE_MODELS)}
 
 
 SETTINGS_FILES = (CONFIG_FILE, PROCESSOR_FILE, CHECKSUMS_FILE, INDEX_FILE)
@@ -66,11 +50,13 @@ def load_checkpoint(checkpoint: str) -> tuple[PreTrainedModel, BaseImageProcesso
     folder, revision = _find_settings(checkpoint)
     settings = read_config_settings(folder)
     name = _architecture(settings)
-    if name not in MODEL_CLASSES:
-        raise CheckpointError(f"{checkpoint} holds {name}; expected is one of {', '.join(MODEL_CLASSES)}.")
-    config = build_config(settings, MODEL_CLASSES[name], MODEL_CLASSES.values(), folder)
-    processor = read_processor(folder, config, is_classifier=MODEL_CLASSES[name] in CLASSIFIERS)
-    if processor.do_center_crop and MODEL_CLASSES[name] in (*SEGMENTERS, *DETECTORS):
+    known = model_classes()
+    if name not in known:
+        raise CheckpointError(f"{checkpoint} holds {name}; expected is one of {', '.join(known)}.")
+    ending = ending_of(known[name])
+    config = build_config(settings, known[name], known.values(), folder)
+    processor = read_processor(folder, config, is_classifier=ending == CLASSIFIER)
+    if processor.do_center_crop and ending in (SEGMENTER, DETECTOR):
         raise CheckpointError(
             f"The image processor of {checkpoint} crops images (do_center_crop), so what {name} finds has no place in "
             'the whole image; save one as for_config(config, task="segmentation" or "detection") makes it.'
@@ -78,7 +64,7 @@ def load_checkpoint(checkpoint: str) -> tuple[PreTrainedModel, BaseImageProcesso
     if revision is not None:
         _download_weights(checkpoint, folder, revision)
     verify_checksums(folder, complete=revision is None)
-    model = load_model(MODEL_CLASSES[name], config, folder)
+    model = load_model(known[name], config, folder)
     model.name_or_path = model.config.name_or_path = str(checkpoint)
     return model, processor
 

@@ -13,7 +13,9 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from modeling_pixelvit.layers_mamba2 import Mamba2Mixer
 
-from .loading import BASE_MODELS, CLASSIFIERS, DETECTORS, MODEL_CLASSES, first_line
+from ..families.base import BASE_MODEL, CLASSIFIER, DETECTOR
+from ..families.registry import ending_of, model_classes
+from .loading import first_line
 
 
 OPSET = 20
@@ -31,7 +33,7 @@ class OutputsByName(nn.Module):
         super().__init__()
         self.model = model
         # A detector always takes images of any size.
-        self.options = {} if isinstance(model, DETECTORS) else {"interpolate_pos_encoding": True}
+        self.options = {} if ending_of(model) == DETECTOR else {"interpolate_pos_encoding": True}
 
     def forward(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         masks = {} if pixel_mask is None else {"pixel_mask": pixel_mask}
@@ -51,7 +53,7 @@ def export_onnx(
     resampled to that size.
 
     Args:
-        model: One of `loading.MODEL_CLASSES`, float32, on the CPU.
+        model: Of a class in `families.registry.model_classes`, float32, on the CPU.
         path: The file to write; weights of more than 2 GiB go to `path` with `.data` at its end.
         image_size: Height and width in pixels, not necessarily multiples of the patch; the config's if not given.
         batch_size: Number of images the graph takes at a time; any number if not given.
@@ -91,7 +93,7 @@ def random_inputs(
     generator = torch.Generator().manual_seed(seed)
     channels = model.config.num_channels
     inputs = {"pixel_values": torch.randn(batch_size, channels, height, width, generator=generator)}
-    if isinstance(model, DETECTORS):
+    if ending_of(model) == DETECTOR:
         mask = torch.ones(batch_size, height, width, dtype=torch.int64)
         for index in range(1, batch_size):
             mask[index, height - min(index * height // 8, height - 1) :] = 0
@@ -147,7 +149,7 @@ def settings_for(model: PreTrainedModel, processor: BaseImageProcessor, image_si
     height, width = image_size
     settings = {name: value for name, value in processor.to_dict().items() if name != "auto_map"}
     size = {"height": height, "width": width}
-    if isinstance(model, (*CLASSIFIERS, *BASE_MODELS)):
+    if ending_of(model) in (CLASSIFIER, BASE_MODEL):
         return {**settings, "size": size, "do_resize": True}
     limits = {"max_height": height, "max_width": width}
     return {**settings, "size": limits, "pad_size": size, "do_resize": True, "do_pad": True}
@@ -191,8 +193,8 @@ def check_packages():
 
 
 def _check_model(model: PreTrainedModel):
-    if type(model).__name__ not in MODEL_CLASSES:
-        raise ValueError(f"{type(model).__name__} was given; expected is one of {', '.join(MODEL_CLASSES)}.")
+    if type(model).__name__ not in model_classes():
+        raise ValueError(f"{type(model).__name__} was given; expected is one of {', '.join(model_classes())}.")
     if (model.device.type, model.dtype) != ("cpu", torch.float32):
         raise ValueError(f"The model is {model.dtype} on {model.device}; export it in float32 on the CPU.")
     for module in model.modules():

@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from ..checkpoints.loading import CLASSIFIERS, DETECTORS, SEGMENTERS, load_checkpoint
+from ..checkpoints.loading import load_checkpoint
+from ..families.base import CLASSIFIER, DETECTOR, SEGMENTER
+from ..families.registry import FAMILIES, ending_of
 
 
-TASKS = {"classification": CLASSIFIERS, "segmentation": SEGMENTERS, "detection": DETECTORS}
-FAMILY_NAMES = {"adventurer": "Adventurer", "pixelvit": "PixelViT"}
+TASKS = {"classification": CLASSIFIER, "segmentation": SEGMENTER, "detection": DETECTOR}
 MOST_MODELS = 12
 MOST_WEIGHT_BYTES = 4 * 2**30
 
@@ -29,7 +30,7 @@ class Checkpoint:
     Args:
         name: Folder, or name on the hub.
         task: Of `TASKS`.
-        family: "adventurer" or "pixelvit".
+        family: Of `families.registry`.
         patch_size, image_size: Pixels a side; (height, width) if they differ.
         label_names: By class index.
     """
@@ -44,12 +45,12 @@ class Checkpoint:
     @property
     def title(self) -> str:
         size = self.image_size if isinstance(self.image_size, int) else "x".join(map(str, self.image_size))
-        return f"{FAMILY_NAMES[self.family]}, patch {self.patch_size}, {size} px ({Path(self.name).name})"
+        return f"{FAMILIES[self.family].title}, patch {self.patch_size}, {size} px ({Path(self.name).name})"
 
 
 def task_of(model: PreTrainedModel) -> str | None:
     """One of `TASKS`, or None for a model without a head."""
-    return next((task for task, classes in TASKS.items() if isinstance(model, classes)), None)
+    return next((task for task, ending in TASKS.items() if ending_of(model) == ending), None)
 
 
 def describe(name: str, model: PreTrainedModel) -> Checkpoint:

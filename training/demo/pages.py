@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from .checkpoints import FAMILY_NAMES, TASKS, Checkpoint, same_but_for_patches
+from ..families.registry import FAMILIES
+from .checkpoints import TASKS, Checkpoint, same_but_for_patches
 from .gradio_parts import ImageUpload, gr, shown_as_sentence
 from .patches import PatchView, prepare_profiler, views_of_checkpoint, views_of_group
 from .predictions import NUM_CLASSES_LISTED, THRESHOLD, classify, detect, read_upload, segment
@@ -63,7 +64,7 @@ def patch_choices(checkpoints: list[Checkpoint]) -> list[tuple[str, str]]:
     """Families trained at several patch sizes, and then each checkpoint to be resampled."""
     groups = [
         (
-            f"{FAMILY_NAMES[group[0].family]}, {group[0].task}: a model trained at each patch size "
+            f"{FAMILIES[group[0].family].title}, {group[0].task}: a model trained at each patch size "
             f"({', '.join(str(one.patch_size) for one in group)})",
             group_key(group),
         )

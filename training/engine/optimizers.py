@@ -11,13 +11,12 @@ from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRSchedu
 from timm.scheduler.scheduler import Scheduler
 from transformers import PreTrainedModel
 
-from ..settings.recipe import CONFIG_CLASSES, Recipe
+from ..families.registry import FAMILIES
+from ..settings.recipe import Recipe
 from .muon import Muon, Together
 
 
 NEVER_DECAYED = ("cls_token", "position_embeddings")
-# Of the encoder alone: a decoder may have layers of its own.
-ENCODER_PART = re.compile(rf"(?:.*\b(?:{'|'.join(CONFIG_CLASSES)})\.)?(?:layers\.(?P<block>\d+)|embeddings)\.")
 
 
 def parameter_groups(
@@ -59,9 +58,15 @@ def parameter_groups(
     return [groups[key] for key in sorted(groups)]
 
 
+def _encoder_part(name: str) -> re.Match | None:
+    """Which block, if it is one, a parameter of the encoder is in; a decoder may have layers of its own."""
+    encoder = rf"(?:.*\b(?:{'|'.join(FAMILIES)})\.)?"
+    return re.match(rf"{encoder}(?:layers\.(?P<block>\d+)|embeddings)\.", name)
+
+
 def _level(name: str, depth: int) -> int:
     """0 for the embeddings, i + 1 for block i, `depth` for what comes after the last block."""
-    part = ENCODER_PART.match(name)
+    part = _encoder_part(name)
     if part is None:
         return depth
     return 0 if part["block"] is None else int(part["block"]) + 1
@@ -84,7 +89,7 @@ def _is_for_muon(name: str, parameter: torch.nn.Parameter) -> bool:
     Adventurer's input projection stays with AdamW: it is five maps in one, of which the step's has a row per head, and
     learns badly when Muon gives all of them the same share of a step.
     """
-    part = ENCODER_PART.match(name)
+    part = _encoder_part(name)
     is_in_block = part is not None and part["block"] is not None
     return is_in_block and parameter.dim() == 2 and not name.endswith("in_proj.weight")
 

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from ..settings.recipe import Recipe
-from .tasks import FAMILIES, SWEEP_TASKS
+from .tasks import SWEEP_TASKS
 
 
 DATASET_IMAGE_SIZE = 32
@@ -68,7 +68,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--output_dir", default="runs/sweep", help="folder for checkpoints, table, picture and results.json")
     add("--task", default="classification", choices=list(SWEEP_TASKS), help="what is learned (default: %(default)s)")
-    add("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES, help="model families")
+    families = list(SWEEP_TASKS["classification"].load_recipes())
+    add("--families", nargs="+", default=families, choices=families, help="model families")
     add("--decoder", default="none", help="of segmentation: none, upernet, or both with a comma between")
     defaults = {task: SWEEP_TASKS[task].patch_sizes for task in SWEEP_TASKS}
     described = "; ".join(f"{task} {' '.join(map(str, sizes))}" for task, sizes in defaults.items())

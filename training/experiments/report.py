@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.files import write_json
+from ..families.registry import FAMILIES
 from .law import (
     CONFIDENCE,
     CONVERGENCE_RULE,
@@ -31,16 +32,6 @@ from .tasks import SWEEP_TASKS
 TABLE_FILE = "table.md"
 PICTURE_FILE = "scaling.png"
 RESULTS_FILE = "results.json"
-FAMILY_NAMES = {"adventurer": "Adventurer", "pixelvit": "PixelViT"}
-# Colour and marker by family and decoder; None is a task without one.
-STYLES = {
-    ("adventurer", None): ("#0b6e99", "o"),
-    ("pixelvit", None): ("#c2410c", "s"),
-    ("adventurer", "none"): ("#0b6e99", "o"),
-    ("pixelvit", "none"): ("#c2410c", "s"),
-    ("adventurer", "upernet"): ("#65b5d8", "^"),
-    ("pixelvit", "upernet"): ("#f2a074", "v"),
-}
 LOSSES = {
     "classification": "mean cross-entropy on the test images",
     "segmentation": "mean cross-entropy of a pixel of the test images",
@@ -64,7 +55,13 @@ def by_series(runs: list[dict[str, Any]]) -> dict[tuple[str, str | None], list[d
 def name_series(series: tuple[str, str | None]) -> str:
     family, decoder = series
     names = {None: "", "none": ", no decoder", "upernet": ", UperNet"}
-    return FAMILY_NAMES[family] + names[decoder]
+    return FAMILIES[family].title + names[decoder]
+
+
+def style_of(series: tuple[str, str | None]) -> tuple[str, str]:
+    """Colour and marker."""
+    family, second = FAMILIES[series[0]], series[1] == "upernet"
+    return family.colours[second], family.markers[second]
 
 
 def key_of(series: tuple[str, str | None]) -> str:
@@ -200,7 +197,7 @@ def format_decoder_gaps(runs: list[dict[str, Any]]) -> str:
             if of == family and decoder == "none" and (family, "upernet", patch_size) in scores
         ]
         if gaps:
-            lines.append(f"{FAMILY_NAMES[family]}: mIoU with UperNet less that without a decoder: {', '.join(gaps)}")
+            lines.append(f"{FAMILIES[family].title}: mIoU with UperNet less that without a decoder: {', '.join(gaps)}")
     return "\n".join(lines)
 
 
@@ -241,7 +238,7 @@ def draw(runs: list[dict[str, Any]], title: str, path: Path):
     for panel, name in zip(score_axes, titles, strict=True):
         for series, members in by_series(runs).items():
             _draw_points(panel, series, members, lambda run, name=name: score_of(run, name))
-            color, marker = STYLES[series]
+            color, marker = style_of(series)
             panel.plot([], [], marker, color=color, label=name_series(series))
         _label_axes(panel, runs, f"{name} (%)")
     figure.suptitle(title, fontsize=10)
@@ -255,7 +252,7 @@ def _draw_points(
     axes, series: tuple[str, str | None], members: list[dict[str, Any]], value_of: Callable[[dict[str, Any]], float]
 ):
     """The means of the seeds with their intervals, joined, and the single runs behind them, if there are several."""
-    color, marker = STYLES[series]
+    color, marker = style_of(series)
     means = {}
     for patch_size, same in by_patch_size(members).items():
         values = [value_of(run) for run in same]
@@ -280,7 +277,7 @@ def _draw_points(
 
 def _draw_losses(axes, series: tuple[str, str | None], members: list[dict[str, Any]], fit: PowerLaw | None):
     _draw_points(axes, series, members, lambda run: run["test_loss"])
-    color, marker = STYLES[series]
+    color, marker = style_of(series)
     label = f"{name_series(series)} (no fit)"
     if fit is not None:
         law = f"$L = {fit.coefficient:.2f}\\,p^{{\\,{fit.exponent:.2f}}}$, $R^2 = {fit.r_squared:.2f}$"

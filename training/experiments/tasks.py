@@ -4,10 +4,10 @@
 
 from dataclasses import dataclass
 
-from ..settings.recipe import CONFIG_CLASSES, Recipe, load_recipe
+from ..families.registry import FAMILIES
+from ..settings.recipe import Recipe, find_recipes, load_recipe
 
 
-FAMILIES = tuple(CONFIG_CLASSES)
 DECODERS = ("none", "upernet")
 
 
@@ -31,8 +31,9 @@ class SweepTask:
     recipe_ending: str
 
     def load_recipes(self) -> dict[str, Recipe]:
-        """By family."""
-        return {family: load_recipe(f"{family}-{self.recipe_ending}") for family in FAMILIES}
+        """By family, of those that have one."""
+        names, found = {family: f"{family}-{self.recipe_ending}" for family in FAMILIES}, find_recipes()
+        return {family: load_recipe(name) for family, name in names.items() if name in found}
 
 
 SWEEP_TASKS = {

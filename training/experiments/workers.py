@@ -24,6 +24,7 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging
 
+from ..families.registry import FAMILIES
 from .images import load_sweep_images
 from .report import format_first_score
 from .run import Interrupted, Run, execute
@@ -46,10 +47,7 @@ def work_of(run: Run, steps: int | None = None) -> float:
     work = 0.0
     for patch_size, batches in run.course.batches_by_patch_size(steps).items():
         tokens = (run.recipe.image_size // patch_size) ** 2
-        if run.recipe.family == "adventurer":
-            of_image = 6 + tokens
-        else:
-            of_image = 3 + 0.4 * tokens + 0.0012 * tokens**2
+        of_image = FAMILIES[run.recipe.family].relative_work(tokens)
         work += batches * run.recipe.total_batch_size * of_image
     return work
 

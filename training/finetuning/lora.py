@@ -8,11 +8,8 @@ from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from ..families.registry import FAMILIES
 from .arguments import ModelArguments
-
-
-# What the families call the part of a block that mixes tokens.
-TOKEN_MIXERS = ("attention", "mixer")
 
 
 def check_whole_weights(training: TrainingArguments):
@@ -65,7 +62,7 @@ def _target_modules(model: PreTrainedModel, wanted: list[str] | None) -> list[st
     """The last parts of the names of the linear layers to change."""
     linear = [name.split(".") for name, module in model.base_model.named_modules() if isinstance(module, nn.Linear)]
     if wanted is None:
-        return sorted({path[-1] for path in linear if set(path) & set(TOKEN_MIXERS)})
+        return sorted({path[-1] for path in linear if FAMILIES[model.config.model_type].token_mixer in path})
     found = sorted({path[-1] for path in linear})
     if unknown := [name for name in wanted if name not in found]:
         raise ValueError(

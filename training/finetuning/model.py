@@ -21,7 +21,7 @@ from modeling_pixelvit.configuration_segmentation import SegmentationHeadConfig
 from modeling_pixelvit.image_processing_base import PixelViTImageProcessorBase
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
-from ..settings.recipe import CONFIG_CLASSES
+from ..families.registry import FAMILIES
 from .arguments import ModelArguments
 from .task import FinetuneTask, normalization
 
@@ -64,10 +64,10 @@ def load_config(kind: str, arguments: ModelArguments) -> PreTrainedConfig:
             f"the hub ({str(error).strip().splitlines()[0]}); check the name."
         ) from None
     family = stored.get("model_type")
-    if family not in CONFIG_CLASSES:
+    if family not in FAMILIES:
         raise ValueError(
             f"--model_name_or_path {name} holds a model of type {family!r}; this script trains "
-            f"{' and '.join(sorted(CONFIG_CLASSES))} (a ViT or DeiT becomes a pixelvit by training.convert_checkpoint)."
+            f"{' and '.join(sorted(FAMILIES))} (a ViT or DeiT becomes a pixelvit by training.convert_checkpoint)."
         )
     config = AutoConfig.from_pretrained(name, revision=revision)
     patch_size = config.patch_size if arguments.patch_size is None else arguments.patch_size

@@ -22,26 +22,20 @@ from transformers import PreTrainedModel
 
 from modeling_pixelvit import (
     AdventurerConfig,
-    AdventurerForImageClassification,
-    AdventurerModel,
-    PixelViTForImageClassification,
-    PixelViTModel,
 )
 from modeling_pixelvit.configuration_base import MOST_LABELS
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
 from ..checkpoints.reading import CheckpointError, read_checkpoint, read_settings, select_weights
 from ..checkpoints.weights import nonfinite_weights
+from ..families.base import BASE_MODEL, CLASSIFIER
+from ..families.registry import FAMILIES
 from .layouts import Source, Translation, translate
 from .preprocessing import processor_settings
 
 
 logger = logging.getLogger(__name__)
 
-MODEL_CLASSES = {
-    "adventurer": (AdventurerModel, AdventurerForImageClassification),
-    "pixelvit": (PixelViTModel, PixelViTForImageClassification),
-}
 # For messages: enough to recognise, not enough to fill a screen.
 SHOWN_NAMES = 4
 
@@ -109,7 +103,7 @@ def load_translation(
 ) -> tuple[Translation, str]:
     """Reads a checkpoint and brings it under our names; also says which entry of the file the weights come from."""
     settings = read_settings(source, "config.json")
-    if settings is not None and settings.get("model_type") in list(MODEL_CLASSES):
+    if settings is not None and settings.get("model_type") in FAMILIES:
         raise CheckpointError(f"{source} is a checkpoint of this package already; load it with from_pretrained.")
     weights, entry, left = select_weights(read_checkpoint(source), ema, source)
     translation = translate(Source(source, weights, settings, image_size, num_attention_heads))
@@ -125,7 +119,7 @@ def build_model(translation: Translation, source: Path, labels: list[str] | None
         CheckpointError: if a weight is missing, has another shape or is not one of this model, or if the number of
             labels is not that of the head.
     """
-    base_class, head_class = MODEL_CLASSES[translation.config.model_type]
+    classes = FAMILIES[translation.config.model_type].model_classes
     has_head = "classifier.weight" in translation.tensors
     if labels is not None and not has_head:
         raise CheckpointError(f"Labels were given, but {source} has no classifier; convert it without them.")
@@ -133,7 +127,7 @@ def build_model(translation: Translation, source: Path, labels: list[str] | None
         set_labels(translation, source, labels)
     # On the meta device: every weight is about to be assigned, so none needs memory or a random value.
     with torch.device("meta"):
-        model = (head_class if has_head else base_class)(translation.config)
+        model = classes[CLASSIFIER if has_head else BASE_MODEL](translation.config)
     prefix = f"{model.base_model_prefix}." if has_head else ""
     names = {name: name if name.startswith("classifier.") else prefix + name for name in translation.tensors}
     check_weights(translation, {ours: model.state_dict().get(name) for ours, name in names.items()}, source)

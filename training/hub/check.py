@@ -18,17 +18,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedModel, pipeline
 
-from ..checkpoints.loading import CLASSIFIERS, DETECTORS, SEGMENTERS
+from ..families.base import BASE_MODEL
+from ..families.registry import ending_of
 from . import remote_check as remote
 from .example import EXAMPLE_FILE
 from .handler import as_json, tasks_of
 
 
-AUTO_CLASSES = {
-    **dict.fromkeys(CLASSIFIERS, "AutoModelForImageClassification"),
-    **dict.fromkeys(SEGMENTERS, "AutoModelForSemanticSegmentation"),
-    **dict.fromkeys(DETECTORS, "AutoModelForObjectDetection"),
-}
 # With more tokens than this one image must do: a second one would cost minutes.
 MANY_TOKENS = 4096
 # Variables that would let the process find more, or other, than a stranger's would.
@@ -95,7 +91,8 @@ def expect(job: FolderJob, work: Path) -> dict[str, Any]:
         name = f"AutoImageProcessor {backend}"
         tensors.update(remote.tensors_in(remote.processor_inputs(processor, images), f"{name}, image"))
     inputs = remote.processor_inputs(job.processor, images)
-    auto_class = AUTO_CLASSES.get(type(job.model), "AutoModel")
+    ending = ending_of(job.model)
+    auto_class = "AutoModel" if ending == BASE_MODEL else f"AutoModel{ending}"
     for name, model in {"AutoModel": job.model.base_model, auto_class: job.model}.items():
         tensors.update(remote.model_tensors(model, inputs, name))
     save_file(tensors, work / "expected.safetensors")

@@ -23,8 +23,9 @@ from typing import Any, Literal, get_args
 import yaml
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedConfig
 
-from modeling_pixelvit import AdventurerConfig, PixelViTConfig
+from ..families.registry import FAMILIES
 
 
 RECIPES_DIR = Path(__file__).parents[1] / "recipes"
@@ -33,7 +34,6 @@ SHARED_DIR = "shared"
 FILE_KEYS = ("include", "variants")
 MAPPING_FIELD = "model"
 VARIANTS = ("tiny", "small", "base", "large", "huge")
-CONFIG_CLASSES = {"adventurer": AdventurerConfig, "pixelvit": PixelViTConfig}
 
 
 class RecipeError(ValueError):
@@ -66,7 +66,7 @@ class Recipe:
     many images as without, each of them `augmentation_repeats` times and a part of the data set not at all.
     """
 
-    family: Literal["adventurer", "pixelvit"] = _field("adventurer", "model family")
+    family: str = _field("adventurer", "model family")
     task: Literal["classification", "segmentation", "detection"] = _field("classification", "what is learned")
     variant: Literal[VARIANTS] = _field("base", "size of the model (Table 7)")
     patch_size: int = _count(16, "side of a patch in pixels")
@@ -176,6 +176,8 @@ class Recipe:
 
     def validate_ranges(self):
         """Called by `strict` after the types have been checked."""
+        if self.family not in FAMILIES:
+            raise ValueError(f"family={self.family} was given; there are {', '.join(FAMILIES)}.")
         for field in dataclasses.fields(self):
             value, bounds = getattr(self, field.name), field.metadata.get("bounds")
             if value is None or bounds is None or bounds[0] <= value <= bounds[1]:
@@ -266,10 +268,10 @@ class Recipe:
             return self.base_learning_rate
         return self.base_learning_rate * self.total_batch_size / self.learning_rate_batch_size
 
-    def build_config(self, **fields: Any) -> AdventurerConfig | PixelViTConfig:
+    def build_config(self, **fields: Any) -> PreTrainedConfig:
         """The model's configuration; `fields` are those that the data decide, such as the labels."""
         sizes = {"patch_size": self.patch_size, "image_size": self.image_size, "drop_path_rate": self.drop_path_rate}
-        return CONFIG_CLASSES[self.family].from_variant(self.variant, **{**sizes, **self.model, **fields})
+        return FAMILIES[self.family].config_class.from_variant(self.variant, **{**sizes, **self.model, **fields})
 
     def save(self, path: str | Path):
         """Writes all fields as a YAML file that `load_recipe` reads."""

@@ -17,6 +17,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from ..common.throughput import forward_flops
 from ..data.batches import TrainingBatches, build_train_loader
+from ..families.registry import FAMILIES
 from ..settings.recipe import Recipe
 
 
@@ -89,6 +90,7 @@ class Task(ABC):
     NumPy and PyTorch, which the caller seeds by the step, so that a run can go on at any step.
     """
 
+    architecture: str  # ending of the names of its models' classes, by which each family has one
     recipe: Recipe
     processor: BaseImageProcessor  # what evaluation does to an image, saved beside the model
     num_train: int
@@ -96,6 +98,10 @@ class Task(ABC):
     # The number among those of `metrics` by which checkpoints are compared, and whether it should grow.
     main_metric: str
     higher_is_better: bool
+
+    @property
+    def model_class(self) -> type[PreTrainedModel]:
+        return FAMILIES[self.recipe.family].model_classes[self.architecture]
 
     @classmethod
     @abstractmethod

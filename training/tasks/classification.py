@@ -12,19 +12,16 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
-from modeling_pixelvit import AdventurerForImageClassification, PixelViTForImageClassification
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
 from ..augmentation.classification import Examples, build_mixup, build_train_transform, stack
 from ..data.labelled import LabelledSplits, read_row
 from ..data.sources import load_images
 from ..data.streams import build_streamed_loader
+from ..families.base import CLASSIFIER
 from ..settings.recipe import Recipe
 from .base import Batch, DataOptions, Share, Task, patch_size_of
 from .initial_model import build_initial_model
-
-
-MODEL_CLASSES = {"adventurer": AdventurerForImageClassification, "pixelvit": PixelViTForImageClassification}
 
 
 class ClassificationTask(Task):
@@ -35,6 +32,7 @@ class ClassificationTask(Task):
         num_train_images: In a stream that does not tell it.
     """
 
+    architecture = CLASSIFIER
     main_metric, higher_is_better = "accuracy", True
 
     def __init__(self, recipe: Recipe, images: LabelledSplits, num_train_images: int | None = None):
@@ -75,7 +73,7 @@ class ClassificationTask(Task):
             "id2label": dict(enumerate(names)),
             "label2id": {name: index for index, name in enumerate(names)},
         }
-        return build_initial_model(self.recipe, MODEL_CLASSES[self.recipe.family], **labels)
+        return build_initial_model(self.recipe, self.model_class, **labels)
 
     def train_example(self, index: int) -> tuple[torch.Tensor, int]:
         """Pixels (3, image_size, image_size), float32, and the class."""

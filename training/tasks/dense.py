@@ -71,8 +71,6 @@ class DenseTask(Task):
         images: Splits with `train` and `evaluation`, each giving (PIL image, annotation) by an index.
     """
 
-    model_classes: dict[str, type[PreTrainedModel]]  # by family
-
     def __init__(self, recipe: Recipe, images: Any):
         check_dense_recipe(recipe)
         self.recipe, self.images = recipe, images
@@ -92,4 +90,4 @@ class DenseTask(Task):
         }
 
     def build_model(self) -> PreTrainedModel:
-        return build_initial_model(self.recipe, self.model_classes[self.recipe.family], **self.config_fields())
+        return build_initial_model(self.recipe, self.model_class, **self.config_fields())

@@ -10,16 +10,13 @@ from torchvision.ops import box_convert
 from transformers import PreTrainedModel
 
 from modeling_pixelvit.image_post_processing import paste_mask
-from modeling_pixelvit.modeling_detection import (
-    AdventurerForObjectDetection,
-    PixelDetectionOutput,
-    PixelViTForObjectDetection,
-)
+from modeling_pixelvit.modeling_detection import PixelDetectionOutput
 
 from ..augmentation.detection import build_detection_transform, collate_detection
 from ..augmentation.geometry import padded, resized_masks
 from ..common.throughput import forward_flops
 from ..data.coco import DetectionSplits
+from ..families.base import DETECTOR
 from ..metrics.coco_ap.coco_evaluation import prediction_record, reference_record
 from ..settings.recipe import Recipe
 from .base import Batch, DataOptions, patch_size_of
@@ -47,8 +44,8 @@ class DetectionTask(DenseTask):
         ValueError: if the recipe asks for masks that the data do not have.
     """
 
+    architecture = DETECTOR
     main_metric, higher_is_better = "box_ap", True
-    model_classes = {"adventurer": AdventurerForObjectDetection, "pixelvit": PixelViTForObjectDetection}
 
     def __init__(self, recipe: Recipe, images: DetectionSplits):
         super().__init__(recipe, images)

@@ -20,14 +20,15 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from modeling_pixelvit.image_post_processing import paste_mask
 
-from ..checkpoints.loading import CLASSIFIERS, DETECTORS, SEGMENTERS
+from ..families.base import CLASSIFIER, DETECTOR, SEGMENTER
+from ..families.registry import ending_of
 
 
 LabelNames = Sequence[str] | Mapping[int, str] | None
 Colour = tuple[int, int, int]
 Place = tuple[int, int, int, int]
 
-DRAWABLE = [model_class.__name__ for model_class in (*CLASSIFIERS, *SEGMENTERS, *DETECTORS)]
+DRAWABLE = (CLASSIFIER, SEGMENTER, DETECTOR)  # endings of the classes
 
 # Pixels that the longer side of a picture has at least.
 MIN_SIDE = 384
@@ -280,7 +281,7 @@ def visualize(
     model: PreTrainedModel, processor: BaseImageProcessor, image: Image.Image, threshold: float = 0.5
 ) -> Image.Image:
     """
-    The image with what a model of one of the classes in `DRAWABLE` finds in it.
+    The image with what a model of a class whose name ends as one in `DRAWABLE` finds in it.
 
     Args:
         model: In evaluation mode.
@@ -289,9 +290,9 @@ def visualize(
         threshold: Least score of the detections that are drawn.
     """
     names = model.config.id2label
-    if isinstance(model, CLASSIFIERS):
+    if ending_of(model) == CLASSIFIER:
         return draw_classification(image, class_probabilities(model, processor, image), names)
-    if isinstance(model, SEGMENTERS):
+    if ending_of(model) == SEGMENTER:
         class_map = predicted_class_map(model, processor, image)
         return draw_segmentation(image, class_map, names, model.config.semantic_loss_ignore_index)
     found, masks = detected_objects(model, processor, image, threshold)

@@ -12,14 +12,11 @@ import torch
 from torch.nn import functional as F
 
 from modeling_pixelvit.image_post_processing import sliding_window_logits
-from modeling_pixelvit.modeling_segmentation import (
-    AdventurerForSemanticSegmentation,
-    PixelViTForSemanticSegmentation,
-)
 
 from ..augmentation.geometry import padded
 from ..augmentation.segmentation import build_segmentation_transform, collate_segmentation
 from ..data.segmentation import IGNORED_LABEL, SegmentationSplits
+from ..families.base import SEGMENTER
 from ..metrics.mean_iou.confusion import pixel_counts
 from ..settings.recipe import Recipe
 from .base import Batch, DataOptions, patch_size_of
@@ -45,8 +42,8 @@ class PixelResult:
 class SegmentationTask(DenseTask):
     """See [`DenseTask`]. The class maps are uint8 (height, width), 255 where there is no class."""
 
+    architecture = SEGMENTER
     main_metric, higher_is_better = "mean_iou", True
-    model_classes = {"adventurer": AdventurerForSemanticSegmentation, "pixelvit": PixelViTForSemanticSegmentation}
 
     def __init__(self, recipe: Recipe, images: SegmentationSplits):
         super().__init__(recipe, images)

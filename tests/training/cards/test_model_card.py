@@ -20,7 +20,7 @@ from training import model_card
 from training.cards.card import out_of_date, render_checkpoint_card, rendered_files
 from training.cards.checks import split_card, validate_card
 from training.cards.results import CARDS_FOLDER, load_results, numbers_of, paper_checkpoints, task_of
-from training.checkpoints.loading import MODEL_CLASSES
+from training.families.registry import model_classes
 from training.model_card import main
 from training.settings.recipe import load_recipe
 
@@ -195,7 +195,7 @@ def outputs_of_snippets(tmp_path_factory):
     Image.effect_noise((40, 30), 90).save(folder / "photo.jpg")
     texts, codes = {}, {}
     for name, (architecture, fields) in TRIED.items():
-        model = tiny_model(MODEL_CLASSES[architecture], image_size=16, patch_size=4, **fields)
+        model = tiny_model(model_classes()[architecture], image_size=16, patch_size=4, **fields)
         task = task_of(architecture)
         processor = PixelViTImageProcessor.for_config(model.config, task if task != "features" else "classification")
         model.save_pretrained(folder / name)
@@ -259,7 +259,7 @@ def test_the_papers_cards_have_the_same_snippets(outputs_of_snippets, cards):
         assert form(text, f"USER/{name}") in tried, name
 
 
-@pytest.mark.parametrize("architecture", MODEL_CLASSES)
+@pytest.mark.parametrize("architecture", model_classes())
 def test_every_class_has_a_card(architecture):
     text = card_of(architecture)
     validate_card(text)
@@ -405,5 +405,5 @@ def test_a_forged_origin_is_refused(change):
 
 
 def test_a_class_without_a_card_is_refused():
-    with pytest.raises(ValueError, match=r"PixelViTBackbone was given; there are cards for PixelViTForImage"):
+    with pytest.raises(ValueError, match=r"PixelViTBackbone was given; there are cards for .*PixelViTForImage"):
         card_of("PixelViTBackbone")

@@ -22,16 +22,14 @@ from modeling_pixelvit import (
 )
 from training.checkpoints.checksums import file_checksum, verify_checksums, write_checksums
 from training.checkpoints.loading import (
-    CLASSIFIERS,
-    DETECTORS,
-    MODEL_CLASSES,
-    SEGMENTERS,
     architecture_of,
     load_checkpoint,
 )
 from training.checkpoints.reading import CheckpointError
 from training.consolidate import consolidate
 from training.engine.checkpoints import COMPLETE_FILE
+from training.families.base import CLASSIFIER, DETECTOR, SEGMENTER
+from training.families.registry import FAMILIES, ending_of, model_classes
 from training.finetuning.arguments import ModelArguments
 from training.finetuning.model import build_model, load_config
 from training.foreign.released import download, released_checkpoints
@@ -53,9 +51,7 @@ ORIGIN = {
 
 
 def task_of(model_class) -> str:
-    if model_class in DETECTORS:
-        return "detection"
-    return "segmentation" if model_class in SEGMENTERS else "classification"
+    return {DETECTOR: "detection", SEGMENTER: "segmentation"}.get(ending_of(model_class), "classification")
 
 
 def save(model_class, folder: Path, origin: dict | None = None, **fields) -> Path:
@@ -74,12 +70,12 @@ def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", MODEL_CLASSES)
+@pytest.mark.parametrize("name", model_classes())
 def test_as_from_pretrained(name, tmp_path):
-    folder = save(MODEL_CLASSES[name], tmp_path / "checkpoint")
+    folder = save(model_classes()[name], tmp_path / "checkpoint")
     model, processor = load_checkpoint(str(folder))
-    expected = MODEL_CLASSES[name].from_pretrained(folder, dtype=torch.float32)
-    assert architecture_of(str(folder)) == name and type(model) is MODEL_CLASSES[name] and not model.training
+    expected = model_classes()[name].from_pretrained(folder, dtype=torch.float32)
+    assert architecture_of(str(folder)) == name and type(model) is model_classes()[name] and not model.training
     assert same_weights(model, expected)
     assert model.config.to_diff_dict() == {
         key: value for key, value in expected.config.to_diff_dict().items() if key != "auto_map"
@@ -234,7 +230,10 @@ def test_checksums(tmp_path):
 # Where weights come from
 
 
-@pytest.fixture(params=CLASSIFIERS, ids=lambda model_class: model_class.__name__)
+@pytest.fixture(
+    params=[family.model_classes[CLASSIFIER] for family in FAMILIES.values()],
+    ids=lambda model_class: model_class.__name__,
+)
 def imported(request, tmp_path) -> Path:
     return save(request.param, tmp_path / "imported", ORIGIN)
 
@@ -259,7 +258,7 @@ def test_the_origin_stays_when_a_checkpoint_is_loaded_and_saved(imported, tmp_pa
 
 def test_the_origin_stays_in_training(imported, tmp_path):
     config = AutoModelForImageClassification.from_pretrained(imported).config
-    model_class = MODEL_CLASSES[config.architectures[0]]
+    model_class = model_classes()[config.architectures[0]]
     recipe = SimpleNamespace(
         build_config=lambda **fields: tiny_config(config.model_type, **fields),
         seed=0,

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_pixelvit import AdventurerConfig, PixelViTConfig
 from training.checkpoints.cost import model_cost, readable_flops
-from training.checkpoints.loading import MODEL_CLASSES
+from training.families.registry import model_classes
 
 
 PREFIXES = {"adventurer": "Adventurer", "pixelvit": "PixelViT"}
@@ -33,7 +33,7 @@ def counted_flops(architecture, config, device="cpu"):
     with torch.device(device):
         # In float64, since float32 products may go to oneDNN, and with attention written out, since it may go to a
         # fused operator: what the counter sees of those differs between PyTorch's versions.
-        model = MODEL_CLASSES[architecture](config).eval().double()
+        model = model_classes()[architecture](config).eval().double()
         if config.model_type == "pixelvit":
             model.set_attn_implementation("eager")
         images = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.float64)
@@ -83,7 +83,7 @@ def test_operations_of_decoders_and_detection_heads(architecture, fields):
 
 
 def test_parameters_are_those_of_the_model():
-    for architecture, model_class in MODEL_CLASSES.items():
+    for architecture, model_class in model_classes().items():
         config = tiny_config("pixelvit" if architecture.startswith("PixelViT") else "adventurer", **ALL_BOXES)
         model, cost = model_class(config), model_cost(config, architecture)
         assert cost.parameters == sum(parameter.numel() for parameter in model.parameters())
@@ -122,7 +122,7 @@ def test_both_families_cost_the_same_at_patch_8():
 
 
 def test_a_class_without_costs_is_refused():
-    with pytest.raises(ValueError, match=r"PixelViTBackbone was given; costs are known of .*PixelViTModel\."):
+    with pytest.raises(ValueError, match=r"PixelViTBackbone was given; costs are known of .*PixelViTForObjectDet"):
         model_cost(tiny_config("pixelvit"), "PixelViTBackbone")
 
 

@@ -32,8 +32,8 @@ from training.experiments.law import count_falling_runs, find_falls, fit_power_l
 from training.experiments.plan import plan_runs
 from training.experiments.report import format_decoder_gaps
 from training.experiments.run import METRICS_FILE, UNFINISHED_FOLDER, Interrupted, chance_loss, execute
-from training.experiments.tasks import FAMILIES
 from training.experiments.workers import WorkerPool
+from training.families.registry import FAMILIES
 from training.settings.recipe import load_recipe
 from training.tasks.classification import ClassificationTask
 

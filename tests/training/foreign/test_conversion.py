@@ -34,7 +34,13 @@ from transformers import (
     ViTModel,
 )
 
-from modeling_pixelvit import AdventurerConfig, AdventurerModel, PixelViTConfig, PixelViTModel
+from modeling_pixelvit import (
+    AdventurerConfig,
+    AdventurerForImageClassification,
+    AdventurerModel,
+    PixelViTConfig,
+    PixelViTModel,
+)
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 from training.checkpoints.reading import CheckpointError, read_checkpoint
 from training.convert_checkpoint import main
@@ -173,7 +179,7 @@ def test_released_sizes_follow_from_shapes(name, width, blocks, patch, image, pa
     assert variant_name(config) == f"size {name}"
     config.num_labels = 1000
     with torch.device("meta"):
-        model = conversion.AdventurerForImageClassification(config)
+        model = AdventurerForImageClassification(config)
     count = sum(parameter.numel() for parameter in model.parameters())
     assert count == sum(torch.Size(shape).numel() for shape in shapes.values())
     assert parameters in (None, count)
