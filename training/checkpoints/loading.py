@@ -8,11 +8,12 @@ with the files before memory is taken, and no file outside the folder is opened.
 """
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError
-from transformers import BaseImageProcessor, PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 
 from ..families.base import CLASSIFIER, DETECTOR, SEGMENTER
 from ..families.registry import ending_of, model_classes
@@ -47,37 +48,70 @@ def load_checkpoint(checkpoint: str) -> tuple[PreTrainedModel, BaseImageProcesso
         ValueError: in one sentence, if there is no such checkpoint, it lacks a part, is damaged (by its
             `checksums.json`, if it has one), or asks for what a checkpoint of ours does not need.
     """
-    folder, revision = _find_settings(checkpoint)
-    settings = read_config_settings(folder)
-    name = _architecture(settings)
-    known = model_classes()
-    if name not in known:
-        raise CheckpointError(f"{checkpoint} holds {name}; expected is one of {', '.join(known)}.")
-    ending = ending_of(known[name])
-    config = build_config(settings, known[name], known.values(), folder)
-    processor = read_processor(folder, config, is_classifier=ending == CLASSIFIER)
+    opened = _open(checkpoint)
+    ending, name = ending_of(opened.model_class), opened.model_class.__name__
+    processor = read_processor(opened.folder, opened.config, is_classifier=ending == CLASSIFIER)
     if processor.do_center_crop and ending in (SEGMENTER, DETECTOR):
         raise CheckpointError(
             f"The image processor of {checkpoint} crops images (do_center_crop), so what {name} finds has no place in "
             'the whole image; save one as for_config(config, task="segmentation" or "detection") makes it.'
         )
-    if revision is not None:
-        _download_weights(checkpoint, folder, revision)
-    verify_checksums(folder, complete=revision is None)
-    model = load_model(known[name], config, folder)
-    model.name_or_path = model.config.name_or_path = str(checkpoint)
-    return model, processor
+    return _load(opened), processor
+
+
+def load_weights(checkpoint: str, revision: str | None = None) -> PreTrainedModel:
+    """
+    The model alone, with or without an image processor beside it; otherwise as `load_checkpoint`.
+
+    Args:
+        checkpoint: A folder, or the name of a repository on the hub.
+        revision: A branch, tag or commit of that repository.
+    """
+    return _load(_open(checkpoint, revision))
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A checkpoint whose settings have been read: `revision` is that of a copy from the hub, without weights yet."""
+
+    name: str
+    folder: Path
+    revision: str | None
+    model_class: type[PreTrainedModel]
+    config: PreTrainedConfig
+
+
+def _open(checkpoint: str, revision: str | None = None) -> _Opened:
+    folder, revision = _find_settings(checkpoint, revision)
+    settings = read_config_settings(folder)
+    name, known = _architecture(settings), model_classes()
+    if name not in known:
+        raise CheckpointError(f"{checkpoint} holds {name}; expected is one of {', '.join(known)}.")
+    return _Opened(
+        checkpoint, folder, revision, known[name], build_config(settings, known[name], known.values(), folder)
+    )
+
+
+def _load(opened: _Opened) -> PreTrainedModel:
+    if opened.revision is not None:
+        _download_weights(opened.name, opened.folder, opened.revision)
+    verify_checksums(opened.folder, complete=opened.revision is None)
+    model = load_model(opened.model_class, opened.config, opened.folder)
+    model.name_or_path = model.config.name_or_path = str(opened.name)
+    return model
 
 
 def _architecture(settings: dict) -> str:
     return (settings.get("architectures") or ["a model without architectures"])[0]
 
 
-def _find_settings(checkpoint: str) -> tuple[Path, str | None]:
-    """The folder with a checkpoint's settings; of one on the hub a copy of them, and its revision."""
-    folder, revision = Path(checkpoint), None
-    if not folder.is_dir():
-        folder = _download(checkpoint, SETTINGS_FILES, revision=None)
+def _find_settings(checkpoint: str, revision: str | None = None) -> tuple[Path, str | None]:
+    """The folder with a checkpoint's settings; of one on the hub a copy of them, and its commit."""
+    folder = Path(checkpoint)
+    if folder.is_dir():
+        revision = None
+    else:
+        folder = _download(checkpoint, SETTINGS_FILES, revision)
         revision = folder.name
     for name in SETTINGS_FILES:
         if (folder / name).is_symlink():

@@ -2,18 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model and the image processor that fine-tuning starts from."""
 
-import contextlib
 import inspect
 import json
 import logging
 import os
-from collections.abc import Iterator
 from typing import Any
 
-import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoImageProcessor, BaseImageProcessor, PreTrainedConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from modeling_pixelvit.configuration_base import as_pair
 from modeling_pixelvit.configuration_detection import DetectionHeadConfig
@@ -21,7 +17,10 @@ from modeling_pixelvit.configuration_segmentation import SegmentationHeadConfig
 from modeling_pixelvit.image_processing_base import PixelViTImageProcessorBase
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
+from ..checkpoints.loading import load_weights
+from ..families.base import CLASSIFIER, DETECTOR, SEGMENTER
 from ..families.registry import FAMILIES
+from ..tasks.initial_model import adopt_weights, resize
 from .arguments import ModelArguments
 from .task import FinetuneTask, normalization
 
@@ -31,9 +30,9 @@ logger = logging.getLogger(__name__)
 # By task, the ending of its models' class names, and the fields of the configuration that its head alone reads, but for
 # those with an option of their own.
 CLASS_ENDINGS = {
-    "classification": "ForImageClassification",
-    "segmentation": "ForSemanticSegmentation",
-    "detection": "ForObjectDetection",
+    "classification": CLASSIFIER,
+    "segmentation": SEGMENTER,
+    "detection": DETECTOR,
 }
 HEAD_FIELDS = {
     "classification": [],
@@ -131,17 +130,6 @@ def checkpoint_kind(config: PreTrainedConfig) -> str:
     return next((kind for kind, ending in CLASS_ENDINGS.items() if name.endswith(ending)), "classification")
 
 
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Without transformers' warnings."""
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-
-
 def build_model(
     task: FinetuneTask, arguments: ModelArguments, config: PreTrainedConfig, do_train: bool
 ) -> PreTrainedModel:
@@ -150,32 +138,29 @@ def build_model(
     where the checkpoint has none for these labels; or new weights alone.
 
     Raises:
-        ValueError: if the checkpoint lacks weights of the encoder, or the head would be new and not be trained.
+        ValueError: if the checkpoint is damaged, lacks weights or is not to be trusted, or the head would be new and
+            not be trained.
     """
     num_stored_labels = config.num_labels
     for field, value in task.config_fields().items():
         setattr(config, field, value)
     config.problem_type = None  # what the checkpoint was trained for
+    model_class, name = (
+        FAMILIES[config.model_type].model_classes[CLASS_ENDINGS[task.kind]],
+        arguments.model_name_or_path,
+    )
     if arguments.from_scratch:
         config.name_or_path = os.curdir  # no checkpoint, for the model card
         vars(config).pop("weights_origin", None)  # nor its licence
-        return task.auto_class.from_config(config, dtype=torch.float32)
-    name = arguments.model_name_or_path
-    with quiet_transformers():  # whose table of what is new says no more than we do below
-        model, info = task.auto_class.from_pretrained(
-            name,
-            revision=arguments.model_revision,
-            config=config,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    new = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
-    if encoder := [key for key in new if key.startswith(f"{model.base_model_prefix}.")]:
-        raise ValueError(
-            f"--model_name_or_path {name} lacks {len(encoder)} weights of the encoder or has them in other sizes "
-            f"({encoder[0]}); give a complete checkpoint."
-        )
+        return model_class(config)
+    try:
+        source = load_weights(name, arguments.model_revision)
+    except ValueError as error:
+        raise ValueError(f"--model_name_or_path {name} cannot be loaded: {error}") from None
+    resize(source, config.patch_size, config.image_size)
+    config.patch_kernel_size = source.config.patch_kernel_size
+    model = model_class(config)
+    new = adopt_weights(model, source)
     if new and not do_train:
         raise ValueError(
             f"--model_name_or_path {name} has no head for the {config.num_labels} classes of {task.name} "

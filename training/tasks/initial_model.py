@@ -2,12 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model that a training starts from: new, or the checkpoint of an earlier stage at another patch or image size."""
 
+import copy
 import math
 from typing import Any
 
 import torch
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
+from modeling_pixelvit.configuration_base import as_pair
+
+from ..checkpoints.loading import load_weights
 from ..settings.recipe import Recipe, RecipeError
 
 
@@ -27,7 +31,7 @@ def build_initial_model(recipe: Recipe, model_class: type[PreTrainedModel], **fi
         patch and image size, and a head for another number of classes is new.
 
     Raises:
-        RecipeError: if the initial checkpoint is not there, or is another family or size.
+        RecipeError: if the initial checkpoint is not there, lacks weights, or is another family or size.
     """
     config = recipe.build_config(**fields)
     torch.manual_seed(recipe.seed)
@@ -36,21 +40,44 @@ def build_initial_model(recipe: Recipe, model_class: type[PreTrainedModel], **fi
         if recipe.position_scale:
             start_positions(model, recipe.position_scale)
         return model
-    _check_initial_checkpoint(recipe, config)
+    source = _load_initial_checkpoint(recipe, config)
     model_fields = {"drop_path_rate": recipe.drop_path_rate, **recipe.model, **fields}
-    # Given to from_pretrained, it would be what the checkpoint is taken to have.
     kernel_size = model_fields.pop("patch_kernel_size", None)
-    model = model_class.from_pretrained(
-        recipe.initial_checkpoint,
-        patch_size=recipe.patch_size,
-        image_size=recipe.image_size,
-        dtype=torch.float32,
-        ignore_mismatched_sizes=True,
-        **model_fields,
-    )
-    if kernel_size is not None:
-        model.resize_patches(patch_kernel_size=kernel_size)
+    resize(source, recipe.patch_size, recipe.image_size, kernel_size)
+    config = copy.deepcopy(source.config)
+    for name, value in model_fields.items():
+        setattr(config, name, value)
+    model = model_class(config)
+    adopt_weights(model, source)
     return model
+
+
+def resize(model: PreTrainedModel, patch_size: int, image_size: Any, kernel_size: int | None = None):
+    """Resamples what differs: a kernel that is stored larger than the patch stays so at the same patch size."""
+    changes = {"patch_size": patch_size} if patch_size != model.config.patch_size else {}
+    if as_pair(image_size) != as_pair(model.config.image_size):
+        changes["image_size"] = image_size
+    if kernel_size is not None:
+        changes["patch_kernel_size"] = kernel_size
+    if changes:
+        model.resize_patches(**changes)
+
+
+def adopt_weights(model: PreTrainedModel, source: PreTrainedModel) -> list[str]:
+    """
+    Gives a model the encoder of another of the same family and sizes, and of the heads what fits.
+
+    Returns:
+        Names of the weights that stay new.
+    """
+    own, prefix = model.state_dict(), model.base_model_prefix
+    if source.base_model is source:
+        found = {f"{prefix}.{name}": tensor for name, tensor in source.state_dict().items()}
+    else:
+        found = source.state_dict()
+    fitting = {name: tensor for name, tensor in found.items() if name in own and own[name].shape == tensor.shape}
+    model.load_state_dict(fitting, strict=False)
+    return sorted(own.keys() - fitting.keys())
 
 
 @torch.no_grad()
@@ -79,23 +106,23 @@ def start_positions(model: PreTrainedModel, scale: float):
     table.copy_(scale * picture.flatten(0, 1))
 
 
-def _check_initial_checkpoint(recipe: Recipe, config: Any):
+def _load_initial_checkpoint(recipe: Recipe, config: Any) -> PreTrainedModel:
     try:
-        found = AutoConfig.from_pretrained(recipe.initial_checkpoint)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        source = load_weights(recipe.initial_checkpoint)
+    except ValueError as error:
         raise RecipeError(
             f"initial_checkpoint={recipe.initial_checkpoint} was given, but no model can be loaded from there "
-            f"({reason})."
+            f"({' '.join(str(error).split())})"
         ) from None
     names = ("model_type", *SIZE_FIELDS)
     differences = [
-        f"{name} {getattr(found, name, None)} there, {getattr(config, name, None)} in the recipe"
+        f"{name} {getattr(source.config, name, None)} there, {getattr(config, name, None)} in the recipe"
         for name in names
-        if getattr(found, name, None) != getattr(config, name, None)
+        if getattr(source.config, name, None) != getattr(config, name, None)
     ]
     if differences:
         raise RecipeError(
             f"initial_checkpoint={recipe.initial_checkpoint} was given, which is another model than the recipe's "
             f"({'; '.join(differences)}); choose the recipe and variant of the checkpoint."
         )
+    return source

@@ -102,6 +102,22 @@ def test_without_repeats_every_image_comes_once():
     assert list(other) != shares[0]
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_of_an_odd_number_of_images_the_last_one_is_not_mixed(count):
+    mixup = build_mixup(load_recipe("pixelvit-stage1", label_smoothing=0.4), num_classes=4)
+    images, labels = torch.arange(float(count)).view(-1, 1, 1, 1).repeat(1, 3, 8, 8), torch.arange(count)
+    for seed in range(5):
+        np.random.seed(seed)
+        mixed, soft = mixup(images.clone(), labels)
+        assert (mixed[-1] == count - 1).all() and soft.shape == (count, 4)
+        expected = torch.full((4,), 0.1)
+        expected[count - 1] = 0.7
+        torch.testing.assert_close(soft[-1], expected)
+        torch.testing.assert_close(soft.sum(1), torch.ones(count))
+        if count == 3:
+            assert not torch.equal(mixed[:2], images[:2])
+
+
 def test_mixup_labels():
     recipe = load_recipe("adventurer-stage3")  # smoothing 0.1
     assert build_mixup(dataclasses.replace(recipe, mixup_alpha=0.0, cutmix_alpha=0.0), 4) is None

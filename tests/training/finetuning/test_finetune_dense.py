@@ -206,7 +206,7 @@ class TestFinetuning:
             *("--horizontal_flip", "0", "--photometric_distortion", "--dataloader_num_workers", "1"),
         ]
         assert run("segmentation", checkpoints / "pixelvit", written_scenes, tmp_path, *options) == 0
-        assert "weights in decode_head) is new" in caplog.text
+        assert "weights in decode_head, pyramid) is new" in caplog.text
         state = json.loads((tmp_path / "trainer_state.json").read_text())
         measured = [entry["eval_pixel_accuracy"] for entry in state["log_history"] if "eval_pixel_accuracy" in entry]
         assert state["best_metric"] == max(measured[:2]) == results(tmp_path)["eval_pixel_accuracy"]
