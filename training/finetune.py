@@ -24,6 +24,7 @@ from typing import Any
 
 from transformers import HfArgumentParser, set_seed
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging as transformers_logging
 
 from .common.files import write_json
 from .data.unreadable import TooManyUnreadable
@@ -190,6 +191,7 @@ def report_error(sentence: str) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
+    transformers_logging.disable_progress_bar()  # of every file that transformers writes or reads
     try:
         *groups, others, unknown = build_parser().parse_args_into_dataclasses(
             arguments, return_remaining_strings=True, look_for_args_file=False

@@ -5,6 +5,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, TrainingArguments
 
@@ -216,6 +217,10 @@ class FinetuneArguments(TrainingArguments):
     do_eval: bool = field(default=True, metadata={"help": "evaluate the model, after the training if there is one"})
     # The tasks make their own examples of what their model takes; there are no other columns.
     remove_unused_columns: bool = field(default=False, metadata={"help": "without effect on labelled images"})
+    dataloader_pin_memory: bool | None = field(
+        default=None,
+        metadata={"help": "pin the memory of batches for faster copies; as there is a GPU if not given"},
+    )
     overwrite_output_dir: bool = field(
         default=False,
         metadata={"help": "start anew in a folder that holds something, and remove the checkpoints in it"},
@@ -225,6 +230,8 @@ class FinetuneArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        if self.dataloader_pin_memory is None:
+            self.dataloader_pin_memory = torch.cuda.is_available()
         super().__post_init__()
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"--layer_decay {self.layer_decay:g} was given; it must be above 0 and at most 1.")

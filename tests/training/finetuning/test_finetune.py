@@ -94,6 +94,14 @@ class TestFinetuning:
         answer = pipeline("image-classification", str(tmp_path))(Image.new("RGB", (20, 30)))
         assert len(answer) == 5 and {entry["label"] for entry in answer} <= set(model.config.label2id)
 
+    def test_says_nothing_of_packages_that_it_does_not_use(self, checkpoints, tmp_path):
+        """In a process of its own, where packages are imported for the first time."""
+        words = ["--model_name_or_path", str(checkpoints / "pixelvit"), "--dataset", "digits", "--disable_tqdm", "True"]
+        words += ["--max_steps", "1", "--max_eval_samples", "8", "--output_dir", str(tmp_path), "--report_to", "none"]
+        command = [sys.executable, "-m", "training.finetune", *words]
+        run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+        assert (run.returncode, run.stderr) == (0, "")
+
     def test_results_and_card(self, checkpoints, tmp_path):
         assert run(checkpoints / "pixelvit", tmp_path) == 0
         results = json.loads((tmp_path / "all_results.json").read_text())
