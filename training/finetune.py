@@ -27,14 +27,14 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from .common.files import write_json
-from .data.unreadable import TooManyUnreadable
+from .data.unreadable import UnusableData
 from .finetuning.arguments import SETTINGS_FILE, DataArguments, FinetuneArguments, ModelArguments, check_options
 from .finetuning.classification import ClassificationTask
 from .finetuning.detection import DetectionTask
 from .finetuning.lora import add_lora, check_whole_weights
 from .finetuning.model import build_model, load_config, load_processor, wants_masks
 from .finetuning.segmentation import SegmentationTask
-from .finetuning.task import FinetuneTask, UnusableData
+from .finetuning.task import FinetuneTask
 from .finetuning.trainer import FinetuneTrainer
 
 
@@ -209,7 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
             train(trainer, checkpoint)
         if training.do_eval:
             evaluate(trainer)
-    except (TooManyUnreadable, UnusableData) as error:
+    except UnusableData as error:
         # From a process of a data loader the sentence comes below its traceback.
         return report_error(str(error).rsplit(f"{type(error).__name__}: ", 1)[-1])
     if training.do_train:

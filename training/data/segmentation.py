@@ -32,7 +32,7 @@ from .dense import (
     undecoded,
 )
 from .labelled import read_row
-from .unreadable import UnreadableImage
+from .unreadable import UnreadableImage, UnusableData
 
 
 IGNORED_LABEL = 255
@@ -98,7 +98,7 @@ class MaskRules:
     def _bad(self, name: str, reason: str) -> ValueError:
         if self.on_invalid == "skip":
             return UnusableExample(name, reason)
-        return ValueError(f"{name} cannot be used ({reason}); correct it, or leave it out by on_invalid='skip'.")
+        return UnusableData(f"{name} cannot be used ({reason}); correct it, or leave it out by on_invalid='skip'.")
 
 
 class SegmentationImages(torch.utils.data.Dataset):

@@ -27,7 +27,11 @@ class UnreadableImage(ValueError):
         return f"{self.name}: {self.reason}"
 
 
-class TooManyUnreadable(ValueError):
+class UnusableData(ValueError):
+    """Data that a training cannot go on with; the message tells the user what to do."""
+
+
+class TooManyUnreadable(UnusableData):
     """More images than a training tolerates cannot be decoded."""
 
 

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, ProjectConfiguration, is_cuda_available
 from transformers.utils import logging
 
-from ..data.unreadable import TooManyUnreadable
+from ..data.unreadable import TooManyUnreadable, UnusableData
 from ..settings.recipe import Recipe
 from ..tasks.base import DataOptions
 from ..tasks.registry import TASKS
@@ -107,12 +107,14 @@ def _run(arguments: list[str] | None) -> int:
     except (ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    # From here on anything else is no mistake of the user's, and worth its traceback.
+    # From here on only the data can be the user's mistake; anything else is worth its traceback.
     try:
         outcome = finish(loop)
-    except (TrainingStopped, TooManyUnreadable) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except (TrainingStopped, UnusableData) as error:
+        # From a process of a data loader the sentence comes below its traceback.
+        sentence = str(error).rsplit(f"{type(error).__name__}: ", 1)[-1]
+        print(f"error: {sentence}", file=sys.stderr)
+        return 1 if isinstance(error, (TrainingStopped, TooManyUnreadable)) else 2
     if outcome.signal:
         print(f"Stopped by a signal after step {outcome.step}; --resume auto goes on.", file=sys.stderr)
         return 128 + outcome.signal

@@ -15,11 +15,12 @@ from torch.utils.data import Dataset
 from transformers import BaseImageProcessor
 from transformers.trainer_utils import EvalLoopOutput
 
+from ..data.unreadable import UnusableData
 from ..settings.recipe import Recipe
 from ..tasks.base import Batch, DataOptions
 from ..tasks.dense import DenseTask
 from .arguments import DataArguments
-from .task import FinetuneTask, ReadableExamples, UnusableData, normalization
+from .task import FinetuneTask, ReadableExamples, normalization
 from .trainer import FinetuneTrainer
 
 

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import BaseImageProcessor
 
-from ..data.unreadable import TooManyUnreadable, UnreadableImage
+from ..data.unreadable import TooManyUnreadable, UnreadableImage, UnusableData
 from ..settings.recipe import Recipe
 from .arguments import DataArguments
 from .trainer import FinetuneTrainer
@@ -66,10 +66,6 @@ class FinetuneTask(ABC):
         Raises:
             ValueError: for an augmentation that does not exist.
         """
-
-
-class UnusableData(ValueError):
-    """Data that a training cannot go on with; the message tells the user what to do."""
 
 
 def normalization(processor: BaseImageProcessor) -> tuple[list[float], list[float]]:

@@ -237,8 +237,8 @@ class TestLayouts:
         for split, count in (("train", 3), ("valid", 2), ("test", 4)):
             make_coco(tmp_path / "data" / split, GOOD, count)
         splits = load_detection_splits(str(tmp_path / "data"))
-        assert (len(splits.train), len(splits.evaluation)) == (3, 4)
-        assert len(load_detection_splits(tmp_path / "data", eval_split="valid").evaluation) == 2
+        assert (len(splits.train), len(splits.evaluation)) == (3, 2)
+        assert len(load_detection_splits(tmp_path / "data", eval_split="test").evaluation) == 4
 
     def test_without_evaluation_images_some_are_held_out(self, tmp_path):
         make_coco(tmp_path / "data" / "train", [], 10)
