@@ -89,15 +89,16 @@ class Together(torch.optim.Optimizer):
     """
 
     def __init__(self, optimizers: list[torch.optim.Optimizer]):
-        # The same dictionaries, so that what is done to a group of the whole is done to the part's.
         super().__init__([group for optimizer in optimizers for group in optimizer.param_groups], {})
         self.optimizers = optimizers
-        for optimizer in optimizers:
-            optimizer.state = self.state
 
     @torch.no_grad()
     def step(self, closure=None):
         if closure is not None:
             raise ValueError("Together.step takes no closure; compute the gradients before.")
+        groups = list(self.param_groups)
         for optimizer in self.optimizers:
+            # Anew each time: whoever loads a state, as Accelerate does at once, makes new groups and a new state.
+            optimizer.param_groups = [groups.pop(0) for _ in optimizer.param_groups]
+            optimizer.state = self.state
             optimizer.step()

@@ -309,8 +309,16 @@ class TestMuonUnderLossScaling:
         plain = copy.deepcopy(model)
         recipe = Recipe(family="pixelvit", muon_learning_rate=0.01, weight_decay=0.1)
         other = build_optimizer(plain, recipe)
-        for _ in range(2):
+        for _ in range(3):
             self.step(model, optimizer, scaler)
             self.step(plain, other, None)
+            for group in (*optimizer.param_groups, *other.param_groups):
+                group["lr"] *= 0.5  # as a scheduler does
+        before = copy.deepcopy(plain.state_dict())
+        for group in (*optimizer.param_groups, *other.param_groups):
+            group["lr"] = 0.0
+        self.step(model, optimizer, scaler)
+        self.step(plain, other, None)
+        assert all(torch.equal(value, before[key]) for key, value in plain.state_dict().items())
         for (name, scaled), unscaled in zip(model.named_parameters(), plain.parameters(), strict=True):
             torch.testing.assert_close(scaled, unscaled, rtol=1e-5, atol=1e-6, msg=name)
