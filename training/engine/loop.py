@@ -32,7 +32,7 @@ from .coordination import Coordination, StopRequest
 from .evaluation import evaluate
 from .log import RunLog
 from .optimizers import build_optimizer, build_scheduler
-from .options import LoopOptions, Outcome, TrainingStopped
+from .options import LoopOptions, Outcome, TrainingStopped, processes_here
 from .sharding import ShardedModel
 from .state import RECIPE_FILE, Progress, RunState
 
@@ -69,7 +69,7 @@ class TrainingLoop:
             accelerator.process_index,
             accelerator.num_processes,
             options.gradient_accumulation_steps,
-            num_workers=options.num_workers,
+            num_workers=options.workers_for(accelerator.device.type, processes_here(accelerator)),
         )
         _, steps_per_epoch, self.num_steps = task.train_loader(self.share)
         if self.num_steps == 0:
@@ -412,7 +412,7 @@ class TrainingLoop:
                 self.share.rank,
                 self.share.num_ranks,
                 self.options.eval_batch_size,
-                self.options.num_workers,
+                self.share.num_workers,
                 self.eval_patch_sizes,
             )
         self.model.train()

@@ -3,6 +3,13 @@
 """How a run is carried out, and how it ends."""
 
 import dataclasses
+import os
+
+import torch
+from accelerate import Accelerator
+
+
+MOST_WORKERS = 16
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -27,7 +34,13 @@ class LoopOptions:
     gradient_checkpointing: bool = dataclasses.field(
         default=False, metadata={"help": "compute blocks again in the backward pass to save memory"}
     )
-    num_workers: int = dataclasses.field(default=0, metadata={"help": "processes that read images, for each process"})
+    num_workers: int | None = dataclasses.field(
+        default=None,
+        metadata={
+            "help": "processes that read images, for each process; if not given, with a GPU its share of the cores, 16 "
+            "at the most, and none without"
+        },
+    )
     eval_batch_size: int = dataclasses.field(default=64, metadata={"help": "images a process evaluates at a time"})
     eval_epochs: float = dataclasses.field(default=1.0, metadata={"help": "epochs between evaluations; 0: at the end"})
     logging_steps: int = dataclasses.field(default=50, metadata={"help": "steps between logged numbers"})
@@ -75,8 +88,34 @@ class LoopOptions:
             ("max_loss_ratio", 1),
             ("max_skipped_in_row", 1),
         ):
-            if getattr(self, name) < least:
+            if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"--{name} {getattr(self, name):g} was given; it must be at least {least}.")
+
+    def workers_for(self, device_type: str, num_processes: int) -> int:
+        """
+        Processes that read images.
+
+        Args:
+            device_type: "cuda", "cpu" or another of PyTorch's.
+            num_processes: Of the run on this machine, which share its cores.
+        """
+        if self.num_workers is not None:
+            return self.num_workers
+        if device_type == "cpu":  # whose cores compute the model
+            return 0
+        return max(1, min(MOST_WORKERS, num_cores() // num_processes))
+
+
+def processes_here(accelerator: Accelerator) -> int:
+    """Of a run on this machine: as the launcher says, or else one for each GPU."""
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        return int(os.environ["LOCAL_WORLD_SIZE"])
+    return max(1, min(accelerator.num_processes, torch.cuda.device_count()))
+
+
+def num_cores() -> int:
+    """Those that this process may use, where the system tells; else all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclasses.dataclass(frozen=True)
