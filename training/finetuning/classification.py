@@ -11,7 +11,7 @@ from PIL import Image
 from timm.data.mixup import mixup_target
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Subset
-from transformers import AutoModelForImageClassification, BaseImageProcessor, EvalPrediction
+from transformers import BaseImageProcessor, EvalPrediction
 
 from ..augmentation.classification import Examples, build_mixup, build_train_transform, stack
 from ..data.sources import load_images
@@ -24,7 +24,6 @@ class ClassificationTask(FinetuneTask):
     """See [`FinetuneTask`]. An example is a pair of pixels (3, H, W), float32, and a class index."""
 
     kind = "classification"
-    auto_class = AutoModelForImageClassification
     hub_name = "image-classification"
 
     def __init__(self, data: DataArguments, recipe: Recipe):

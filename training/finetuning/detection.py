@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tuning for detection and instance segmentation: images and annotated objects in, COCO AP out."""
 
-from transformers import AutoModelForObjectDetection
-
 from ..tasks import detection as task_detection
 from .dense import DenseFinetuneTask
 
@@ -12,6 +10,5 @@ class DetectionTask(DenseFinetuneTask):
     """See [`DenseFinetuneTask`]."""
 
     kind = "detection"
-    auto_class = AutoModelForObjectDetection
     hub_name = "object-detection"
     dense_task_class = task_detection.DetectionTask

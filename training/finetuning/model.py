@@ -18,9 +18,9 @@ from modeling_pixelvit.image_processing_base import PixelViTImageProcessorBase
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
 from ..checkpoints.loading import load_weights
-from ..families.base import CLASSIFIER, DETECTOR, SEGMENTER
 from ..families.registry import FAMILIES
 from ..tasks.initial_model import adopt_weights, resize
+from ..tasks.registry import TASKS
 from .arguments import ModelArguments
 from .task import FinetuneTask, normalization
 
@@ -29,11 +29,7 @@ logger = logging.getLogger(__name__)
 
 # By task, the ending of its models' class names, and the fields of the configuration that its head alone reads, but for
 # those with an option of their own.
-CLASS_ENDINGS = {
-    "classification": CLASSIFIER,
-    "segmentation": SEGMENTER,
-    "detection": DETECTOR,
-}
+CLASS_ENDINGS = {kind: task.architecture for kind, task in TASKS.items()}
 HEAD_FIELDS = {
     "classification": [],
     "segmentation": [name for name in inspect.get_annotations(SegmentationHeadConfig) if name != "decoder_type"],

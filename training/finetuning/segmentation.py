@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tuning for semantic segmentation: images and class maps in, cross-entropy of the pixels, mean IoU out."""
 
-from transformers import AutoModelForSemanticSegmentation
-
 from ..tasks import segmentation as task_segmentation
 from .dense import DenseFinetuneTask
 
@@ -12,6 +10,5 @@ class SegmentationTask(DenseFinetuneTask):
     """See [`DenseFinetuneTask`]."""
 
     kind = "segmentation"
-    auto_class = AutoModelForSemanticSegmentation
     hub_name = "image-segmentation"
     dense_task_class = task_segmentation.SegmentationTask

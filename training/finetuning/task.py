@@ -31,7 +31,6 @@ class FinetuneTask(ABC):
     """
 
     kind: str  # of `Recipe.task`
-    auto_class: type  # transformers' Auto class that loads the models
     trainer_class: type[FinetuneTrainer] = FinetuneTrainer
     hub_name: str  # the hub's name of the task, for the model card
     # Fields of TrainingArguments that the task cannot do without, whatever the command line says.
