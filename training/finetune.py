@@ -28,19 +28,13 @@ from transformers.utils import logging as transformers_logging
 
 from .common.files import write_json
 from .data.unreadable import UnusableData
-from .finetuning.arguments import SETTINGS_FILE, DataArguments, FinetuneArguments, ModelArguments, check_options
-from .finetuning.classification import ClassificationTask
-from .finetuning.detection import DetectionTask
+from .finetuning.arguments import SETTINGS_FILE, DataArguments, FinetuneArguments, ModelArguments
 from .finetuning.lora import add_lora, check_whole_weights
 from .finetuning.model import build_model, load_config, load_processor, wants_masks
-from .finetuning.segmentation import SegmentationTask
-from .finetuning.task import FinetuneTask
 from .finetuning.trainer import FinetuneTrainer
+from .tasks.registry import TASKS, check_options
 
 
-TASKS: dict[str, type[FinetuneTask]] = {
-    task.kind: task for task in (ClassificationTask, SegmentationTask, DetectionTask)
-}
 ADAPTER_FOLDER = "adapter"
 
 logger = logging.getLogger("training.finetune")  # not by __name__, which is __main__ when this is the command
@@ -106,42 +100,45 @@ def check_resumed(checkpoint: str, settings: dict[str, Any]):
 
 
 def prepare(
-    task_name: str, arguments: ModelArguments, data: DataArguments, training: FinetuneArguments
-) -> tuple[FinetuneTask, FinetuneTrainer, str | None]:
+    name: str, arguments: ModelArguments, data: DataArguments, training: FinetuneArguments
+) -> tuple[FinetuneTrainer, str | None]:
     """
     Everything up to the training.
 
+    Args:
+        name: Of the task.
+        arguments, data, training: The options.
+
     Returns:
-        The task, the Trainer, and the Trainer's checkpoint to go on from, if any.
+        The Trainer, and its checkpoint to go on from, if any.
 
     Raises:
         ValueError: for whatever the options ask for and cannot be had, in one sentence.
     """
-    check_options(task_name, arguments, data, training)
+    check_options(name, arguments, data, training)
     if arguments.lora_rank is not None:
         check_whole_weights(training)
     checkpoint = find_checkpoint(training, arguments.model_name_or_path)
-    settings = {"task": task_name, "dataset": data.dataset, **dataclasses.asdict(arguments)}
+    settings = {"task": name, "dataset": data.dataset, **dataclasses.asdict(arguments)}
     if checkpoint is not None:
         check_resumed(checkpoint, settings)
-    config = load_config(task_name, arguments)
-    recipe = data.build_recipe(task_name, config, training.label_smoothing_factor, wants_masks(arguments, config))
+    config = load_config(TASKS[name].architecture, arguments)
+    recipe = data.build_recipe(name, config, training.label_smoothing_factor, wants_masks(arguments, config))
     with training.main_process_first(desc="loading the data"):
-        task = TASKS[task_name](data, recipe)
-    for name, value in task.training_arguments.items():
-        setattr(training, name, value)
+        task = TASKS[name].from_options(recipe, data)
+    task.use_processor(load_processor(task, arguments, config))
+    task.num_train = min(task.num_train, data.max_train_samples or task.num_train)
+    task.num_eval = min(task.num_eval, data.max_eval_samples or task.num_eval)
     set_seed(training.seed)
-    processor = load_processor(task, arguments, config)
-    options = task.trainer_options(processor)
     model = build_model(task, arguments, config, training.do_train)
     if arguments.lora_rank is not None and training.do_train:
         model = add_lora(model, arguments)
-    trainer = task.trainer_class(model=model, args=training, processing_class=processor, **options)
+    trainer = FinetuneTrainer(task, model, training, data.max_unreadable_images)
     if training.do_train and training.should_save:
         if checkpoint is None:
             remove_checkpoints(training.output_dir)
         write_json(Path(training.output_dir, SETTINGS_FILE), settings)
-    return task, trainer, checkpoint
+    return trainer, checkpoint
 
 
 def train(trainer: FinetuneTrainer, checkpoint: str | None):
@@ -164,10 +161,11 @@ def evaluate(trainer: FinetuneTrainer):
     trainer.save_metrics("eval", metrics)
 
 
-def publish(trainer: FinetuneTrainer, task: FinetuneTask):
+def publish(trainer: FinetuneTrainer):
     """Writes the model card, and with --push_to_hub sends the folder there."""
-    name = Path(task.name).name if os.path.exists(task.name) else task.name
-    card = {"tasks": task.hub_name, "dataset": name, "tags": [task.hub_name, "vision"]}
+    source, hub_task = trainer.task.images.name, trainer.task.architecture.hub_task
+    name = Path(source).name if os.path.exists(source) else source
+    card = {"tasks": hub_task, "dataset": name, "tags": [hub_task, "vision"]}
     if trainer.args.push_to_hub:
         trainer.push_to_hub(**card)
     else:
@@ -200,7 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError(f"{' '.join(unknown)} was given, which is no option; see --help.")
         training = groups[-1]
         logging.getLogger("training").setLevel(logging.INFO if training.should_log else logging.ERROR)
-        task, trainer, checkpoint = prepare(others.task, *groups)
+        trainer, checkpoint = prepare(others.task, *groups)
     except ValueError as error:
         return report_error(str(error))
     # From here on only the data can be the user's mistake; anything else is worth its traceback.
@@ -213,7 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
         # From a process of a data loader the sentence comes below its traceback.
         return report_error(str(error).rsplit(f"{type(error).__name__}: ", 1)[-1])
     if training.do_train:
-        publish(trainer, task)
+        publish(trainer)
     trainer.accelerator.end_training()
     return 0
 

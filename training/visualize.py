@@ -20,8 +20,8 @@ from transformers.utils import logging as transformers_logging
 
 from modeling_pixelvit.image_reading import read_pixels
 
-from .checkpoints.loading import architecture_of, load_checkpoint
-from .families.registry import model_classes
+from .checkpoints.loading import class_name_of, load_checkpoint
+from .families.registry import architecture_of, model_classes
 from .tasks.drawing import DRAWABLE, visualize
 
 
@@ -47,8 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError(f"--output {output} was given; it must be a file in a folder that exists.")
         if not options.image.is_file():
             raise ValueError(f"There is no file {options.image}; give an image file.")
-        name = architecture_of(options.checkpoint)
-        drawable = [name for name in model_classes() if name.endswith(DRAWABLE)]
+        name = class_name_of(options.checkpoint)
+        drawable = [name for name, known in model_classes().items() if architecture_of(known) in DRAWABLE]
         if name not in drawable:
             raise ValueError(f"{options.checkpoint} holds {name}; what can be drawn is found by {', '.join(drawable)}.")
         model, processor = load_checkpoint(options.checkpoint)

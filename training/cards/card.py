@@ -20,10 +20,11 @@ from transformers import BaseImageProcessor, PreTrainedConfig
 from modeling_pixelvit.configuration_base import as_pair
 
 from ..checkpoints.cost import model_cost
+from ..families.base import ARCHITECTURES
 from ..families.registry import FAMILIES
 from .checks import LICENSES, validate_card
 from .index import render_index
-from .metadata import TASKS, card_metadata, dataset_key, measured, paper_evaluations
+from .metadata import card_metadata, dataset_key, measured, paper_evaluations
 from .origin import (
     check_repo_id,
     checked_origin,
@@ -49,6 +50,7 @@ from .text import (
     class_names,
     counted_rows,
     describe_cost,
+    is_multi_label,
     limits_of,
     model_name,
     purpose_of,
@@ -68,7 +70,7 @@ class Card:
 
     Args:
         config: The model's.
-        task: What it does, one of `TASKS`.
+        task: What it does, one of `ARCHITECTURES`.
         repo_id: USER/NAME.
         license: The hub's id; None: the weights have none.
         training: The text on how the weights were trained.
@@ -117,7 +119,7 @@ def render_checkpoint_card(
         processor: The image processor saved beside the model, of which the card tells the size; None: it does not.
         repo_id: Name of the repository, USER/NAME.
         license: The hub's id of the weights' licence; None: there is none.
-        metrics: What was measured of these weights: shares from 0 to 1 by the names in `results.yaml` ("accuracy",
+        metrics: What was measured of these weights: shares from 0 to 1 by the names of tasks' scores ("accuracy",
             "mean_iou", "box_ap", ...), and "loss"; other numbers are left out. With "dataset" (what on), and optionally
             "split", "source" (by what) and "source_url".
         training: The recipe that the weights were trained by, told as it is; of absolute paths only the last name.
@@ -188,7 +190,7 @@ def render(card: Card) -> str:
         name=name,
         repo_id=card.repo_id,
         task=task,
-        auto_class=TASKS[task][1],
+        auto_class=ARCHITECTURES[task].auto_class,
         model_name=model_name(config),
         purpose=purpose_of(config, task),
         family_text=FAMILIES[family].description,
@@ -200,6 +202,7 @@ def render(card: Card) -> str:
         num_labels=config.num_labels,
         class_names=class_names(config) if task != "features" else "",
         weights=card.weights,
+        is_multi_label=is_multi_label(config),
         with_masks=config.use_masks,
         tokens_shape=f"(1, {cost.tokens + 1}, {config.hidden_size})",
         class_token_place=FAMILIES[family].class_token_place,

@@ -8,24 +8,19 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from ..families.base import ARCHITECTURES
 from ..families.registry import FAMILIES
+from ..tasks.base import Score
+from ..tasks.registry import known_scores
 from .results import Row, load_results
 from .text import plain, without_folders
 
 
-# The hub's id of a task, and the class that loads its models.
-TASKS = {
-    "classification": ("image-classification", "AutoModelForImageClassification"),
-    "segmentation": ("image-segmentation", "AutoModelForSemanticSegmentation"),
-    # Of detectors with masks too: the hub's widget of this task draws boxes, that of image-segmentation masks alone.
-    "detection": ("object-detection", "AutoModelForObjectDetection"),
-    "features": ("image-feature-extraction", "AutoModel"),
-}
 UNKNOWN_LICENSE = "unknown"  # the hub's id for weights that came without a licence
 EXAMPLE_FILE = "example.png"
 # What training, sweeps and publishing call the embedded data.
 DATASET_ALIASES = {"embedded digits": "digits", "digit scenes": "digit-scenes"}
-LOSS = {"name": "loss", "hub": "loss"}
+LOSS = Score(None, "loss", "loss")
 
 
 def card_metadata(
@@ -55,10 +50,10 @@ def card_metadata(
     return ModelCardData(
         license=license or UNKNOWN_LICENSE,
         library_name="transformers",
-        pipeline_tag=TASKS[task][0],
+        pipeline_tag=ARCHITECTURES[task].hub_task,
         tags=tags,
         datasets=[hub_dataset] if hub_dataset else None,
-        metrics=sorted({evaluation.metric_type for evaluation in evaluations} - {LOSS["hub"]}) or None,
+        metrics=sorted({evaluation.metric_type for evaluation in evaluations} - {LOSS.hub}) or None,
         base_model=origin["repo_id"] if origin else None,
         widget=[{"src": EXAMPLE_FILE, "example_title": "Example"}],
         model_name=name if evaluations else None,
@@ -72,18 +67,18 @@ def paper_evaluations(entry: dict[str, Any]) -> list[EvalResult]:
     for result in entry.get("results", ()):
         if "sequence_extended_to" in result:
             continue
-        metric, dataset = contents["metrics"][result["metric"]], contents["datasets"][result["dataset"]]
+        score, dataset = known_scores()[result["metric"]], contents["datasets"][result["dataset"]]
         source = contents["paper"]
         if release := result["source"].get("release"):
             source = {"name": f"{release}, by the paper's authors", "url": f"https://huggingface.co/{release}"}
         evaluations.append(
             EvalResult(
-                task_type=TASKS[entry["task"]][0],
+                task_type=ARCHITECTURES[entry["task"]].hub_task,
                 dataset_type=dataset["hub"],
                 dataset_name=dataset["name"],
                 dataset_split=result["split"],
-                metric_type=metric["hub"],
-                metric_name=f"{metric['name']} (percent)",
+                metric_type=score.hub,
+                metric_name=f"{score.name} (percent)",
                 metric_value=result["value"],
                 source_name=source["name"],
                 source_url=source["url"],
@@ -106,26 +101,24 @@ def measured(metrics: dict[str, Any], task: str) -> tuple[list[Row], list[EvalRe
     """
     if not metrics.get("dataset"):
         raise ValueError("metrics has no 'dataset'; a card must say on which data its numbers were measured.")
-    contents, rows, evaluations = load_results(), [], []
+    rows, evaluations = [], []
     described = describe_dataset(metrics["dataset"])
     split, source = plain(metrics.get("split") or "test"), plain(metrics.get("source") or "")
-    for metric, names in {**contents["metrics"], "loss": LOSS}.items():
+    for metric, score in {**known_scores(), "loss": LOSS}.items():
         if metric not in metrics:
             continue
         is_share = metric != "loss"
         value = checked_number(metric, metrics[metric], most=1.0 if is_share else math.inf)
         text = f"{value:.1%}" if is_share else f"{value:.3f}"
-        rows.append(
-            Row(f"{names['name']}, {described['name']} ({split})", text, f"ours: {source}" if source else "ours")
-        )
+        rows.append(Row(f"{score.name}, {described['name']} ({split})", text, f"ours: {source}" if source else "ours"))
         evaluations.append(
             EvalResult(
-                task_type=TASKS[task][0],
+                task_type=ARCHITECTURES[task].hub_task,
                 dataset_type=described.get("hub") or described["id"],
                 dataset_name=described["name"],
                 dataset_split=split,
-                metric_type=names["hub"],
-                metric_name=f"{names['name']} (percent)" if is_share else names["name"],
+                metric_type=score.hub,
+                metric_name=f"{score.name} (percent)" if is_share else score.name,
                 metric_value=round(100 * value, 2) if is_share else round(value, 4),
                 source_name=source or None if metrics.get("source_url") else None,
                 source_url=metrics.get("source_url"),

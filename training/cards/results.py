@@ -12,14 +12,14 @@ from transformers import PreTrainedConfig
 
 from modeling_pixelvit.configuration_base import as_pair
 
-from ..families.base import BASE_MODEL, CLASSIFIER, DETECTOR, SEGMENTER
-from ..families.registry import FAMILIES, ending_of, model_classes
+from ..families.base import ARCHITECTURES
+from ..families.registry import FAMILIES, architecture_of, model_classes
+from ..tasks.registry import known_scores
 
 
 ROOT = Path(__file__).parents[2]
 CARDS_FOLDER = ROOT / "model_cards"
 RESULTS_FILE = CARDS_FOLDER / "results.yaml"
-ENDINGS = {"classification": CLASSIFIER, "segmentation": SEGMENTER, "detection": DETECTOR, "features": BASE_MODEL}
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def dataset_of(entry: dict[str, Any]) -> str:
 
 def architecture_for(family: str, task: str) -> str:
     """The name of the class of a family and a task."""
-    return FAMILIES[family].model_classes[ENDINGS[task]].__name__
+    return FAMILIES[family].model_classes[ARCHITECTURES[task]].__name__
 
 
 def task_of(architecture: str) -> str:
@@ -71,8 +71,7 @@ def task_of(architecture: str) -> str:
     known = model_classes()
     if architecture not in known:
         raise ValueError(f"{architecture} was given; there are cards for {', '.join(known)}.")
-    ending = ending_of(known[architecture])
-    return next(task for task, own in ENDINGS.items() if own == ending)
+    return architecture_of(known[architecture]).does
 
 
 def paper_config(entry: dict[str, Any]) -> PreTrainedConfig:
@@ -133,7 +132,7 @@ def result_rows(entry: dict[str, Any]) -> list[Row]:
     results, rows = load_results(), []
     for result in entry.get("results", ()):
         dataset = results["datasets"][result["dataset"]]["name"]
-        what = f"{results['metrics'][result['metric']]['name']}, {dataset} ({result['split']})"
+        what = f"{known_scores()[result['metric']].name}, {dataset} ({result['split']})"
         if "sequence_extended_to" in result:
             what += f", another model: the sequence extended to {result['sequence_extended_to']:,} tokens"
         rows.append(Row(what, f"{result['value']:.1f}%", source_text(result["source"])))

@@ -90,6 +90,11 @@ def model_name(config: PreTrainedConfig) -> str:
     return f"{family.title} of {config.num_hidden_layers} blocks and width {config.hidden_size}"
 
 
+def is_multi_label(config: PreTrainedConfig) -> bool:
+    """Whether an image may be of several classes, or of none."""
+    return config.problem_type == "multi_label_classification"
+
+
 def purpose_of(config: PreTrainedConfig, task: str) -> str:
     if task == "segmentation":
         decoder = "UperNet" if config.decoder_type == "upernet" else "one linear layer over the tokens as the decoder"
@@ -99,6 +104,8 @@ def purpose_of(config: PreTrainedConfig, task: str) -> str:
         head += "Mask R-CNN" if config.use_masks else "R-CNN without masks" if head else "Faster R-CNN"
         what = "object detection and instance segmentation" if config.use_masks else "object detection"
         return f"{what} with {head} over a simple feature pyramid"
+    if is_multi_label(config):
+        return "multi-label image classification"
     return {"classification": "image classification", "features": "image features"}[task]
 
 

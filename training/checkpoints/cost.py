@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig
 from modeling_pixelvit.configuration_base import as_pair
 
 from ..families.base import BASE_MODEL, CLASSIFIER, SEGMENTER
-from ..families.registry import FAMILIES, ending_of, model_classes
+from ..families.registry import FAMILIES, architecture_of, model_classes
 
 
 # Cells on a side of what is pooled from a box for the box and the mask head.
@@ -75,7 +75,7 @@ def model_cost(config: PreTrainedConfig, architecture: str) -> ModelCost:
         position_parameters=0 if table is None else table.numel(),
         encoder_flops=encoder,
         mixing_flops=mixing,
-        head_flops=0 if ending_of(model_class) == BASE_MODEL else head_flops(model),
+        head_flops=0 if architecture_of(model_class) == BASE_MODEL else head_flops(model),
     )
 
 
@@ -86,11 +86,11 @@ def head_flops(model: torch.nn.Module) -> int:
     on tensors without data, with as many boxes as the configuration allows.
     """
     config = model.config
-    if ending_of(model) == CLASSIFIER:
+    if architecture_of(model) == CLASSIFIER:
         return 2 * config.hidden_size * config.num_labels
     size = as_pair(config.image_size)
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        if ending_of(model) != SEGMENTER:
+        if architecture_of(model) != SEGMENTER:
             run_detection_heads(model, torch.empty(1, config.hidden_size, *config.grid_size), size)
         elif model.pyramid is None:
             model.decode_head(torch.empty(1, config.num_patches, config.hidden_size))

@@ -16,7 +16,7 @@ from huggingface_hub.errors import HFValidationError, HTTPError
 from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 
 from ..families.base import CLASSIFIER, DETECTOR, SEGMENTER
-from ..families.registry import ending_of, model_classes
+from ..families.registry import architecture_of, model_classes
 from .checksums import CHECKSUMS_FILE, verify_checksums
 from .reading import CheckpointError, own_file, shown
 from .settings import CONFIG_FILE, PROCESSOR_FILE, build_config, read_config_settings, read_processor
@@ -26,7 +26,7 @@ from .weights import INDEX_FILE, WEIGHTS_FILE, load_model, weight_names
 SETTINGS_FILES = (CONFIG_FILE, PROCESSOR_FILE, CHECKSUMS_FILE, INDEX_FILE)
 
 
-def architecture_of(checkpoint: str) -> str:
+def class_name_of(checkpoint: str) -> str:
     """
     The name of the class whose weights a checkpoint holds.
 
@@ -49,9 +49,9 @@ def load_checkpoint(checkpoint: str) -> tuple[PreTrainedModel, BaseImageProcesso
             `checksums.json`, if it has one), or asks for what a checkpoint of ours does not need.
     """
     opened = _open(checkpoint)
-    ending, name = ending_of(opened.model_class), opened.model_class.__name__
-    processor = read_processor(opened.folder, opened.config, is_classifier=ending == CLASSIFIER)
-    if processor.do_center_crop and ending in (SEGMENTER, DETECTOR):
+    architecture, name = architecture_of(opened.model_class), opened.model_class.__name__
+    processor = read_processor(opened.folder, opened.config, is_classifier=architecture == CLASSIFIER)
+    if processor.do_center_crop and architecture in (SEGMENTER, DETECTOR):
         raise CheckpointError(
             f"The image processor of {checkpoint} crops images (do_center_crop), so what {name} finds has no place in "
             'the whole image; save one as for_config(config, task="segmentation" or "detection") makes it.'

@@ -14,7 +14,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from modeling_pixelvit.layers_mamba2 import Mamba2Mixer
 
 from ..families.base import BASE_MODEL, CLASSIFIER, DETECTOR
-from ..families.registry import ending_of, model_classes
+from ..families.registry import architecture_of, model_classes
 from .loading import first_line
 
 
@@ -33,7 +33,7 @@ class OutputsByName(nn.Module):
         super().__init__()
         self.model = model
         # A detector always takes images of any size.
-        self.options = {} if ending_of(model) == DETECTOR else {"interpolate_pos_encoding": True}
+        self.options = {} if architecture_of(model) == DETECTOR else {"interpolate_pos_encoding": True}
 
     def forward(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         masks = {} if pixel_mask is None else {"pixel_mask": pixel_mask}
@@ -93,7 +93,7 @@ def random_inputs(
     generator = torch.Generator().manual_seed(seed)
     channels = model.config.num_channels
     inputs = {"pixel_values": torch.randn(batch_size, channels, height, width, generator=generator)}
-    if ending_of(model) == DETECTOR:
+    if architecture_of(model) == DETECTOR:
         mask = torch.ones(batch_size, height, width, dtype=torch.int64)
         for index in range(1, batch_size):
             mask[index, height - min(index * height // 8, height - 1) :] = 0
@@ -149,7 +149,7 @@ def settings_for(model: PreTrainedModel, processor: BaseImageProcessor, image_si
     height, width = image_size
     settings = {name: value for name, value in processor.to_dict().items() if name != "auto_map"}
     size = {"height": height, "width": width}
-    if ending_of(model) in (CLASSIFIER, BASE_MODEL):
+    if architecture_of(model) in (CLASSIFIER, BASE_MODEL):
         return {**settings, "size": size, "do_resize": True}
     limits = {"max_height": height, "max_width": width}
     return {**settings, "size": limits, "pad_size": size, "do_resize": True, "do_pad": True}

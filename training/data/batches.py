@@ -18,11 +18,10 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from ..settings.course import Course
 from ..settings.recipe import Recipe
-from .unreadable import TooManyUnreadable, UnreadableImage
+from .unreadable import readable_example
 
 
 UNREADABLE = "unreadable"  # the key of a batch for the images that it should have had
-MAX_TRIES = 100
 
 
 def derive_seed(*numbers: int) -> int:
@@ -167,17 +166,13 @@ class SeededExamples(Dataset):
             TooManyUnreadable: if there are `MAX_TRIES` such images in a row, or no others.
         """
         index, seed = key
-        unreadable: list[str] = []
-        for tries in range(min(MAX_TRIES, self.num_images)):
+
+        def seeded(index: int) -> Any:
             seed_cpu(seed)
-            try:
-                return self.example((index + tries) % self.num_images), unreadable
-            except UnreadableImage as error:
-                unreadable.append(error.entry)
-        raise TooManyUnreadable(
-            f"{len(unreadable)} training images in a row could not be decoded, the last of them {unreadable[-1]}; "
-            "repair or remove these files."
-        )
+            return self.example(index)
+
+        example, errors = readable_example(seeded, index, self.num_images)
+        return example, [error.entry for error in errors]
 
 
 class CollateReadable:

@@ -13,19 +13,20 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import datasets
 import numpy as np
 import torch
 from PIL import Image
 
-from .coco import DetectionSplits, load_detection_splits
 from .digits import DIGIT_SIZE, SPLIT_SEED, load_digits, split_indices
-from .segmentation import SegmentationSplits, load_segmentation_splits
 
+
+Splits = TypeVar("Splits")
 
 NAME = re.compile(r"digit-scenes(?:-(\d+))?")
 VERSION = 1  # of the scenes in the cache: to be raised with any change of what is drawn
@@ -42,7 +43,6 @@ MIN_VISIBLE = 0.7  # of a digit's pixels
 PLACEMENT_TRIES = 20
 DARK, BRIGHT = (0, 90), (150, 255)  # grey levels of the channels, of the background and of digits
 SLOPE, NOISE = 30, 8  # largest difference of brightness from side to side, and deviation per pixel
-LOADERS = {"segmentation": load_segmentation_splits, "detection": load_detection_splits}
 
 
 class Scene(NamedTuple):
@@ -75,27 +75,26 @@ def digit_scenes_canvas(dataset: str) -> int | None:
 
 
 def load_digit_scenes(
-    task: str, canvas_size: int = CANVAS_SIZE, cache_folder: str | os.PathLike | None = None
-) -> SegmentationSplits | DetectionSplits:
+    load_splits: Callable[[Path], Splits], canvas_size: int = CANVAS_SIZE, cache_folder: str | os.PathLike | None = None
+) -> Splits:
     """
     2,000 training and 200 test scenes, written on first use.
 
     Args:
-        task: "segmentation", 11 classes with the background, or "detection", 10 classes with masks.
+        load_splits: `load_segmentation_splits`, for 11 classes with the background, or `load_detection_splits`, for 10
+            classes with masks.
         canvas_size: Side of the scenes in pixels, at least 16.
         cache_folder: Where the scenes are kept; the cache of `datasets` if not given.
 
     Raises:
-        ValueError: for another task or a smaller canvas.
+        ValueError: for a smaller canvas.
     """
-    if task not in LOADERS:
-        raise ValueError(f"task={task!r} was given; give one of {', '.join(LOADERS)}.")
     cache = Path(cache_folder or Path(datasets.config.HF_DATASETS_CACHE) / "modeling_pixelvit")
     folder = cache / f"digit-scenes-{canvas_size}-v{VERSION}"
     if not folder.is_dir():
         _write_whole(folder, canvas_size)
     return replace(
-        LOADERS[task](folder), name="scenes of scikit-learn digits", image_mean=IMAGE_MEAN, image_std=IMAGE_STD
+        load_splits(folder), name="scenes of scikit-learn digits", image_mean=IMAGE_MEAN, image_std=IMAGE_STD
     )
 
 

@@ -48,6 +48,7 @@ class LabelledSplits:
         label_names: The name of each class.
         train, evaluation: Both `datasets.Dataset`, or both `datasets.IterableDataset` where they are streamed.
         image_mean, image_std: Normalization per channel, for pixels in [0, 1].
+        stream_length: Images in a training stream that does not tell it.
     """
 
     name: str
@@ -56,12 +57,15 @@ class LabelledSplits:
     evaluation: Split
     image_mean: list[float]
     image_std: list[float]
+    stream_length: int | None = None
 
     @property
     def num_train_images(self) -> int | None:
         """Number of training images; None for a stream that does not know its length."""
-        if isinstance(self.train, datasets.Dataset):
+        if not isinstance(self.train, datasets.IterableDataset):
             return len(self.train)
+        if self.stream_length is not None:
+            return self.stream_length
         splits = self.train.info.splits or {}
         return splits[self.train.split].num_examples or None if self.train.split in splits else None
 

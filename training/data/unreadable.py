@@ -2,7 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image files that cannot be decoded: one of them must not end a training of days, many of them must."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+MAX_TRIES = 100
 
 
 class UnreadableImage(ValueError):
@@ -33,6 +37,30 @@ class UnusableData(ValueError):
 
 class TooManyUnreadable(UnusableData):
     """More images than a training tolerates cannot be decoded."""
+
+
+def readable_example(example: Callable[[int], Any], index: int, num_images: int) -> tuple[Any, list[UnreadableImage]]:
+    """
+    The example of an image or, if it cannot be decoded, of the next one that can; and the errors on the way to it.
+
+    Args:
+        example: Makes the example of an image; it may raise `UnreadableImage`.
+        index: Of the image.
+        num_images: After the last of them comes the first.
+
+    Raises:
+        TooManyUnreadable: if there are `MAX_TRIES` such images in a row, or no others.
+    """
+    errors: list[UnreadableImage] = []
+    for tries in range(min(MAX_TRIES, num_images)):
+        try:
+            return example((index + tries) % num_images), errors
+        except UnreadableImage as error:
+            errors.append(error)
+    raise TooManyUnreadable(
+        f"{len(errors)} images in a row could not be decoded, the last of them {errors[-1].entry}; repair or remove "
+        "these files."
+    )
 
 
 class UnreadableImages:

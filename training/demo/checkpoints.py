@@ -13,11 +13,10 @@ import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from ..checkpoints.loading import load_checkpoint
-from ..families.base import CLASSIFIER, DETECTOR, SEGMENTER
-from ..families.registry import FAMILIES, ending_of
+from ..families.base import BASE_MODEL
+from ..families.registry import FAMILIES, architecture_of
 
 
-TASKS = {"classification": CLASSIFIER, "segmentation": SEGMENTER, "detection": DETECTOR}
 MOST_MODELS = 12
 MOST_WEIGHT_BYTES = 4 * 2**30
 
@@ -29,7 +28,7 @@ class Checkpoint:
 
     Args:
         name: Folder, or name on the hub.
-        task: Of `TASKS`.
+        task: What it does, one of `ARCHITECTURES` with a head.
         family: Of `families.registry`.
         patch_size, image_size: Pixels a side; (height, width) if they differ.
         label_names: By class index.
@@ -49,8 +48,9 @@ class Checkpoint:
 
 
 def task_of(model: PreTrainedModel) -> str | None:
-    """One of `TASKS`, or None for a model without a head."""
-    return next((task for task, ending in TASKS.items() if ending_of(model) == ending), None)
+    """What a model does; None for one without a head."""
+    architecture = architecture_of(model)
+    return None if architecture in (None, BASE_MODEL) else architecture.does
 
 
 def describe(name: str, model: PreTrainedModel) -> Checkpoint:

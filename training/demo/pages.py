@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..families.registry import FAMILIES
-from .checkpoints import TASKS, Checkpoint, same_but_for_patches
+from .checkpoints import Checkpoint, same_but_for_patches
 from .gradio_parts import ImageUpload, gr, shown_as_sentence
 from .patches import PatchView, prepare_profiler, views_of_checkpoint, views_of_group
 from .predictions import NUM_CLASSES_LISTED, THRESHOLD, classify, detect, read_upload, segment
@@ -115,7 +115,7 @@ def build_page(demo: Demo) -> gr.Blocks:
     ) as page:
         gr.Markdown(f"# {TITLE}\n{INTRODUCTION}")
         with gr.Tabs():
-            dropdowns = {task: task_tab(demo, task) for task in TASKS}
+            dropdowns = {task: task_tab(demo, task) for task in TABS}
             patches = patches_tab(demo)
         if not demo.listed_only:
             loader(demo, dropdowns, patches)

@@ -13,8 +13,8 @@ from ..experiments.arguments import MOST_WORKERS, parse_arguments
 from ..experiments.images import load_sweep_images
 from ..experiments.plan import describe_differences, plan_runs
 from ..experiments.run import METRICS_FILE, Run
-from ..experiments.tasks import SWEEP_TASKS
 from ..experiments.workers import WorkerPool
+from ..tasks.registry import TASKS
 
 
 # By task: the family and the patch sizes, which together take two cores five minutes. The first is shown first.
@@ -45,10 +45,10 @@ def plan_demo_runs(folder: Path, sweep_options: tuple[str, ...] = ()) -> list[De
     for task, (family, patch_sizes) in DEMO_RUNS.items():
         sizes = [str(size) for size in patch_sizes]
         arguments = ["--task", task, "--families", family, "--patch_sizes", *sizes, *sweep_options]
-        kind = SWEEP_TASKS[task]
-        images = load_sweep_images(task, kind.source, kind.image_size, folder)
-        data = {"source": kind.source, "image_size": kind.image_size}
-        for run in plan_runs(parse_arguments(arguments), kind.image_size, len(images.train), data):
+        embedded = TASKS[task].embedded_images
+        images = load_sweep_images(task, embedded.title, embedded.image_size, folder)
+        data = {"source": embedded.title, "image_size": embedded.image_size}
+        for run in plan_runs(parse_arguments(arguments), embedded.image_size, len(images.train), data):
             own = DemoRun(run.recipe, run.num_batches, run.data, "")
             runs.append(dataclasses.replace(own, folder=str(folder / own.name)))
     return runs

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ..data.batches import MAX_TRIES
-from ..data.unreadable import TooManyUnreadable, UnreadableImage
+from ..data.unreadable import readable_example
 from ..tasks.base import PATCH_SIZE, Batch, Task
 from .coordination import Coordination
 
@@ -33,19 +32,9 @@ class _Examples(Dataset):
 
     def __getitem__(self, position: int) -> tuple[Any, int, list[str]]:
         index = position * self.num_ranks + self.rank
-        unreadable: list[str] = []
-        for tries in range(MAX_TRIES):
-            try:
-                example = self.task.eval_example((index + tries) % self.task.num_eval)
-            except UnreadableImage as error:
-                unreadable.append(error.entry)
-                continue
-            counts = tries == 0 and index < self.task.num_eval
-            return example, index if counts else NOT_COUNTED, unreadable
-        raise TooManyUnreadable(
-            f"{MAX_TRIES} evaluation images in a row could not be decoded, the last of them {unreadable[-1]}; repair "
-            "or remove these files."
-        )
+        example, errors = readable_example(self.task.eval_example, index % self.task.num_eval, self.task.num_eval)
+        counts = not errors and index < self.task.num_eval
+        return example, index if counts else NOT_COUNTED, [error.entry for error in errors]
 
 
 class _Collate:

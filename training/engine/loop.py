@@ -434,12 +434,12 @@ class TrainingLoop:
         return self.whole_models[name]
 
     def _keep_best(self, metrics: dict[str, dict[str, float]], average: dict[str, torch.Tensor] | None):
-        progress, sign = self.progress, 1 if self.task.higher_is_better else -1
-        values = {model: sign * part[self.task.main_metric] for model, part in metrics.items()}
+        progress = self.progress
+        values = {model: part[self.task.main_metric()] for model, part in metrics.items()}
         best_model = max(values, key=values.get)
-        if progress.best_metric is not None and values[best_model] <= sign * progress.best_metric:
+        if progress.best_metric is not None and values[best_model] <= progress.best_metric:
             return
-        progress.best_metric, progress.best_step = sign * values[best_model], progress.step
+        progress.best_metric, progress.best_step = values[best_model], progress.step
         weights = average if best_model == AVERAGE else self.state.whole_weights()
         if self.accelerator.is_main_process:
             name = f"{BEST_LINK}-{progress.step:08d}"

@@ -16,7 +16,7 @@ from transformers.utils import logging
 from ..data.unreadable import TooManyUnreadable, UnusableData
 from ..settings.recipe import Recipe
 from ..tasks.base import DataOptions
-from ..tasks.registry import TASKS
+from ..tasks.registry import check_options, task_named
 from .arguments import parse_arguments
 from .coordination import main_processes_first
 from .loop import TrainingLoop
@@ -51,9 +51,11 @@ def prepare(recipe: Recipe, data: DataOptions, options: LoopOptions) -> Training
     Raises:
         ValueError: for whatever is asked for and cannot be had.
     """
+    task_class = task_named(recipe.task)
+    check_options(recipe.task, data)
     accelerator = build_accelerator(options)
     with main_processes_first(accelerator):  # which fill the cache of the data set for the others
-        task = TASKS[recipe.task].from_options(recipe, data)
+        task = task_class.from_options(recipe, data)
     loop = TrainingLoop(accelerator, recipe, task, options)
     if accelerator.trackers is not None and accelerator.log_with:
         start_trackers(accelerator, recipe, loop.progress.step)

@@ -6,8 +6,10 @@ import argparse
 import os
 from typing import Any
 
-from ..settings.recipe import Recipe
-from .tasks import SWEEP_TASKS
+from ..families.registry import FAMILIES
+from ..settings.recipe import Recipe, find_recipes, load_recipe
+from ..tasks.base import SWITCHED_OFF
+from ..tasks.registry import TASKS
 
 
 DATASET_IMAGE_SIZE = 32
@@ -41,6 +43,13 @@ RECIPE_OPTIONS = {
 SEVERAL_WORDS = ("patch_schedule",)
 
 
+def sweep_recipes(task: str) -> dict[str, Recipe]:
+    """A task's recipes for small images by family, of those that have one, without what only other tasks do."""
+    names, found = {family: f"{family}-{TASKS[task].sweep_recipe}" for family in FAMILIES}, find_recipes()
+    off = {name: value for name, value in SWITCHED_OFF.items() if name not in TASKS[task].options}
+    return {family: load_recipe(name, task=task, **off) for family, name in names.items() if name in found}
+
+
 def recipe_value(recipe: Recipe, field: str) -> Any:
     """A field of a recipe, or of its model; None if the model's family has no such field."""
     return getattr(recipe, field) if hasattr(recipe, field) else getattr(recipe.build_config(patch_size=1), field, None)
@@ -48,7 +57,7 @@ def recipe_value(recipe: Recipe, field: str) -> Any:
 
 def describe_default(field: str) -> str:
     """The default of a recipe's field in classification, family by family where they differ."""
-    recipes = SWEEP_TASKS["classification"].load_recipes()
+    recipes = sweep_recipes("classification")
     values = {family: recipe_value(recipe, field) for family, recipe in recipes.items()}
     words = {
         family: " ".join(value) or "none" if isinstance(value, list) else str(value)
@@ -67,11 +76,11 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--output_dir", default="runs/sweep", help="folder for checkpoints, table, picture and results.json")
-    add("--task", default="classification", choices=list(SWEEP_TASKS), help="what is learned (default: %(default)s)")
-    families = list(SWEEP_TASKS["classification"].load_recipes())
+    add("--task", default="classification", choices=list(TASKS), help="what is learned (default: %(default)s)")
+    families = list(sweep_recipes("classification"))
     add("--families", nargs="+", default=families, choices=families, help="model families")
     add("--decoder", default="none", help="of segmentation: none, upernet, or both with a comma between")
-    defaults = {task: SWEEP_TASKS[task].patch_sizes for task in SWEEP_TASKS}
+    defaults = {name: task.patch_sizes for name, task in TASKS.items()}
     described = "; ".join(f"{task} {' '.join(map(str, sizes))}" for task, sizes in defaults.items())
     add("--patch_sizes", nargs="+", type=int, help=f"sides of a patch in pixels ({described})")
     add("--dataset", help="data set of the task to train on instead of the embedded digits, or scenes of them")

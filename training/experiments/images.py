@@ -19,9 +19,8 @@ from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
 from ..data.labelled import LabelledSplits
 from ..data.sources import load_images
-from ..tasks.base import DataOptions
-from ..tasks.dense import load_dense_images
-from .tasks import SWEEP_TASKS
+from ..tasks.base import SourceOptions
+from ..tasks.registry import TASKS
 
 
 SPLITS = ("train", "evaluation")
@@ -78,15 +77,15 @@ def load_sweep_images(task: str, source: str, image_size: int, folder: Path) -> 
     The images of a task, with `train`, `evaluation`, `name`, `label_names` and their statistics.
 
     Args:
-        task: Of `SWEEP_TASKS`.
-        source: The task's embedded images, which are then made of this size, or the name of a data set.
+        task: Its name.
+        source: The title of the task's embedded images, which are then made of this size, or the name of a data set.
         image_size: Side in pixels.
-        folder: Where `store_images` has written the images of a classification's data set.
+        folder: Where `store_images` has written those of a data set, if it has.
     """
-    is_embedded = source == SWEEP_TASKS[task].source
-    if task != "classification":
-        return load_dense_images(task, DataOptions(dataset=f"digit-scenes-{image_size}" if is_embedded else source))
-    if is_embedded:
-        return load_images(f"digits-{image_size}")
+    embedded = TASKS[task].embedded_images
+    if source == embedded.title:
+        return TASKS[task].load_images(SourceOptions(dataset=f"{embedded.dataset}-{image_size}"))
+    if not (folder / SPLITS_FILE).exists():
+        return TASKS[task].load_images(SourceOptions(dataset=source))
     splits = {split: StoredImages(folder, split) for split in SPLITS}
     return LabelledSplits(**splits, **json.loads((folder / SPLITS_FILE).read_text()))

@@ -12,15 +12,15 @@ from huggingface_hub.errors import StrictDataclassError
 
 from ..data.batches import TrainingBatches
 from ..settings.recipe import Recipe, build_recipe
-from .arguments import DATASET_EPOCHS, RECIPE_OPTIONS
+from ..tasks.registry import TASKS
+from .arguments import DATASET_EPOCHS, RECIPE_OPTIONS, sweep_recipes
 from .run import METRICS_FILE, Run
-from .tasks import DECODERS, SWEEP_TASKS
 
 
+DECODERS = ("none", "upernet")
 WARMUP_SHARE = 0.1  # of a run
-# What small photographs go through; digits must not be mirrored. Crops of padded images are for many epochs: within two,
-# on CIFAR-10 at 16 pixels, two pixels of padding cost PixelViT 0.2 of test loss at patch 8, and nothing is learned by
-# heart that they could prevent.
+# What small photographs go through; digits must not be mirrored. Crops of padded images are for many epochs: within two
+# of CIFAR-10 at 16 pixels nothing is learned by heart, and two pixels of padding cost PixelViT 0.2 of its test loss.
 PHOTOGRAPHS = {"horizontal_flip": 0.5, "digit_distortion": 0.0}
 POSITIVE_OPTIONS = ("image_size", "train_images", "epochs", "batch_size", "width", "num_blocks", "peak_rate")
 
@@ -37,22 +37,26 @@ def check_arguments(options: argparse.Namespace, image_size: int):
     for decoder in options.decoder.split(","):
         if decoder not in DECODERS:
             raise ValueError(f"--decoder {options.decoder} was given; choose none, upernet or none,upernet.")
-    if options.decoder != "none" and options.task != "segmentation":
-        raise ValueError(f"--decoder {options.decoder} was given; only --task segmentation has a decoder to choose.")
-    recipes = SWEEP_TASKS[options.task].load_recipes()
+    if options.decoder != "none" and not _has_decoder(options):
+        raise ValueError(f"--decoder {options.decoder} was given; --task {options.task} has no decoder to choose.")
+    recipes = sweep_recipes(options.task)
     for family in options.families:
         head_dim = head_width(recipes[family])
         if options.width is not None and options.width % head_dim:
             raise ValueError(
                 f"--width {options.width} was given; {family} takes multiples of its head width {head_dim}."
             )
-    for patch_size in options.patch_sizes or SWEEP_TASKS[options.task].patch_sizes:
+    for patch_size in options.patch_sizes or TASKS[options.task].patch_sizes:
         if patch_size < 1 or image_size % patch_size:
             divisors = [str(size) for size in range(1, image_size + 1) if image_size % size == 0]
             raise ValueError(
                 f"--patch_sizes {patch_size} was given, which does not divide images of {image_size} pixels; choose "
                 f"from {', '.join(divisors)}, or change --image_size."
             )
+
+
+def _has_decoder(options: argparse.Namespace) -> bool:
+    return "decoder" in TASKS[options.task].options
 
 
 def head_width(recipe: Recipe) -> int:
@@ -90,14 +94,14 @@ def plan_runs(options: argparse.Namespace, image_size: int, num_train: int, data
     changes = {field: value for field, value in changes.items() if value is not None}
     if changes.get("patch_schedule") == ["none"]:
         changes["patch_schedule"] = []
-    if options.dataset and options.task == "classification":
+    task = TASKS[options.task]
+    if options.dataset and "crop_padding" in task.options:
         changes = {**PHOTOGRAPHS, **changes}
     seeds = dict.fromkeys(options.seeds or [None])
-    kind = SWEEP_TASKS[options.task]
-    recipes, runs = kind.load_recipes(), []
+    recipes, runs = sweep_recipes(options.task), []
     for family in options.families:
         for decoder in dict.fromkeys(options.decoder.split(",")):
-            of_decoder = {"decoder_type": decoder} if options.task == "segmentation" else {}
+            of_decoder = {"decoder_type": decoder} if _has_decoder(options) else {}
             recipe = change_recipe(recipes[family], {**changes, **of_decoder, "image_size": image_size})
             epochs = options.epochs or (DATASET_EPOCHS if options.dataset else recipe.num_train_epochs)
             train_images = options.train_images or round(epochs * num_train)
@@ -108,7 +112,7 @@ def plan_runs(options: argparse.Namespace, image_size: int, num_train: int, data
                 )
             epochs = num_batches / TrainingBatches(recipe, num_train).steps_per_epoch
             recipe = dataclasses.replace(recipe, num_train_epochs=epochs, warmup_epochs=WARMUP_SHARE * epochs)
-            for patch_size, seed in itertools.product(dict.fromkeys(options.patch_sizes or kind.patch_sizes), seeds):
+            for patch_size, seed in itertools.product(dict.fromkeys(options.patch_sizes or task.patch_sizes), seeds):
                 of_run = {"patch_size": patch_size, "seed": recipe.seed if seed is None else seed}
                 of_run = build_recipe({**dataclasses.asdict(recipe), **of_run}, "the command line")
                 run = Run(of_run, num_batches, data, "", is_one_of_seeds=len(seeds) > 1)

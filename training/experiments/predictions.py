@@ -5,45 +5,44 @@
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ..checkpoints.loading import load_checkpoint
-from ..tasks.drawing import draw_detections, draw_segmentation, visualize
+from ..tasks.base import Task
+from ..tasks.drawing import visualize
 
 
 PREDICTIONS_FILE = "predictions.png"
 NUM_IMAGES = 3
 
 
-def save_example(images: Any, folder: Path) -> tuple[Path, str]:
+def save_example(task: type[Task], images: Any, folder: Path) -> tuple[Path, str]:
     """Writes the first test image, for trying a checkpoint; returns its path and what it shows."""
     path = folder / "test_image.png"
     image, truth = images.evaluation[0]
     image.save(path)
-    if isinstance(truth, dict):
-        classes = truth["class_labels"].tolist()
-    elif isinstance(truth, int):
-        classes = [truth]
-    else:
-        classes = sorted({int(value) for value in truth.flat} & set(range(len(images.label_names))))
+    classes = task.classes_in(truth, len(images.label_names))
     return path, ", ".join(images.label_names[index] for index in classes)
 
 
-def draw_predictions(runs: list[dict[str, Any]], images: Any, folder: Path):
+def draw_predictions(task: type[Task], runs: list[dict[str, Any]], images: Any, folder: Path) -> bool:
     """
     A picture of the first test images, one a row: what is there, and what each run predicts.
 
     Args:
-        runs: Metrics of finished runs of segmentation or detection, one a column, in `folder`.
+        runs: Metrics of finished runs of the task, one a column, in `folder`.
         images: Splits with the runs' test images.
+
+    Returns:
+        Whether there is one: not of a task whose annotations are names alone.
     """
+    shown = [images.evaluation[index] for index in range(min(NUM_IMAGES, len(images.evaluation)))]
+    columns = {"truth": [task.draw_truth(image, truth, images.label_names) for image, truth in shown]}
+    if None in columns["truth"]:
+        return False
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    shown = [images.evaluation[index] for index in range(min(NUM_IMAGES, len(images.evaluation)))]
-    columns = {"truth": [_draw_truth(image, truth, images.label_names) for image, truth in shown]}
     for run in sorted(runs, key=lambda run: (run["decoder"] or "", -run["patch_size"])):
         model, processor = load_checkpoint(str(folder / run["name"]))
         columns[run["name"]] = [visualize(model, processor, image) for image, _ in shown]
@@ -57,10 +56,4 @@ def draw_predictions(runs: list[dict[str, Any]], images: Any, folder: Path):
             axes[row, column].axis("off")
     figure.savefig(folder / PREDICTIONS_FILE, dpi=110)
     plt.close(figure)
-
-
-def _draw_truth(image: Image.Image, truth: Any, label_names: list[str]) -> Image.Image:
-    if not isinstance(truth, dict):
-        return draw_segmentation(image, truth, label_names)
-    labels = truth["class_labels"]
-    return draw_detections(image, truth["boxes"], labels, [1.0] * len(labels), truth.get("masks"), label_names)
+    return True

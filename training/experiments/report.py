@@ -13,6 +13,7 @@ from typing import Any
 
 from ..common.files import write_json
 from ..families.registry import FAMILIES
+from ..tasks.registry import TASKS
 from .law import (
     CONFIDENCE,
     CONVERGENCE_RULE,
@@ -26,17 +27,11 @@ from .law import (
     half_width,
     series_of,
 )
-from .tasks import SWEEP_TASKS
 
 
 TABLE_FILE = "table.md"
 PICTURE_FILE = "scaling.png"
 RESULTS_FILE = "results.json"
-LOSSES = {
-    "classification": "mean cross-entropy on the test images",
-    "segmentation": "mean cross-entropy of a pixel of the test images",
-    "detection": "the sum of all losses of proposals, boxes, classes and masks, mean over the test images",
-}
 COLUMN_NOTES = (
     "test loss: {loss}; train loss: its mean over the last tenth of the training; "
     "tokens: patches of an image, without the class token; seconds: training, by the clock, beside the other workers; "
@@ -73,15 +68,20 @@ def fit_series(runs: list[dict[str, Any]]) -> dict[tuple[str, str | None], Power
     return {series: fit_power_law(members) for series, members in by_series(runs).items()}
 
 
-def score_of(run: dict[str, Any], title: str) -> float | None:
-    """A score of the run's task in percent; None where the data do not define it, as AP of masks without masks."""
-    return run.get(f"test_{SWEEP_TASKS[run['task']].scores[title]}")
+def columns_of(run: dict[str, Any]) -> dict[str, str]:
+    """The titles of the scores that the run's task has a column for, by their names."""
+    return {name: score.title for name, score in TASKS[run["task"]].scores.items() if score.title is not None}
+
+
+def score_of(run: dict[str, Any], name: str) -> float | None:
+    """A score of the run in percent; None where the data do not define it, as AP of masks without masks."""
+    return run.get(f"test_{name}")
 
 
 def format_first_score(run: dict[str, Any]) -> str:
     """The score that says most, with its title."""
-    title = next(iter(SWEEP_TASKS[run["task"]].scores))
-    return f"{title} {_format_mean([score_of(run, title)], '.1f', '%')}"
+    name, title = next(iter(columns_of(run).items()))
+    return f"{title} {_format_mean([score_of(run, name)], '.1f', '%')}"
 
 
 def by_patch_size(members: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
@@ -92,7 +92,7 @@ def by_patch_size(members: list[dict[str, Any]]) -> dict[int, list[dict[str, Any
 
 def format_table(runs: list[dict[str, Any]]) -> str:
     """The runs as a Markdown table that is also aligned in a terminal; of several seeds their means and intervals."""
-    scores = SWEEP_TASKS[runs[0]["task"]].scores
+    scores = columns_of(runs[0]).values()
     seeds = max(len(same) for members in by_series(runs).values() for same in by_patch_size(members).values())
     title = ("model", "patch", "tokens", *(["seeds"] if seeds > 1 else []), "test loss", *scores)
     rows = [(*title, "train loss", "x2 gains", "converged", "seconds", "memory")]
@@ -113,10 +113,7 @@ def _table_row(same: list[dict[str, Any]], several: bool) -> tuple[str, ...]:
         str(run["tokens"]),
         *([str(len(same))] if several else []),
         _format_mean([run["test_loss"] for run in same], ".3f"),
-        *(
-            _format_mean([score_of(run, title) for run in same], ".1f", "%")
-            for title in SWEEP_TASKS[run["task"]].scores
-        ),
+        *(_format_mean([score_of(run, name) for run in same], ".1f", "%") for name in columns_of(run)),
         _format_mean([run["train_loss"] for run in same], ".3f", interval=False),
         _format_mean([expected_gain(run) for run in same], ".0%", interval=False),
         f"{converged} of {len(same)}" if several else "yes" if converged else "no",
@@ -188,7 +185,7 @@ def format_fits(fits: dict[tuple[str, str | None], PowerLaw | None]) -> str:
 
 def format_decoder_gaps(runs: list[dict[str, Any]]) -> str:
     """A line for each family that was trained with both decoders: by how much UperNet's mean IoU is higher."""
-    scores = {(*series_of(run), run["patch_size"]): score_of(run, "mIoU") for run in runs if run["decoder"]}
+    scores = {(*series_of(run), run["patch_size"]): score_of(run, "mean_iou") for run in runs if run["decoder"]}
     lines = []
     for family in dict.fromkeys(run["family"] for run in runs):
         gaps = [
@@ -202,11 +199,9 @@ def format_decoder_gaps(runs: list[dict[str, Any]]) -> str:
 
 
 def format_report(runs: list[dict[str, Any]]) -> str:
-    task = runs[0]["task"]
     parts = [format_table(runs), format_falls(runs), format_fits(fit_series(runs))]
-    if task == "segmentation":
-        parts.append(format_decoder_gaps(runs))
-    notes = COLUMN_NOTES.format(loss=LOSSES[task])
+    parts.append(format_decoder_gaps(runs))
+    notes = COLUMN_NOTES.format(loss=TASKS[runs[0]["task"]].loss_name)
     if len({run.get("seed") for run in runs}) > 1:
         notes = f"After ±, and in brackets, what Student's t gives at {CONFIDENCE:.0%} over the seeds. {notes}"
     parts += [CONVERGENCE_RULE, f"{notes}\n{GAIN_NOTE}"]
@@ -223,9 +218,9 @@ def draw(runs: list[dict[str, Any]], title: str, path: Path):
     matplotlib.use("Agg")  # a picture for a file needs no display
     from matplotlib import pyplot as plt
 
-    titles = SWEEP_TASKS[runs[0]["task"]].drawn
-    titles = [name for name in titles if all(score_of(run, name) is not None for run in runs)]
-    panels = 1 + len(titles)
+    names = TASKS[runs[0]["task"]].drawn_scores
+    names = [name for name in names if all(score_of(run, name) is not None for run in runs)]
+    panels = 1 + len(names)
     figure, axes = plt.subplots(1, panels, figsize=(6.4 if panels == 1 else 4.4 * panels, 4.4), layout="constrained")
     loss_axes, *score_axes = [axes] if panels == 1 else axes
     fits = fit_series(runs)
@@ -235,12 +230,12 @@ def draw(runs: list[dict[str, Any]], title: str, path: Path):
         loss_axes.plot([], [], "o", color="0.4", markerfacecolor="white", label="twice the images might halve it")
     _scale_losses(loss_axes, [run["test_loss"] for run in runs])
     _label_axes(loss_axes, runs, "test loss")
-    for panel, name in zip(score_axes, titles, strict=True):
+    for panel, name in zip(score_axes, names, strict=True):
         for series, members in by_series(runs).items():
             _draw_points(panel, series, members, lambda run, name=name: score_of(run, name))
             color, marker = style_of(series)
             panel.plot([], [], marker, color=color, label=name_series(series))
-        _label_axes(panel, runs, f"{name} (%)")
+        _label_axes(panel, runs, f"{columns_of(runs[0])[name]} (%)")
     figure.suptitle(title, fontsize=10)
     for panel in (loss_axes, *score_axes):
         panel.legend(frameon=False, fontsize=9 if panels == 1 else 8)

@@ -11,13 +11,11 @@ import copy
 import dataclasses
 import functools
 import json
-import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
@@ -67,7 +65,7 @@ class Run:
     @property
     def decoder(self) -> str | None:
         """Of a segmentation model."""
-        return self.recipe.model.get("decoder_type") if self.recipe.task == "segmentation" else None
+        return self.recipe.model.get("decoder_type")
 
     @property
     def name(self) -> str:
@@ -141,7 +139,7 @@ def execute(run: Run, images: Any, report: Callable[[int, float], None] = lambda
         "seed": run.recipe.seed,
         "tokens": run.num_tokens,
         "num_classes": len(images.label_names),
-        "chance_loss": chance_loss(run.recipe.task, images),
+        "chance_loss": task.chance_loss(),
         "parameters": sum(parameter.numel() for parameter in loop.sharded.module.parameters()),
         "images_seen": run.num_batches * run.recipe.total_batch_size,
         "training_flops": training_flops(run, loop.template),
@@ -169,21 +167,6 @@ def training_flops(run: Run, template: PreTrainedModel) -> int:
         per_image = model_cost(config, type(template).__name__).flops
         total += PASSES_PER_STEP * per_image * batches * run.recipe.total_batch_size
     return total
-
-
-def chance_loss(task: str, images: Any) -> float | None:
-    """The cross-entropy of guessing by how frequent the classes are, of equally many images each in classification."""
-    num_classes = len(images.label_names)
-    if task == "classification":
-        return math.log(num_classes)
-    if task == "detection":
-        return None
-    counts = np.zeros(num_classes)
-    for index in range(len(images.evaluation)):
-        _, class_map = images.evaluation[index]
-        counts += np.bincount(class_map[class_map < num_classes], minlength=num_classes)
-    shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * np.log(shares)).sum())
 
 
 def _forget_other_run(unfinished: Path, settings: dict[str, Any]):

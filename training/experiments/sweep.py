@@ -5,12 +5,13 @@
 import argparse
 import sys
 import tempfile
-import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..tasks.classification import ClassificationTask
+from ..tasks.registry import TASKS
 from .arguments import DATASET_IMAGE_SIZE
 from .images import load_sweep_images, store_images
 from .law import judge_convergence
@@ -26,43 +27,16 @@ from .report import (
     write_results,
 )
 from .run import Run
-from .tasks import SWEEP_TASKS
 from .workers import WorkerPool
 
 
-LOADING_EXAMPLES = {
-    "classification": """\
-        import modeling_pixelvit  # registers the models
-        from PIL import Image
-        from transformers import AutoImageProcessor, AutoModelForImageClassification
+LOADING_EXAMPLE = """\
+import modeling_pixelvit  # registers the models
+from transformers import pipeline
 
-        folder = {checkpoint!r}
-        model = AutoModelForImageClassification.from_pretrained(folder)
-        processor = AutoImageProcessor.from_pretrained(folder)
-        inputs = processor(Image.open({image!r}), return_tensors="pt")
-        print(model.config.id2label[model(**inputs).logits.argmax(-1).item()])  # the picture shows: {answer}
-        """,
-    "segmentation": """\
-        import modeling_pixelvit  # registers the models
-        from transformers import pipeline
-
-        segmenter = pipeline("image-segmentation", {checkpoint!r})
-        print([segment["label"] for segment in segmenter({image!r})])  # the picture shows: {answer}
-        """,
-    "detection": """\
-        import modeling_pixelvit  # registers the models
-        from transformers import pipeline
-
-        detector = pipeline("object-detection", {checkpoint!r})
-        print(detector({image!r}))  # the picture shows: {answer}
-        """,
-}
-
-
-def loading_example(run: dict[str, Any], folder: Path, image: Path, answer: str) -> str:
-    """A program that loads a checkpoint and says what is on an image."""
-    program = textwrap.dedent(LOADING_EXAMPLES[run["task"]])
-    return program.format(checkpoint=str(folder / run["name"]), image=str(image), answer=answer)
+find = pipeline({hub_task!r}, {checkpoint!r})
+print([found["label"] for found in find({image!r})])  # the picture shows: {answer}
+"""
 
 
 def report(runs: list[dict[str, Any]], images: Any, options: argparse.Namespace, command: str):
@@ -77,22 +51,23 @@ def report(runs: list[dict[str, Any]], images: Any, options: argparse.Namespace,
     write_results(runs, folder, command, options.workers, options.threads)
     print(f"\n{text}\nPicture: {folder / PICTURE_FILE}\nNumbers: {folder / RESULTS_FILE}")
     best = min(runs, key=lambda run: run["test_loss"])
-    if options.task != "classification":
-        draw_predictions([run for run in runs if run["family"] == best["family"]], images, folder)
+    task = TASKS[options.task]
+    if draw_predictions(task, [run for run in runs if run["family"] == best["family"]], images, folder):
         print(f"Predictions: {folder / PREDICTIONS_FILE}")
-    image, answer = save_example(images, folder)
+    image, answer = save_example(task, images, folder)
     print("\nTo load a checkpoint (here the one with the lowest test loss):\n")
-    print(loading_example(best, folder, image, answer))
+    checkpoint, hub_task = str(folder / best["name"]), task.architecture.hub_task
+    print(LOADING_EXAMPLE.format(hub_task=hub_task, checkpoint=checkpoint, image=str(image), answer=answer))
 
 
 def sweep(options: argparse.Namespace, command: str) -> int:
     """The whole sweep; returns the process's exit status."""
-    kind = SWEEP_TASKS[options.task]
-    image_size = options.image_size or (DATASET_IMAGE_SIZE if options.dataset else kind.image_size)
+    embedded = TASKS[options.task].embedded_images
+    image_size = options.image_size or (DATASET_IMAGE_SIZE if options.dataset else embedded.image_size)
     check_arguments(options, image_size)
-    source = options.dataset or kind.source
+    source = options.dataset or embedded.title
     with tempfile.TemporaryDirectory(prefix="sweep-") as images_folder:
-        if options.dataset and options.task == "classification":
+        if options.dataset and options.task == ClassificationTask.name:
             store_images(source, image_size, Path(images_folder))
         images = load_sweep_images(options.task, source, image_size, Path(images_folder))
         runs = plan_runs(options, image_size, len(images.train), {"source": source, "image_size": image_size})

@@ -9,9 +9,35 @@ from typing import Any
 from transformers import PreTrainedConfig, PreTrainedModel
 
 
-# Endings of the classes' names, after the family's.
-BASE_MODEL, CLASSIFIER = "Model", "ForImageClassification"
-SEGMENTER, DETECTOR = "ForSemanticSegmentation", "ForObjectDetection"
+@dataclass(frozen=True)
+class Architecture:
+    """
+    A kind of model that every family may have a class of.
+
+    Args:
+        ending: Of the class's name, after the family's.
+        does: What it does, in a word, as cards, the page and the image processors call it.
+        hub_task: The same by the hub's id, which is that of a pipeline.
+        auto_class: Of transformers, which loads it.
+    """
+
+    ending: str
+    does: str
+    hub_task: str
+    auto_class: str
+
+
+BASE_MODEL = Architecture("Model", "features", "image-feature-extraction", "AutoModel")
+CLASSIFIER = Architecture(
+    "ForImageClassification", "classification", "image-classification", "AutoModelForImageClassification"
+)
+SEGMENTER = Architecture(
+    "ForSemanticSegmentation", "segmentation", "image-segmentation", "AutoModelForSemanticSegmentation"
+)
+# With masks too: the hub's widget of this task draws boxes, that of image-segmentation masks alone.
+DETECTOR = Architecture("ForObjectDetection", "detection", "object-detection", "AutoModelForObjectDetection")
+# All of them, by what they do; those with a head first.
+ARCHITECTURES = {one.does: one for one in (CLASSIFIER, SEGMENTER, DETECTOR, BASE_MODEL)}
 
 
 @dataclass(frozen=True)
@@ -21,7 +47,7 @@ class Family:
 
     Args:
         config_class: Its `model_type` is the family's name.
-        model_classes: By the ending of their names; tasks choose by it.
+        model_classes: By what they are for; tasks choose by it.
         title: How its models are called.
         paper_title: How the paper calls them.
         description: What it is, for a model card, in Markdown.
@@ -41,7 +67,7 @@ class Family:
     """
 
     config_class: type[PreTrainedConfig]
-    model_classes: dict[str, type[PreTrainedModel]]
+    model_classes: dict[Architecture, type[PreTrainedModel]]
     title: str
     paper_title: str
     description: str

@@ -5,7 +5,7 @@
 from transformers import PreTrainedModel
 
 from .adventurer import ADVENTURER
-from .base import Family
+from .base import Architecture, Family
 from .pixelvit import PIXELVIT
 
 
@@ -22,13 +22,13 @@ def model_classes() -> dict[str, type[PreTrainedModel]]:
     return {found.__name__: found for family in FAMILIES.values() for found in family.model_classes.values()}
 
 
-def ending_of(model: PreTrainedModel | type[PreTrainedModel]) -> str | None:
-    """The ending by which a model's family has its class; None for any other model."""
+def architecture_of(model: PreTrainedModel | type[PreTrainedModel]) -> Architecture | None:
+    """What a model is for, by its class; None for a model of no family."""
     model_class = model if isinstance(model, type) else type(model)
     for family in FAMILIES.values():
-        for ending, own in family.model_classes.items():
+        for architecture, own in family.model_classes.items():
             if issubclass(model_class, own):
-                return ending
+                return architecture
     return None
 
 

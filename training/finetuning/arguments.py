@@ -2,43 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The options of `training.finetune`: those of the model, those of the data, and transformers' TrainingArguments."""
 
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, TrainingArguments
 
 from ..settings.recipe import Recipe
+from ..tasks.base import SourceOptions
 
 
 # What a run must have in common with the one that it goes on from: the model, and what it learns.
 SETTINGS_FILE = "finetune_settings.json"
-
-CLASSIFICATION = ("classification",)
-SEGMENTATION = ("segmentation",)
-DETECTION = ("detection",)
-DENSE = (*SEGMENTATION, *DETECTION)
-# The options that not every task has a use for.
-TASKS_OF_OPTION = {
-    "label_smoothing_factor": CLASSIFICATION,
-    "min_crop_scale": CLASSIFICATION,
-    "color_jitter": CLASSIFICATION,
-    "auto_augment": CLASSIFICATION,
-    "random_erasing": CLASSIFICATION,
-    "mixup_alpha": CLASSIFICATION,
-    "cutmix_alpha": CLASSIFICATION,
-    "head": DENSE,
-    "on_invalid": DENSE,
-    "min_resize_scale": DENSE,
-    "max_resize_scale": DENSE,
-    "photometric_distortion": DENSE,
-    "decoder": SEGMENTATION,
-    "reduce_labels": SEGMENTATION,
-    "num_labels": SEGMENTATION,
-    "eval_window": SEGMENTATION,
-    "use_masks": DETECTION,
-}
 
 
 @dataclass
@@ -89,33 +65,11 @@ class ModelArguments:
     )
 
 
-@dataclass
-class DataArguments:
+@dataclass(kw_only=True)
+class DataArguments(SourceOptions):
     """What the model is trained on, and how the training images are varied."""
 
-    dataset: str = field(
-        metadata={
-            "help": "folder of images by class, of images and masks, or of images and COCO annotations; name of a hub "
-            "data set; digits or digit-scenes for the embedded ones (digits-32: on a canvas of 32 pixels)"
-        }
-    )
-    train_split: str | None = field(default=None, metadata={"help": "name of the training split; found if not given"})
-    eval_split: str | None = field(default=None, metadata={"help": "name of the split to evaluate on"})
-    image_column: str | None = field(default=None, metadata={"help": "column of the images; found if not given"})
-    label_column: str | None = field(default=None, metadata={"help": "column of the labels; found if not given"})
-    on_invalid: Literal["refuse", "skip"] = field(
-        default="refuse",
-        metadata={
-            "help": "segmentation, detection: annotations that cannot be right; refuse stops and names them, skip "
-            "leaves them out"
-        },
-    )
-    reduce_labels: bool = field(
-        default=False, metadata={"help": "segmentation: classes count from 1 and 0 is no class, as in ADE20k"}
-    )
-    num_labels: int | None = field(
-        default=None, metadata={"help": "segmentation: number of classes, where the data do not name them"}
-    )
+    dataset: str = field(metadata=SourceOptions.__dataclass_fields__["dataset"].metadata)
     max_train_samples: int | None = field(default=None, metadata={"help": "train on the first so many images"})
     max_eval_samples: int | None = field(default=None, metadata={"help": "evaluate on the first so many images"})
     max_unreadable_images: int = field(
@@ -169,14 +123,14 @@ class DataArguments:
                 raise ValueError(f"--{name} {value} was given; it must be at least {least}.")
 
     def build_recipe(
-        self, kind: str, config: PreTrainedConfig, label_smoothing: float, use_masks: bool | None = None
+        self, task: str, config: PreTrainedConfig, label_smoothing: float, use_masks: bool | None = None
     ) -> Recipe:
         """
         The task, the sizes and the augmentation as the training loop's tasks take them; the other fields, those of the
         optimizer above all, mean nothing here.
 
         Args:
-            kind: Name of the task.
+            task: Its name.
             config: Of the model.
             label_smoothing: Share of a label spread over all classes.
             use_masks: Whether a detector has masks; None: as the data.
@@ -187,7 +141,7 @@ class DataArguments:
         try:
             return Recipe(
                 family=config.model_type,
-                task=kind,
+                task=task,
                 patch_size=config.patch_size,
                 image_size=config.image_size,
                 eval_window=self.eval_window,
@@ -235,22 +189,3 @@ class FinetuneArguments(TrainingArguments):
         super().__post_init__()
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"--layer_decay {self.layer_decay:g} was given; it must be above 0 and at most 1.")
-
-
-def check_options(kind: str, *groups: Any):
-    """
-    Args:
-        kind: Name of the task.
-        groups: All options, as the dataclasses above.
-
-    Raises:
-        ValueError: for an option, other than at its default, that the task has no use for.
-    """
-    for group in groups:
-        for option in fields(group):
-            tasks = TASKS_OF_OPTION.get(option.name, (kind,))
-            if kind not in tasks and getattr(group, option.name) != option.default:
-                raise ValueError(
-                    f"--{option.name} {getattr(group, option.name)} was given, which is for {' and '.join(tasks)}; "
-                    f"leave it out for --task {kind}."
-                )

@@ -15,35 +15,32 @@ from modeling_pixelvit.configuration_base import as_pair
 from modeling_pixelvit.configuration_detection import DetectionHeadConfig
 from modeling_pixelvit.configuration_segmentation import SegmentationHeadConfig
 from modeling_pixelvit.image_processing_base import PixelViTImageProcessorBase
-from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
 from ..checkpoints.loading import load_weights
-from ..families.registry import FAMILIES
+from ..families.base import BASE_MODEL, CLASSIFIER, DETECTOR, SEGMENTER, Architecture
+from ..families.registry import FAMILIES, architecture_of, model_classes
+from ..tasks.base import Task, normalization
 from ..tasks.initial_model import adopt_weights, resize
-from ..tasks.registry import TASKS
 from .arguments import ModelArguments
-from .task import FinetuneTask, normalization
 
 
 logger = logging.getLogger(__name__)
 
-# By task, the ending of its models' class names, and the fields of the configuration that its head alone reads, but for
-# those with an option of their own.
-CLASS_ENDINGS = {kind: task.architecture for kind, task in TASKS.items()}
+# By what a model does, the fields of the configuration that its head alone reads, but for those with an option of their
+# own.
 HEAD_FIELDS = {
-    "classification": [],
-    "segmentation": [name for name in inspect.get_annotations(SegmentationHeadConfig) if name != "decoder_type"],
-    "detection": [name for name in inspect.get_annotations(DetectionHeadConfig) if name != "use_masks"],
+    SEGMENTER: [name for name in inspect.get_annotations(SegmentationHeadConfig) if name != "decoder_type"],
+    DETECTOR: [name for name in inspect.get_annotations(DetectionHeadConfig) if name != "use_masks"],
 }
 NEW_WEIGHTS_SHOWN = 4
 
 
-def load_config(kind: str, arguments: ModelArguments) -> PreTrainedConfig:
+def load_config(architecture: Architecture, arguments: ModelArguments) -> PreTrainedConfig:
     """
     The checkpoint's configuration with what the options change.
 
     Args:
-        kind: Name of the task.
+        architecture: Of the model to train.
         arguments: The options.
 
     Raises:
@@ -84,7 +81,7 @@ def load_config(kind: str, arguments: ModelArguments) -> PreTrainedConfig:
     config.patch_size, config.image_size = patch_size, height
     if arguments.drop_path_rate is not None:
         config.drop_path_rate = arguments.drop_path_rate
-    for name, value in head_fields(kind, arguments).items():
+    for name, value in head_fields(architecture, arguments).items():
         try:
             setattr(config, name, value)
         except StrictDataclassError as error:
@@ -93,7 +90,7 @@ def load_config(kind: str, arguments: ModelArguments) -> PreTrainedConfig:
     return config
 
 
-def head_fields(kind: str, arguments: ModelArguments) -> dict[str, Any]:
+def head_fields(architecture: Architecture, arguments: ModelArguments) -> dict[str, Any]:
     """
     The fields of the configuration that `--head`, `--decoder` and `--use_masks` set.
 
@@ -107,8 +104,9 @@ def head_fields(kind: str, arguments: ModelArguments) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise ValueError(f"--head {arguments.head} was given; give names and values, as {{...}} in JSON.")
     for name in fields:
-        if name not in HEAD_FIELDS[kind]:
-            raise ValueError(f"--head sets {name}; for {kind} there are {', '.join(HEAD_FIELDS[kind])}.")
+        if name not in HEAD_FIELDS[architecture]:
+            known = ", ".join(HEAD_FIELDS[architecture])
+            raise ValueError(f"--head sets {name}; for {architecture.does} there are {known}.")
     given = {"decoder_type": arguments.decoder, "use_masks": arguments.use_masks}
     return {**fields, **{name: value for name, value in given.items() if value is not None}}
 
@@ -117,18 +115,17 @@ def wants_masks(arguments: ModelArguments, config: PreTrainedConfig) -> bool | N
     """What `--use_masks` says, or else that a detector without masks is to stay so; None: as the data have them."""
     if arguments.use_masks is not None:
         return arguments.use_masks
-    return False if checkpoint_kind(config) == "detection" and not config.use_masks else None
+    return False if stored_architecture(config) == DETECTOR and not config.use_masks else None
 
 
-def checkpoint_kind(config: PreTrainedConfig) -> str:
-    """The task that a checkpoint is for; classification if it is an encoder alone."""
-    name = (config.architectures or [""])[0]
-    return next((kind for kind, ending in CLASS_ENDINGS.items() if name.endswith(ending)), "classification")
+def stored_architecture(config: PreTrainedConfig) -> Architecture:
+    """What a checkpoint is for; classification if it is an encoder alone."""
+    model_class = model_classes().get((config.architectures or [""])[0])
+    found = None if model_class is None else architecture_of(model_class)
+    return CLASSIFIER if found in (None, BASE_MODEL) else found
 
 
-def build_model(
-    task: FinetuneTask, arguments: ModelArguments, config: PreTrainedConfig, do_train: bool
-) -> PreTrainedModel:
+def build_model(task: Task, arguments: ModelArguments, config: PreTrainedConfig, do_train: bool) -> PreTrainedModel:
     """
     The model in float32: the checkpoint's weights, resampled to the patch and image size of `config`, with a new head
     where the checkpoint has none for these labels; or new weights alone.
@@ -138,13 +135,10 @@ def build_model(
             not be trained.
     """
     num_stored_labels = config.num_labels
+    config.problem_type = None  # what the checkpoint was trained for
     for field, value in task.config_fields().items():
         setattr(config, field, value)
-    config.problem_type = None  # what the checkpoint was trained for
-    model_class, name = (
-        FAMILIES[config.model_type].model_classes[CLASS_ENDINGS[task.kind]],
-        arguments.model_name_or_path,
-    )
+    model_class, name = task.model_class, arguments.model_name_or_path
     if arguments.from_scratch:
         config.name_or_path = os.curdir  # no checkpoint, for the model card
         vars(config).pop("weights_origin", None)  # nor its licence
@@ -159,15 +153,15 @@ def build_model(
     new = adopt_weights(model, source)
     if new and not do_train:
         raise ValueError(
-            f"--model_name_or_path {name} has no head for the {config.num_labels} classes of {task.name} "
-            f"(--task {task.kind}); train one, or evaluate on the data set that it was trained on."
+            f"--model_name_or_path {name} has no head for the {config.num_labels} classes of {task.images.name} "
+            f"(--task {task.name}); train one, or evaluate on the data set that it was trained on."
         )
     if new:
         logger.info(
             "The head (%s) is new: the checkpoint has none, or one for %d classes, and %s has %d.",
             ", ".join(new) if len(new) <= NEW_WEIGHTS_SHOWN else _summary(new),
             num_stored_labels,
-            task.name,
+            task.images.name,
             config.num_labels,
         )
     return model
@@ -177,23 +171,22 @@ def _summary(names: list[str]) -> str:
     return f"{len(names)} weights in {', '.join(sorted({name.split('.')[0] for name in names}))}"
 
 
-def load_processor(task: FinetuneTask, arguments: ModelArguments, config: PreTrainedConfig) -> BaseImageProcessor:
+def load_processor(task: Task, arguments: ModelArguments, config: PreTrainedConfig) -> BaseImageProcessor:
     """
     The checkpoint's own image processor at the image size of `config`. From a checkpoint for another task only its
     normalization is taken; without one, it is the paper's for the data.
     """
-    statistics = {"image_mean": task.image_mean, "image_std": task.image_std}
     try:
         stored = AutoImageProcessor.from_pretrained(arguments.model_name_or_path, revision=arguments.model_revision)
     except OSError:
         logger.info("The checkpoint has no image processor; it gets the one of the paper's evaluation.")
-        return PixelViTImageProcessor.for_config(config, task=task.kind, **statistics)
-    is_ours = isinstance(stored, PixelViTImageProcessorBase)
-    if checkpoint_kind(config) != task.kind or not (is_ours or task.kind == "classification"):
-        statistics["image_mean"], statistics["image_std"] = normalization(stored)
-        return PixelViTImageProcessor.for_config(config, task=task.kind, **statistics)
-    if task.kind != "classification" and arguments.image_size is None:
+        return task.processor
+    is_ours, is_classifier = isinstance(stored, PixelViTImageProcessorBase), task.architecture == CLASSIFIER
+    if stored_architecture(config) != task.architecture or not (is_ours or is_classifier):
+        mean, std = normalization(stored)
+        return task.build_processor(image_mean=mean, image_std=std)
+    if not is_classifier and arguments.image_size is None:
         return stored
-    settings = PixelViTImageProcessor.for_config(config, task=task.kind).to_dict()
+    settings = task.processor.to_dict()
     sizes = {name: settings[name] for name in ("size", "pad_size") if settings.get(name) is not None}
     return AutoImageProcessor.from_pretrained(arguments.model_name_or_path, revision=arguments.model_revision, **sizes)

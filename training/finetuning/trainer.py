@@ -1,35 +1,118 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""transformers' Trainer with what fine-tuning adds to it, whatever the task."""
+"""transformers' Trainer over any task of the training loop: its data, its losses and its metrics."""
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer
+from accelerate.utils import gather_object, send_to_device
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer_optimizer import is_optimizer_factory
+from transformers.trainer_utils import EvalLoopOutput
 
+from ..data.unreadable import TooManyUnreadable, UnreadableImage, UnusableData, readable_example
 from ..engine.optimizers import parameter_groups
+from ..tasks.base import Batch, Task
+from .arguments import FinetuneArguments
+
+
+INDICES = "indices"  # the key of an evaluation batch for its images' places in the data set
+
+logger = logging.getLogger(__name__)
 
 
 class FinetuneTrainer(Trainer):
     """
-    The Trainer with the parameter groups of `optim.parameter_groups` and a collator for training alone.
+    The Trainer with a task's data, losses and metrics, and the parameter groups of `engine.optimizers`.
+
+    Its evaluation keeps of each image what the metrics need of it, and neither logits nor maps. Each image counts once,
+    however many processes there are; one that cannot be read does not count.
 
     Args:
-        train_collator: Makes the training batches; `data_collator` makes those of the evaluation.
+        task: What is learned, on what, with the processor of the model to train.
+        model, arguments: As the Trainer takes them.
+        max_unreadable: So many different images of either split may be skipped because they cannot be read.
+
+    Raises:
+        ValueError: if the process has several GPUs.
     """
 
-    def __init__(self, *args, train_collator: Any, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.train_collator = train_collator
+    def __init__(self, task: Task, model: PreTrainedModel, arguments: FinetuneArguments, max_unreadable: int = 0):
+        if arguments.n_gpu > 1:
+            raise ValueError(
+                f"One process was started for {arguments.n_gpu} GPUs, to which annotations cannot be dealt out; start "
+                "one for each by accelerate launch, or choose a GPU by CUDA_VISIBLE_DEVICES."
+            )
+
+        arguments.remove_unused_columns = False  # of which examples have none
+
+        def indexed(index: int) -> tuple[Any, int]:
+            return task.eval_example(index), index
+
+        super().__init__(
+            model,
+            arguments,
+            train_dataset=ReadableExamples(task.train_example, task.num_train, max_unreadable),
+            eval_dataset=ReadableExamples(indexed, task.num_eval, max_unreadable),
+            data_collator=self._collate_indexed,
+            processing_class=task.processor,
+        )
+        self.task = task
+        self.results: dict[int, Any] = {}
+        # Losses are means over a batch, which the Trainer is to divide by the batches of a step and by nothing else.
+        self.model_accepts_loss_kwargs = False
+
+    def _collate_indexed(self, pairs: list[tuple[Any, int]]) -> Batch:
+        examples, indices = zip(*pairs, strict=True)
+        return {**self.task.collate(list(examples)), INDICES: list(indices)}
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
-        eval_collator, self.data_collator = self.data_collator, self.train_collator
+        eval_collator, self.data_collator = self.data_collator, self.task.collate
         try:
             return super().get_train_dataloader()
         finally:
             self.data_collator = eval_collator
+
+    def _prepare_inputs(self, inputs: Batch) -> Batch:
+        """Leaves all but the pixels in float32; with DeepSpeed the Trainer would halve the precision of all."""
+        images = super()._prepare_inputs({"pixel_values": inputs["pixel_values"]})
+        return {**send_to_device(inputs, self.args.device), **images}
+
+    def compute_loss(self, model: torch.nn.Module, inputs: Batch, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return self.task.losses(model, self.task.prepare_batch(inputs))["loss"]
+
+    def prediction_step(
+        self, model: torch.nn.Module, inputs: Batch, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[None, None, None]:
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            results = self.task.results(model, inputs)
+        self.results.update(zip(inputs[INDICES], results, strict=True))
+        return None, None, None
+
+    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs) -> EvalLoopOutput:
+        """
+        Raises:
+            UnusableData: if there is nothing to measure by in the evaluation images.
+        """
+        if self.args.world_size > 1 and self.state.global_step > 0:
+            # Each process has seen its own images only, and what the main process has is what will be saved.
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+        self.results = {}
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        together = dict(gather_object(list(self.results.items())))
+        self.results = {}
+        try:
+            metrics = self.task.metrics([together[index] for index in sorted(together)])
+        except ValueError as error:
+            raise UnusableData(str(error)) from error
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
+        return output
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -66,3 +149,53 @@ class FinetuneTrainer(Trainer):
     def merge_adapter(self):
         """From here on the model is an ordinary one, with the low-rank changes in its weights."""
         self.model = self.model_wrapped = self.model.merge_and_unload()
+
+
+class ReadableExamples(Dataset):
+    """
+    Examples, of which one that raises `UnreadableImage` gives way to the next, with a warning.
+
+    Args:
+        example: Makes the example of an image by its index.
+        num_images: Their number.
+        max_unreadable: So many different images may be skipped, over all epochs and all processes of a data loader.
+
+    Raises:
+        TooManyUnreadable: when reading, if there are more.
+        UnusableData: when reading, for an example that the source refuses.
+    """
+
+    def __init__(self, example: Callable[[int], Any], num_images: int, max_unreadable: int):
+        self.example, self.max_unreadable = example, max_unreadable
+        # Shared, so that the processes of a data loader count together.
+        self.unreadable = torch.zeros(num_images, dtype=torch.bool).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.unreadable)
+
+    def __getitem__(self, index: int) -> Any:
+        def noted(index: int) -> Any:
+            try:
+                return self.example(index)
+            except UnreadableImage as error:
+                self._note(index, error)
+                raise
+
+        try:
+            return readable_example(noted, index, len(self))[0]
+        except UnusableData:
+            raise
+        except ValueError as error:
+            raise UnusableData(str(error)) from error
+
+    def _note(self, index: int, error: UnreadableImage):
+        if self.unreadable[index]:
+            return
+        self.unreadable[index] = True
+        count = int(self.unreadable.sum())
+        if count > self.max_unreadable:
+            raise TooManyUnreadable(
+                f"{count} images cannot be decoded, the last one {error.entry}; repair or remove these files, or allow "
+                f"more than {self.max_unreadable} by --max_unreadable_images."
+            )
+        logger.warning("Left out, and replaced by the next image: %s", error.entry)

@@ -18,8 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedModel, pipeline
 
-from ..families.base import BASE_MODEL
-from ..families.registry import ending_of
+from ..families.registry import architecture_of
 from . import remote_check as remote
 from .example import EXAMPLE_FILE
 from .handler import as_json, tasks_of
@@ -91,8 +90,7 @@ def expect(job: FolderJob, work: Path) -> dict[str, Any]:
         name = f"AutoImageProcessor {backend}"
         tensors.update(remote.tensors_in(remote.processor_inputs(processor, images), f"{name}, image"))
     inputs = remote.processor_inputs(job.processor, images)
-    ending = ending_of(job.model)
-    auto_class = "AutoModel" if ending == BASE_MODEL else f"AutoModel{ending}"
+    auto_class = architecture_of(job.model).auto_class
     for name, model in {"AutoModel": job.model.base_model, auto_class: job.model}.items():
         tensors.update(remote.model_tensors(model, inputs, name))
     save_file(tensors, work / "expected.safetensors")

@@ -67,7 +67,7 @@ class Recipe:
     """
 
     family: str = _field("adventurer", "model family")
-    task: Literal["classification", "segmentation", "detection"] = _field("classification", "what is learned")
+    task: str = _field("classification", "what is learned")
     variant: Literal[VARIANTS] = _field("base", "size of the model (Table 7)")
     patch_size: int = _count(16, "side of a patch in pixels")
     patch_schedule: list[str] = dataclasses.field(

@@ -1,34 +1,58 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-What the training loop asks of a task: its data, its model, its loss and its metric.
+What a task is: its data, its model, its loss and its metric, and how it is called and shown.
 
-The loop knows nothing else of a task, so another one joins by a class like `classification.ClassificationTask`
-and a line in `registry.TASKS`.
+The training loop, the Trainer of `training.finetune`, sweeps, cards and publishing know nothing else of it, so another
+one joins by a class like `classification.ClassificationTask`, or one derived from it, and `registry.register_task`.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 from transformers import BaseImageProcessor, PreTrainedModel
 
+from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
+
 from ..common.throughput import forward_flops
 from ..data.batches import TrainingBatches, build_train_loader
+from ..families.base import Architecture
 from ..families.registry import FAMILIES
 from ..settings.recipe import Recipe
+from .initial_model import build_initial_model
 
 
 Batch = dict[str, Any]
 # The key of a batch for the side of the patches in pixels that the model is to read it by; its own if there is none.
 PATCH_SIZE = "patch_size"
+# Of a recipe, what only some tasks do to their images and labels (`Task.options`), and the value that says no.
+SWITCHED_OFF = {
+    "mixup_probability": 0.0,
+    "color_jitter": 0.0,
+    "auto_augment": None,
+    "random_erasing": 0.0,
+    "label_smoothing": 0.0,
+    "crop_padding": 0,
+    "digit_distortion": 0.0,
+    "photometric_distortion": False,
+    "eval_window": None,
+}
 
 
 def patch_size_of(batch: Batch) -> dict[str, int]:
     """The keyword for a model's forward pass, if the batch is to be read by other patches than the model's own."""
     return {PATCH_SIZE: batch[PATCH_SIZE]} if PATCH_SIZE in batch else {}
+
+
+def normalization(processor: BaseImageProcessor) -> tuple[list[float], list[float]]:
+    """Mean and deviation per channel, for pixels in [0, 1], that a processor normalizes by."""
+    if not getattr(processor, "do_normalize", True):
+        return [0.0] * 3, [1.0] * 3
+    return list(processor.image_mean), list(processor.image_std)
 
 
 @dataclass(frozen=True)
@@ -50,9 +74,41 @@ class Share:
     num_workers: int = 0
 
 
+@dataclass(frozen=True)
+class Score:
+    """
+    How a metric in percent is called.
+
+    Args:
+        title: Of its column in a sweep's table; None: it has none.
+        name: In a model card.
+        hub: Its id there.
+    """
+
+    title: str | None
+    name: str
+    hub: str
+
+
+@dataclass(frozen=True)
+class EmbeddedImages:
+    """
+    The images of a task that need no download.
+
+    Args:
+        title: Their name in reports.
+        dataset: As `--dataset` has it, without the size.
+        image_size: Their side in pixels if nobody says otherwise.
+    """
+
+    title: str
+    dataset: str
+    image_size: int
+
+
 @dataclass(kw_only=True)
-class DataOptions:
-    """Where the images come from. Each field's help text is also the command line's."""
+class SourceOptions:
+    """Which images, and how they are read. Each field's help text is also the command line's."""
 
     dataset: str = field(
         default="digits",
@@ -66,19 +122,32 @@ class DataOptions:
     eval_split: str | None = field(default=None, metadata={"help": "name of the split to evaluate on"})
     image_column: str | None = field(default=None, metadata={"help": "column of the images; found if not given"})
     label_column: str | None = field(default=None, metadata={"help": "column of the labels; found if not given"})
-    streaming: bool = field(default=False, metadata={"help": "read the data set in order, without storing it first"})
-    num_train_images: int | None = field(
-        default=None, metadata={"help": "images in a streamed training split that does not tell its size"}
-    )
-    on_invalid: str = field(
+    on_invalid: Literal["refuse", "skip"] = field(
         default="refuse",
-        metadata={"help": "annotations that cannot be right: refuse stops and names them, skip leaves them out"},
+        metadata={
+            "help": "segmentation, detection: annotations that cannot be right; refuse stops and names them, skip "
+            "leaves them out"
+        },
     )
     reduce_labels: bool = field(
         default=False, metadata={"help": "segmentation: classes count from 1 and 0 is no class, as in ADE20k"}
     )
     num_labels: int | None = field(
         default=None, metadata={"help": "segmentation: number of classes, where the data do not name them"}
+    )
+    streaming: ClassVar[bool] = False
+    num_train_images: ClassVar[int | None] = None
+
+
+@dataclass(kw_only=True)
+class DataOptions(SourceOptions):
+    """Those of the training loop, which can also read a stream."""
+
+    streaming: bool = field(
+        default=False, metadata={"help": "classification: read the data set in order, without storing it first"}
+    )
+    num_train_images: int | None = field(
+        default=None, metadata={"help": "images in a streamed training split that does not tell its size"}
     )
 
 
@@ -88,34 +157,124 @@ class Task(ABC):
 
     Everything random in `train_example`, `prepare_batch` and the model must come from the global generators of Python,
     NumPy and PyTorch, which the caller seeds by the step, so that a run can go on at any step.
+
+    Args:
+        recipe: What to train and how.
+        images: Splits with `train` and `evaluation`, each giving (PIL image, annotation) by an index, and the data's
+            `name`, `label_names`, `image_mean` and `image_std`; as `load_images` gives them.
+
+    Raises:
+        ValueError: if the recipe asks for what the task does not do.
     """
 
-    architecture: str  # ending of the names of its models' classes, by which each family has one
-    recipe: Recipe
-    processor: BaseImageProcessor  # what evaluation does to an image, saved beside the model
-    num_train: int
-    num_eval: int
-    # The number among those of `metrics` by which checkpoints are compared, and whether it should grow.
-    main_metric: str
-    higher_is_better: bool
+    name: ClassVar[str]  # in recipes and on the command line
+    architecture: ClassVar[Architecture]
+    # The recipe's fields and the commands' options that only some tasks have a use for, and this one among them.
+    options: ClassVar[frozenset[str]] = frozenset()
+    loss_name: ClassVar[str]  # what the test loss is
+    # Among the names of `metrics`; the first is the one by which checkpoints are compared, and all of them should grow.
+    scores: ClassVar[dict[str, Score]]
+    # What a sweep takes if it is not told: images, patch sizes in pixels, the ending of the recipes' names after the
+    # family's, and the scores that get a picture.
+    embedded_images: ClassVar[EmbeddedImages]
+    patch_sizes: ClassVar[tuple[int, ...]]
+    sweep_recipe: ClassVar[str]
+    drawn_scores: ClassVar[tuple[str, ...]] = ()
 
-    @property
-    def model_class(self) -> type[PreTrainedModel]:
-        return FAMILIES[self.recipe.family].model_classes[self.architecture]
+    processor: BaseImageProcessor  # what evaluation does to an image, saved beside the model
+
+    def __init__(self, recipe: Recipe, images: Any):
+        self.check_recipe(recipe)
+        self.recipe, self.images = recipe, images
+        self.num_train, self.num_eval = self._count_train_images(), len(images.evaluation)
+        self.use_processor(self.build_processor())
 
     @classmethod
-    @abstractmethod
-    def from_options(cls, recipe: Recipe, data: DataOptions) -> "Task":
+    def check_recipe(cls, recipe: Recipe):
+        """
+        Raises:
+            ValueError: for a recipe that asks for what only other tasks do.
+        """
+        for name, off in SWITCHED_OFF.items():
+            if name not in cls.options and getattr(recipe, name) != off:
+                raise ValueError(
+                    f"{name}={getattr(recipe, name)} was given, which {cls.name} has no use for; set it to "
+                    f"{'none' if off is None else off}."
+                )
+
+    @classmethod
+    def from_options(cls, recipe: Recipe, data: SourceOptions) -> "Task":
         """
         The task on the images that a command line names.
 
         Raises:
             ValueError: if they cannot be loaded, or do not fit the task or the recipe.
         """
+        return cls(recipe, cls.load_images(data))
+
+    @classmethod
+    @abstractmethod
+    def load_images(cls, data: SourceOptions) -> Any:
+        """
+        The images that a command line names.
+
+        Raises:
+            ValueError: if they cannot be loaded, or do not fit the task.
+        """
+
+    @classmethod
+    def main_metric(cls) -> str:
+        """The name of the first score."""
+        return next(iter(cls.scores))
+
+    @staticmethod
+    @abstractmethod
+    def classes_in(truth: Any, num_labels: int) -> list[int]:
+        """The classes of an evaluation image by its annotation."""
+
+    @staticmethod
+    def draw_truth(image: Image.Image, truth: Any, label_names: list[str]) -> Image.Image | None:
+        """A picture of an evaluation image and its annotation; None where there is nothing to draw."""
+        return None
+
+    def chance_loss(self) -> float | None:
+        """The evaluation loss of guessing by how frequent the classes are; None where there is no such thing."""
+        return None
+
+    def _count_train_images(self) -> int:
+        return len(self.images.train)
+
+    @property
+    def model_class(self) -> type[PreTrainedModel]:
+        return FAMILIES[self.recipe.family].model_classes[self.architecture]
+
+    def build_processor(self, **settings: Any) -> PixelViTImageProcessor:
+        """The paper's evaluation of an image, with the data's normalization."""
+        config = self.recipe.build_config()
+        config.image_size = self.recipe.eval_image_size or self.recipe.image_size
+        statistics = {name: list(getattr(self.images, name)) for name in ("image_mean", "image_std")}
+        return PixelViTImageProcessor.for_config(config, task=self.architecture.does, **{**statistics, **settings})
+
+    def use_processor(self, processor: BaseImageProcessor):
+        """Takes what evaluation does to an image, and its normalization for the training images too."""
+        self.processor = processor
+        self.train_transform = self.build_train_transform(*normalization(processor))
 
     @abstractmethod
+    def build_train_transform(self, image_mean: list[float], image_std: list[float]) -> Any:
+        """What a training image goes through."""
+
+    def config_fields(self) -> dict[str, Any]:
+        """Fields of the model's configuration that the data decide."""
+        names = self.images.label_names
+        return {
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: index for index, name in enumerate(names)},
+        }
+
     def build_model(self) -> PreTrainedModel:
         """The model to train, on the CPU in float32: new, its weights by the recipe's seed, or from its checkpoint."""
+        return build_initial_model(self.recipe, self.model_class, **self.config_fields())
 
     @abstractmethod
     def train_example(self, index: int) -> Any:
@@ -143,7 +302,10 @@ class Task(ABC):
 
     @abstractmethod
     def metrics(self, results: list[Any]) -> dict[str, float]:
-        """The metrics over the results of the whole evaluation set, among them "loss" and the main metric."""
+        """
+        The metrics over the results of the whole evaluation set: "loss" and, in percent, those of `scores` that the
+        data define.
+        """
 
     def train_loader(self, share: Share) -> tuple[DataLoader, int, int]:
         """The batches of a process, the steps of an epoch and the steps of the whole training."""

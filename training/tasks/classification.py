@@ -3,6 +3,7 @@
 """Image classification: labelled images in, soft cross-entropy as in the released training code, accuracy out."""
 
 import dataclasses
+import math
 from typing import Any
 
 import datasets
@@ -10,7 +11,6 @@ import torch
 from timm.loss import SoftTargetCrossEntropy
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel
 
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
@@ -20,36 +20,40 @@ from ..data.sources import load_images
 from ..data.streams import build_streamed_loader
 from ..families.base import CLASSIFIER
 from ..settings.recipe import Recipe
-from .base import Batch, DataOptions, Share, Task, patch_size_of
-from .initial_model import build_initial_model
+from .base import Batch, EmbeddedImages, Score, Share, SourceOptions, Task, patch_size_of
 
 
 class ClassificationTask(Task):
-    """
-    Args:
-        recipe: What to train and how.
-        images: What to train and to evaluate on.
-        num_train_images: In a stream that does not tell it.
-    """
+    """See [`Task`]. Annotations are class indices."""
 
+    name = "classification"
     architecture = CLASSIFIER
-    main_metric, higher_is_better = "accuracy", True
+    options = frozenset(
+        {
+            *("label_smoothing", "label_smoothing_factor", "mixup_probability", "mixup_alpha", "cutmix_alpha"),
+            *("min_crop_scale", "crop_padding", "color_jitter", "auto_augment", "random_erasing", "digit_distortion"),
+            *("streaming", "num_train_images"),
+        }
+    )
+    loss_name = "mean cross-entropy on the test images"
+    scores = {
+        "accuracy": Score("accuracy", "top-1 accuracy", "accuracy"),
+        "accuracy_top5": Score(None, "top-5 accuracy", "accuracy"),
+    }
+    embedded_images = EmbeddedImages("embedded digits", "digits", 16)
+    patch_sizes = (16, 8, 4, 2, 1)
+    sweep_recipe = "sweep"
 
-    def __init__(self, recipe: Recipe, images: LabelledSplits, num_train_images: int | None = None):
+    def __init__(self, recipe: Recipe, images: LabelledSplits):
         if recipe.digit_distortion:
             images = _distorted(images, recipe.digit_distortion)
-        self.recipe, self.images = recipe, images
         self.is_streamed = isinstance(images.train, datasets.IterableDataset)
-        self.num_train = num_train_images or images.num_train_images if self.is_streamed else len(images.train)
-        self.num_eval = len(images.evaluation)
-        mean, std = list(self.images.image_mean), list(self.images.image_std)
-        self.train_transform = build_train_transform(recipe, mean, std)
-        self.mixup = build_mixup(recipe, len(self.images.label_names))
+        super().__init__(recipe, images)
         self.train_loss = SoftTargetCrossEntropy()
-        self.processor = self._build_processor(image_mean=mean, image_std=std)
+        self.mixup = build_mixup(recipe, len(images.label_names))
 
     @classmethod
-    def from_options(cls, recipe: Recipe, data: DataOptions) -> "ClassificationTask":
+    def load_images(cls, data: SourceOptions) -> LabelledSplits:
         images = load_images(
             data.dataset,
             streaming=data.streaming,
@@ -58,22 +62,31 @@ class ClassificationTask(Task):
             image_column=data.image_column,
             label_column=data.label_column,
         )
-        return cls(recipe, images, data.num_train_images)
+        if len(images.label_names) < 2:
+            raise ValueError(
+                f"--dataset {data.dataset} has {len(images.label_names)} class; give one with at least two to tell "
+                "apart."
+            )
+        return dataclasses.replace(images, stream_length=data.num_train_images)
 
-    def _build_processor(self, **statistics: Any) -> PixelViTImageProcessor:
-        config = self.recipe.build_config()
-        config.image_size = self.recipe.eval_image_size or self.recipe.image_size
+    @staticmethod
+    def classes_in(truth: int, num_labels: int) -> list[int]:
+        return [truth]
+
+    def chance_loss(self) -> float:
+        """Of equally many images of each class."""
+        return math.log(len(self.images.label_names))
+
+    def _count_train_images(self) -> int | None:
+        return self.images.num_train_images
+
+    def build_processor(self, **settings: Any) -> PixelViTImageProcessor:
         if self.recipe.eval_crop_pct is not None:
-            statistics["crop_pct"] = self.recipe.eval_crop_pct
-        return PixelViTImageProcessor.for_config(config, **statistics)
+            settings["crop_pct"] = self.recipe.eval_crop_pct
+        return super().build_processor(**settings)
 
-    def build_model(self) -> PreTrainedModel:
-        names = self.images.label_names
-        labels = {
-            "id2label": dict(enumerate(names)),
-            "label2id": {name: index for index, name in enumerate(names)},
-        }
-        return build_initial_model(self.recipe, self.model_class, **labels)
+    def build_train_transform(self, image_mean: list[float], image_std: list[float]) -> Any:
+        return build_train_transform(self.recipe, image_mean, image_std)
 
     def train_example(self, index: int) -> tuple[torch.Tensor, int]:
         """Pixels (3, image_size, image_size), float32, and the class."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 from torchvision.ops import box_convert
 from transformers import PreTrainedModel
 
@@ -15,13 +16,14 @@ from modeling_pixelvit.modeling_detection import PixelDetectionOutput
 from ..augmentation.detection import build_detection_transform, collate_detection
 from ..augmentation.geometry import padded, resized_masks
 from ..common.throughput import forward_flops
-from ..data.coco import DetectionSplits
+from ..data.coco import DetectionSplits, load_detection_splits
 from ..families.base import DETECTOR
 from ..metrics.coco_ap.coco_evaluation import prediction_record, reference_record
 from ..settings.recipe import Recipe
-from .base import Batch, DataOptions, patch_size_of
-from .dense import DenseTask, load_dense_images
+from .base import Batch, Score, SourceOptions, patch_size_of
+from .dense import DenseTask
 from .detection_metrics import detection_metrics
+from .drawing import draw_detections
 
 
 MASK_THRESHOLD = 0.5
@@ -44,33 +46,44 @@ class DetectionTask(DenseTask):
         ValueError: if the recipe asks for masks that the data do not have.
     """
 
+    name = "detection"
     architecture = DETECTOR
-    main_metric, higher_is_better = "box_ap", True
+    options = DenseTask.options | {"use_masks"}
+    loss_name = "the sum of all losses of proposals, boxes, classes and masks, mean over the test images"
+    scores = {
+        "box_ap": Score("AP box", "AP of boxes", "mean_average_precision"),
+        "box_ap50": Score("AP50 box", "AP of boxes at IoU 0.5", "mean_average_precision"),
+        "box_ap75": Score(None, "AP of boxes at IoU 0.75", "mean_average_precision"),
+        "mask_ap": Score("AP mask", "AP of masks", "mean_average_precision"),
+        "mask_ap50": Score("AP50 mask", "AP of masks at IoU 0.5", "mean_average_precision"),
+        "mask_ap75": Score(None, "AP of masks at IoU 0.75", "mean_average_precision"),
+    }
+    sweep_recipe = "detection-sweep"
+    drawn_scores = ("box_ap", "mask_ap")
+    load_splits = staticmethod(load_detection_splits)
+    train_transform_of = staticmethod(build_detection_transform)
 
     def __init__(self, recipe: Recipe, images: DetectionSplits):
-        super().__init__(recipe, images)
         self.with_masks = recipe.model.get("use_masks", images.train.has_masks)
         if self.with_masks and not (images.train.has_masks and images.evaluation.has_masks):
             raise ValueError(f"use_masks was set, but {images.name} has objects without masks; leave it out.")
-        self.train_transform = build_detection_transform(
-            recipe.image_size,
-            image_mean=images.image_mean,
-            image_std=images.image_std,
-            scale_range=(recipe.min_resize_scale, recipe.max_resize_scale),
-            flip=recipe.horizontal_flip,
-            photometric=recipe.photometric_distortion,
-        )
+        super().__init__(recipe, images)
 
     @classmethod
-    def from_options(cls, recipe: Recipe, data: DataOptions) -> "DetectionTask":
-        return cls(recipe, load_dense_images("detection", data, objects_column=data.label_column))
+    def load_images(cls, data: SourceOptions) -> DetectionSplits:
+        return super().load_images(data, objects_column=data.label_column)
+
+    @staticmethod
+    def classes_in(truth: dict[str, Any], num_labels: int) -> list[int]:
+        return truth["class_labels"].tolist()
+
+    @staticmethod
+    def draw_truth(image: Image.Image, truth: dict[str, Any], label_names: list[str]) -> Image.Image:
+        labels = truth["class_labels"]
+        return draw_detections(image, truth["boxes"], labels, [1.0] * len(labels), truth.get("masks"), label_names)
 
     def config_fields(self) -> dict[str, Any]:
         return {**super().config_fields(), "use_masks": self.with_masks}
-
-    def train_example(self, index: int) -> dict[str, Any]:
-        """As `build_detection_transform` makes it."""
-        return self.train_transform(*self.images.train[index])
 
     def eval_example(self, index: int) -> dict[str, Any]:
         """The whole image resized and padded, its labels as in training, and the `target` in the image's own pixels."""

@@ -21,14 +21,14 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from modeling_pixelvit.image_post_processing import paste_mask
 
 from ..families.base import CLASSIFIER, DETECTOR, SEGMENTER
-from ..families.registry import ending_of
+from ..families.registry import architecture_of
 
 
 LabelNames = Sequence[str] | Mapping[int, str] | None
 Colour = tuple[int, int, int]
 Place = tuple[int, int, int, int]
 
-DRAWABLE = (CLASSIFIER, SEGMENTER, DETECTOR)  # endings of the classes
+DRAWABLE = (CLASSIFIER, SEGMENTER, DETECTOR)
 
 # Pixels that the longer side of a picture has at least.
 MIN_SIDE = 384
@@ -281,7 +281,7 @@ def visualize(
     model: PreTrainedModel, processor: BaseImageProcessor, image: Image.Image, threshold: float = 0.5
 ) -> Image.Image:
     """
-    The image with what a model of a class whose name ends as one in `DRAWABLE` finds in it.
+    The image with what a model for one of `DRAWABLE` finds in it.
 
     Args:
         model: In evaluation mode.
@@ -290,9 +290,9 @@ def visualize(
         threshold: Least score of the detections that are drawn.
     """
     names = model.config.id2label
-    if ending_of(model) == CLASSIFIER:
+    if architecture_of(model) == CLASSIFIER:
         return draw_classification(image, class_probabilities(model, processor, image), names)
-    if ending_of(model) == SEGMENTER:
+    if architecture_of(model) == SEGMENTER:
         class_map = predicted_class_map(model, processor, image)
         return draw_segmentation(image, class_map, names, model.config.semantic_loss_ignore_index)
     found, masks = detected_objects(model, processor, image, threshold)
@@ -301,9 +301,10 @@ def visualize(
 
 @torch.no_grad()
 def class_probabilities(model: PreTrainedModel, processor: BaseImageProcessor, image: Image.Image) -> torch.Tensor:
-    """Of a classifier: (C,), from 0 to 1."""
+    """Of a classifier: (C,), from 0 to 1; each of its own where an image may be of several classes."""
     inputs = processor(image, return_tensors="pt").to(model.device)
-    return model(**inputs, interpolate_pos_encoding=True).logits[0].softmax(dim=-1)
+    logits = model(**inputs, interpolate_pos_encoding=True).logits[0]
+    return logits.sigmoid() if model.config.problem_type == "multi_label_classification" else logits.softmax(dim=-1)
 
 
 @torch.no_grad()

@@ -9,18 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from modeling_pixelvit.image_post_processing import sliding_window_logits
 
 from ..augmentation.geometry import padded
 from ..augmentation.segmentation import build_segmentation_transform, collate_segmentation
-from ..data.segmentation import IGNORED_LABEL, SegmentationSplits
+from ..data.segmentation import IGNORED_LABEL, SegmentationSplits, load_segmentation_splits
 from ..families.base import SEGMENTER
 from ..metrics.mean_iou.confusion import pixel_counts
-from ..settings.recipe import Recipe
-from .base import Batch, DataOptions, patch_size_of
-from .dense import DenseTask, load_dense_images
+from .base import Batch, Score, SourceOptions, patch_size_of
+from .dense import DenseTask
+from .drawing import draw_segmentation
 from .segmentation_metrics import segmentation_metrics
 
 
@@ -42,36 +43,43 @@ class PixelResult:
 class SegmentationTask(DenseTask):
     """See [`DenseTask`]. The class maps are uint8 (height, width), 255 where there is no class."""
 
+    name = "segmentation"
     architecture = SEGMENTER
-    main_metric, higher_is_better = "mean_iou", True
-
-    def __init__(self, recipe: Recipe, images: SegmentationSplits):
-        super().__init__(recipe, images)
-        self.train_transform = build_segmentation_transform(
-            recipe.image_size,
-            image_mean=images.image_mean,
-            image_std=images.image_std,
-            scale_range=(recipe.min_resize_scale, recipe.max_resize_scale),
-            flip=recipe.horizontal_flip,
-            photometric=recipe.photometric_distortion,
-        )
+    options = DenseTask.options | {"decoder", "reduce_labels", "num_labels", "eval_window"}
+    loss_name = "mean cross-entropy of a pixel of the test images"
+    scores = {
+        "mean_iou": Score("mIoU", "mean IoU", "mean_iou"),
+        "mean_accuracy": Score(None, "mean accuracy of the classes", "accuracy"),
+        "pixel_accuracy": Score(None, "accuracy of the pixels", "accuracy"),
+    }
+    sweep_recipe = "segmentation-sweep"
+    drawn_scores = ("mean_iou",)
+    load_splits = staticmethod(load_segmentation_splits)
+    train_transform_of = staticmethod(build_segmentation_transform)
 
     @classmethod
-    def from_options(cls, recipe: Recipe, data: DataOptions) -> "SegmentationTask":
-        return cls(
-            recipe,
-            load_dense_images(
-                "segmentation",
-                data,
-                mask_column=data.label_column,
-                reduce_labels=data.reduce_labels,
-                label_names=data.num_labels,
-            ),
+    def load_images(cls, data: SourceOptions) -> SegmentationSplits:
+        return super().load_images(
+            data, mask_column=data.label_column, reduce_labels=data.reduce_labels, label_names=data.num_labels
         )
 
-    def train_example(self, index: int) -> dict[str, torch.Tensor]:
-        """`pixel_values` (3, image_size, image_size) and `labels` (image_size, image_size)."""
-        return self.train_transform(*self.images.train[index])
+    @staticmethod
+    def classes_in(truth: np.ndarray, num_labels: int) -> list[int]:
+        return sorted({int(value) for value in truth.flat} & set(range(num_labels)))
+
+    @staticmethod
+    def draw_truth(image: Image.Image, truth: np.ndarray, label_names: list[str]) -> Image.Image:
+        return draw_segmentation(image, truth, label_names)
+
+    def chance_loss(self) -> float:
+        """Of the classes' shares of the evaluation pixels."""
+        num_classes = len(self.images.label_names)
+        counts = np.zeros(num_classes)
+        for index in range(self.num_eval):
+            _, class_map = self.images.evaluation[index]
+            counts += np.bincount(class_map[class_map < num_classes], minlength=num_classes)
+        shares = counts[counts > 0] / counts.sum()
+        return float(-(shares * np.log(shares)).sum())
 
     def eval_example(self, index: int) -> dict[str, Any]:
         """`pixel_values` (3, h, w) of the whole image, and its `class_map` (H, W) in the image's own size."""

@@ -22,14 +22,14 @@ from modeling_pixelvit import (
 )
 from training.checkpoints.checksums import file_checksum, verify_checksums, write_checksums
 from training.checkpoints.loading import (
-    architecture_of,
+    class_name_of,
     load_checkpoint,
 )
 from training.checkpoints.reading import CheckpointError
 from training.consolidate import consolidate
 from training.engine.checkpoints import COMPLETE_FILE
 from training.families.base import CLASSIFIER, DETECTOR, SEGMENTER
-from training.families.registry import FAMILIES, ending_of, model_classes
+from training.families.registry import FAMILIES, architecture_of, model_classes
 from training.finetuning.arguments import ModelArguments
 from training.finetuning.model import build_model, load_config
 from training.foreign.released import download, released_checkpoints
@@ -51,7 +51,8 @@ ORIGIN = {
 
 
 def task_of(model_class) -> str:
-    return {DETECTOR: "detection", SEGMENTER: "segmentation"}.get(ending_of(model_class), "classification")
+    architecture = architecture_of(model_class)
+    return architecture.does if architecture in (DETECTOR, SEGMENTER) else "classification"
 
 
 def save(model_class, folder: Path, origin: dict | None = None, **fields) -> Path:
@@ -75,7 +76,7 @@ def test_as_from_pretrained(name, tmp_path):
     folder = save(model_classes()[name], tmp_path / "checkpoint")
     model, processor = load_checkpoint(str(folder))
     expected = model_classes()[name].from_pretrained(folder, dtype=torch.float32)
-    assert architecture_of(str(folder)) == name and type(model) is model_classes()[name] and not model.training
+    assert class_name_of(str(folder)) == name and type(model) is model_classes()[name] and not model.training
     assert same_weights(model, expected)
     assert model.config.to_diff_dict() == {
         key: value for key, value in expected.config.to_diff_dict().items() if key != "auto_map"
@@ -147,7 +148,7 @@ def test_a_name_on_the_hub(shard_size, hub, tmp_path):
     (folder / "more.safetensors").write_bytes(b"not asked for")
     write_checksums(folder)
     put(hub, REPO, folder)
-    assert architecture_of(REPO) == "PixelViTForObjectDetection"
+    assert class_name_of(REPO) == "PixelViTForObjectDetection"
     loaded, _ = load_checkpoint(REPO)
     assert same_weights(loaded, model) and loaded.name_or_path == REPO
     fetched = {path.rsplit("/", 1)[1] for method, path in hub.requests if method == "GET" and "/resolve/" in path}

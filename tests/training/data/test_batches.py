@@ -110,7 +110,7 @@ def test_an_unreadable_image_is_replaced_by_the_next(num_workers):
 
 def test_no_readable_image_in_a_row():
     batches = TrainingBatches(make_recipe(), 200)
-    with pytest.raises(TooManyUnreadable, match="100 training images in a row could not be decoded, the last of them"):
+    with pytest.raises(TooManyUnreadable, match="100 images in a row could not be decoded, the last of them"):
         next(iter(build_train_loader(readable_but(*range(200)), batches, as_lists)))
 
 

@@ -121,11 +121,11 @@ def test_run_lengths(first):
 
 
 def test_the_cache(tmp_path, monkeypatch):
-    detection = load_digit_scenes("detection", 32, tmp_path)
+    detection = load_digit_scenes(load_detection_splits, 32, tmp_path)
     assert (len(detection.train), len(detection.evaluation)) == (2000, 200) and detection.train.has_masks
     (written,) = tmp_path.iterdir()
     times = {path: os.stat(path).st_mtime_ns for path in written.rglob("*")}
-    segmentation = load_digit_scenes("segmentation", 32, tmp_path)
+    segmentation = load_digit_scenes(load_segmentation_splits, 32, tmp_path)
     assert len(segmentation.label_names) == 11 and list(tmp_path.iterdir()) == [written]
     assert times == {path: os.stat(path).st_mtime_ns for path in written.rglob("*")}
     pixels = np.stack([np.asarray(segmentation.train[index][0]) for index in range(2000)]) / 255
@@ -142,7 +142,7 @@ def test_an_interruption_leaves_nothing_and_another_process_may_be_first(tmp_pat
 
     monkeypatch.setattr("training.data.digit_scenes.write_digit_scenes", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        load_digit_scenes("detection", 32, tmp_path)
+        load_digit_scenes(load_detection_splits, 32, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
     def overtaken(folder, **_):
@@ -150,7 +150,7 @@ def test_an_interruption_leaves_nothing_and_another_process_may_be_first(tmp_pat
         write_digit_scenes(tmp_path / "digit-scenes-32-v1", 4, 3)
 
     monkeypatch.setattr("training.data.digit_scenes.write_digit_scenes", overtaken)
-    splits = load_digit_scenes("detection", 32, tmp_path)
+    splits = load_digit_scenes(load_detection_splits, 32, tmp_path)
     assert (len(splits.train), len(splits.evaluation)) == (4, 3) and len(list(tmp_path.iterdir())) == 1
 
 
@@ -161,8 +161,6 @@ def test_names_and_arguments(tmp_path):
         None,
         None,
     ]
-    with pytest.raises(ValueError, match="task='boxes' was given; give one of segmentation, detection"):
-        load_digit_scenes("boxes", 32, tmp_path)
     with pytest.raises(ValueError, match="canvas_size=15 was given; scenes need at least 16"):
         write_digit_scenes(tmp_path / "a", canvas_size=15)
     with pytest.raises(ValueError, match="num_test=0 were given"):

@@ -121,7 +121,7 @@ def test_a_batch_without_any_readable_image():
     def damaged(row):
         raise UnreadableImage("a.jpg", "truncated")
 
-    with pytest.raises(TooManyUnreadable, match="8 training images in a row could not be decoded"):
+    with pytest.raises(TooManyUnreadable, match="8 images in a row could not be decoded"):
         load(make_stream(), example=damaged)
 
 

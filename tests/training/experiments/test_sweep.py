@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,7 +30,7 @@ from training.experiments.images import load_sweep_images, store_images
 from training.experiments.law import count_falling_runs, find_falls, fit_power_law, judge_convergence, summarize_curve
 from training.experiments.plan import plan_runs
 from training.experiments.report import format_decoder_gaps
-from training.experiments.run import METRICS_FILE, UNFINISHED_FOLDER, Interrupted, chance_loss, execute
+from training.experiments.run import METRICS_FILE, UNFINISHED_FOLDER, Interrupted, execute
 from training.experiments.workers import WorkerPool
 from training.families.registry import FAMILIES
 from training.settings.recipe import load_recipe
@@ -479,14 +478,6 @@ class TestLaw:
         run = {**CLASSIFICATION, "family": "pixelvit", "patch_size": 16, "train_loss": loss}
         (judged,) = judge_convergence([run])
         assert not judged["learned"] and not judged["converged"]
-
-    def test_what_guessing_costs(self):
-        maps = [(None, np.array([[0, 0], [0, 255]])), (None, np.array([[1, 255]]))]
-        images = SimpleNamespace(label_names=["a", "b", "c"], evaluation=maps)
-        expected = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-        assert chance_loss("segmentation", images) == pytest.approx(expected)
-        assert chance_loss("classification", images) == pytest.approx(math.log(3))
-        assert chance_loss("detection", images) is None
 
     def test_decoders_are_compared_with_themselves(self):
         of_task = {"task": "segmentation", "family": "pixelvit", "chance_loss": 1.0}

@@ -25,7 +25,7 @@ from training.experiments.report import format_report
 from training.experiments.run import Run, execute
 from training.families.base import BASE_MODEL, CLASSIFIER
 from training.families.pixelvit import PIXELVIT
-from training.families.registry import FAMILIES, ending_of, model_classes, register_family
+from training.families.registry import FAMILIES, architecture_of, model_classes, register_family
 from training.settings.recipe import Recipe, RecipeError, build_recipe, load_recipe
 from training.tasks.classification import ClassificationTask
 
@@ -105,7 +105,7 @@ def test_it_is_trained_and_read(toy, tmp_path):
     assert type(loop.sharded.module) is ToyForImageClassification
     assert loop.run().metrics["eval_loss"] < 1.2 * math.log(10)
     model, _ = load_checkpoint(str(tmp_path / "best"))
-    assert type(model) is ToyForImageClassification and ending_of(model) == CLASSIFIER
+    assert type(model) is ToyForImageClassification and architecture_of(model) == CLASSIFIER
     assert model_cost(model.config, "ToyForImageClassification").tokens == 4
     # The blocks' depths are found in its names.
     groups = parameter_groups(model, weight_decay=0.1, layer_decay=0.5)

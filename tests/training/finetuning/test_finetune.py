@@ -8,20 +8,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from helpers import tiny_config, write_image_folder
 from PIL import Image
-from torch.nn import functional as F
-from transformers import AutoImageProcessor, AutoModelForImageClassification, EvalPrediction, pipeline
+from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 from modeling_pixelvit import AdventurerForImageClassification, PixelViTForImageClassification, PixelViTImageProcessor
 from training import finetune
 from training.data.unreadable import TooManyUnreadable, UnreadableImage
 from training.finetuning.arguments import FinetuneArguments
-from training.finetuning.classification import SoftLabels, accuracy, cross_entropy
-from training.finetuning.task import ReadableExamples
+from training.finetuning.trainer import ReadableExamples
+from training.settings.recipe import Recipe
+from training.tasks.base import SourceOptions
+from training.tasks.classification import ClassificationTask
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -154,12 +154,27 @@ class TestFinetuning:
         # Of guessing; ten times that if every class counted as an image.
         assert json.loads((tmp_path / "train_results.json").read_text())["train_loss"] < 3
 
+    def test_the_batches_of_a_step_count_as_one(self, checkpoints, tmp_path):
+        still = [*UNAUGMENTED, "--max_steps", "1", "--save_strategy", "no", "--lr_scheduler_type", "constant"]
+        for name, batch_size, batches in (("one", "8", "1"), ("two", "4", "2")):
+            sizes = ["--per_device_train_batch_size", batch_size, "--gradient_accumulation_steps", batches]
+            options = [*still, *sizes, "--label_smoothing_factor", "0.1"]
+            assert run(checkpoints / "pixelvit", tmp_path / name, *options) == 0
+        one, two = (json.loads((tmp_path / name / "train_results.json").read_text()) for name in ("one", "two"))
+        assert one["train_loss"] == pytest.approx(two["train_loss"], rel=1e-5)
+        tensors = saved_tensors(tmp_path / "two")
+        for name, tensor in saved_tensors(tmp_path / "one").items():
+            torch.testing.assert_close(tensor, tensors[name], atol=2e-6, rtol=1e-3)
+
     def test_the_rate_of_a_block_and_who_decays(self, checkpoints, tmp_path):
         model = AutoModelForImageClassification.from_pretrained(checkpoints / "adventurer")
         arguments = FinetuneArguments(
             output_dir=str(tmp_path), use_cpu=True, learning_rate=1.0, weight_decay=0.1, layer_decay=0.5
         )
-        trainer = finetune.FinetuneTrainer(model, arguments, train_collator=None)
+        off = {"mixup_probability": 0.0, "auto_augment": None}
+        recipe = Recipe(family="adventurer", image_size=16, patch_size=16, **off)
+        task = ClassificationTask.from_options(recipe, SourceOptions())
+        trainer = finetune.FinetuneTrainer(task, model, arguments)
         groups = trainer.create_optimizer().param_groups
         found = {
             name: (group["lr"], group["weight_decay"])
@@ -268,20 +283,16 @@ class TestUnreadableImages:
         assert error.endswith("allow more than 2 by --max_unreadable_images.")
 
     def test_each_image_counts_once(self):
-        class Source:
-            def __len__(self):
-                return 4
+        def example(index):
+            if index in (1, 2):
+                raise UnreadableImage(f"{index}.png", "broken")
+            return 10 * index
 
-            def __getitem__(self, index):
-                if index in (1, 2):
-                    raise UnreadableImage(f"{index}.png", "broken")
-                return (index,)
-
-        examples = ReadableExamples(Source(), prepare=lambda index: 10 * index, max_unreadable=2)
+        examples = ReadableExamples(example, 4, max_unreadable=2)
         for _ in range(3):
             assert [examples[index] for index in range(4)] == [0, 30, 30, 30]
         with pytest.raises(TooManyUnreadable, match=r"2 images .* 2\.png: broken"):
-            ReadableExamples(Source(), prepare=lambda index: index, max_unreadable=1)[1]
+            ReadableExamples(example, 4, max_unreadable=1)[1]
 
 
 class TestRefusals:
@@ -330,33 +341,6 @@ class TestRefusals:
             Image.new("RGB", (8, 8)).save(tmp_path / "images" / f"{index}.png")
         error = refusal(capsys, checkpoints / "pixelvit", tmp_path / "out", dataset=tmp_path / "images")
         assert "no class labels" in error
-
-
-class TestLossAndMetrics:
-    def test_loss_is_the_mean_over_the_images_of_a_step(self):
-        logits, labels = torch.randn(6, 4), torch.tensor([0, 3, 1, 1, 2, 0])
-        expected = F.cross_entropy(logits, labels)
-        for targets in (labels, F.one_hot(labels, 4).float()):
-            halves = [
-                cross_entropy({"logits": part}, target, torch.tensor(targets.numel()))
-                for part, target in zip(logits.split(2), targets.split(2), strict=True)
-            ]
-            torch.testing.assert_close(sum(halves), expected)
-            torch.testing.assert_close(cross_entropy({"logits": logits}, targets), expected)
-
-    def test_soft_labels(self):
-        examples = [(torch.zeros(3, 2, 2), label) for label in (0, 1, 2)]
-        torch.testing.assert_close(SoftLabels(3, 0.3, None)(examples)["labels"][2], torch.tensor([0.1, 0.1, 0.8]))
-        batch = SoftLabels(3, 0.3, lambda pixels, labels: (pixels + 1, torch.full((len(labels), 3), 1 / 3)))(examples)
-        assert (batch["pixel_values"] == 1).all() and (batch["labels"] == 1 / 3).all()
-
-    def test_accuracy(self):
-        logits = np.tile(np.arange(7.0), (4, 1))
-        metrics = accuracy(EvalPrediction(predictions=logits, label_ids=np.array([6, 2, 1, 0])))
-        assert metrics == {"accuracy": 25.0, "accuracy_top5": 50.0}
-        logits[0, 6] = np.nan  # is no answer, although it was the right one
-        metrics = accuracy(EvalPrediction(predictions=(logits, "hidden states"), label_ids=np.array([6, 2, 1, 0])))
-        assert metrics == {"accuracy": 0.0, "accuracy_top5": 25.0}
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from training.data.digit_scenes import write_digit_scenes
 from training.engine.coordination import Coordination, StopRequest
 from training.engine.evaluation import evaluate
 from training.finetuning.arguments import FinetuneArguments
-from training.finetuning.dense import DenseTrainer
+from training.finetuning.trainer import FinetuneTrainer
 from training.settings.recipe import Recipe
 from training.tasks.base import DataOptions
 from training.tasks.registry import TASKS
@@ -374,4 +374,4 @@ class TestRefusals:
         arguments._n_gpu = 2
         model = AutoModelForSemanticSegmentation.from_pretrained(trained / "segmentation")
         with pytest.raises(ValueError, match=r"One process was started for 2 GPUs.*accelerate launch"):
-            DenseTrainer(model, arguments, train_collator=None, dense_task=None)
+            FinetuneTrainer(None, model, arguments)

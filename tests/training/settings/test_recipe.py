@@ -14,10 +14,9 @@ from helpers import tiny_model
 
 from modeling_pixelvit import AdventurerForImageClassification, PixelViTForImageClassification
 from training.data.batches import TrainingBatches
-from training.data.digit_scenes import LOADERS, write_digit_scenes
+from training.data.digit_scenes import write_digit_scenes
 from training.engine.optimizers import build_optimizer, build_scheduler
 from training.settings.recipe import RECIPES_DIR, Recipe, RecipeError, find_recipes, load_recipe
-from training.tasks.dense import check_dense_recipe
 from training.tasks.registry import TASKS
 
 
@@ -138,7 +137,7 @@ def test_every_variant_has_every_recipe():
     for name in DENSE_RECIPES:
         for variant in VARIANTS:
             recipe = load_recipe(name, variant, patch_size=8)
-            check_dense_recipe(recipe)
+            TASKS[recipe.task].check_recipe(recipe)
             config = recipe.build_config()
             assert (config.patch_size, config.image_size) == (8, recipe.image_size)
             assert config.drop_path_rate == recipe.drop_path_rate
@@ -166,7 +165,7 @@ def scenes(tmp_path_factory):
     """For each dense task."""
     folder = tmp_path_factory.mktemp("scenes") / "data"
     write_digit_scenes(folder, num_train=8, num_test=4, canvas_size=32)
-    return {task: load(folder) for task, load in LOADERS.items()}
+    return {task: TASKS[task].load_splits(folder) for task in ("segmentation", "detection")}
 
 
 def take_a_step(model, recipe, loss):

@@ -34,6 +34,7 @@ from training.data.coco import load_detection_splits
 from training.data.digit_scenes import write_digit_scenes
 from training.tasks.base import DataOptions
 from training.tasks.detection import DetectionTask
+from training.tasks.registry import check_options
 
 
 HEADS = {
@@ -318,11 +319,12 @@ class TestRefusals:
         boxes = load_detection_splits(folder, with_masks=False)
         with pytest.raises(ValueError, match=r"use_masks was set, but .* has objects without masks; leave it out"):
             DetectionTask(recipe_for(model={"use_masks": True}), boxes)
-        assert DetectionTask(recipe_for(), boxes).config_fields()["use_masks"] is False
+        task = DetectionTask(recipe_for(), boxes)
+        assert task.config_fields()["use_masks"] is False and task.chance_loss() is None
 
     def test_streaming(self, folder):
-        with pytest.raises(ValueError, match="--streaming was given; detection reads its data by index"):
-            DetectionTask.from_options(recipe_for(), DataOptions(dataset=str(folder), streaming=True))
+        with pytest.raises(ValueError, match=r"--streaming True was given, which is for classification; leave"):
+            check_options("detection", DataOptions(dataset=str(folder), streaming=True))
 
     @pytest.fixture
     def damaged(self, tmp_path):

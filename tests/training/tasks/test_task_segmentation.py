@@ -4,6 +4,7 @@
 
 import dataclasses
 import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,6 +30,7 @@ from training import train
 from training.data.digit_scenes import write_digit_scenes
 from training.data.segmentation import load_segmentation_splits
 from training.tasks.base import DataOptions
+from training.tasks.registry import check_options
 from training.tasks.segmentation import SegmentationTask
 
 
@@ -270,8 +272,8 @@ class TestRefusals:
             SegmentationTask(recipe_for(**{field: value}), scenes)
 
     def test_streaming(self, folder):
-        with pytest.raises(ValueError, match="--streaming was given; segmentation reads its data by index"):
-            SegmentationTask.from_options(recipe_for(), DataOptions(dataset=str(folder), streaming=True))
+        with pytest.raises(ValueError, match=r"--streaming True was given, which is for classification; leave"):
+            check_options("segmentation", DataOptions(dataset=str(folder), streaming=True))
 
     @pytest.fixture
     def damaged(self, tmp_path):
@@ -319,3 +321,11 @@ def test_classes_that_count_from_one(folder):
     for index in range(len(task.images.evaluation)):
         reduced, whole = (one.eval_example(index)["class_map"] for one in (task, plain))
         assert torch.equal(reduced, torch.where(whole == 0, 255, whole - 1))
+
+
+def test_what_guessing_costs():
+    maps = [(None, np.array([[0, 0], [0, 255]])), (None, np.array([[1, 255]]))]
+    statistics = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    images = SimpleNamespace(label_names=["a", "b", "c"], train=[], evaluation=maps, **statistics)
+    expected = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert SegmentationTask(recipe_for(), images).chance_loss() == pytest.approx(expected)
