@@ -5,16 +5,17 @@
 import json
 
 from training.cards.results import ROOT, load_results, numbers_of, paper_checkpoints
+from training.tasks.registry import known_scores
 
 
 def test_all_numbers_have_a_source_and_name_what_is_known():
     contents = load_results()
-    names = {"dataset": "datasets", "metric": "metrics", "quantity": "quantities"}
+    known = {"dataset": contents["datasets"], "metric": known_scores(), "quantity": contents["quantities"]}
     for name, entry in contents["checkpoints"].items():
         assert numbers_of(entry), name
         for number in numbers_of(entry):
-            for field, section in names.items():
-                assert field not in number or number[field] in contents[section], (name, number)
+            for field, names in known.items():
+                assert field not in number or number[field] in names, (name, number)
             source = number["source"]
             if source["kind"] == "paper":
                 assert ("tables" in source) != ("release" in source), (name, number)

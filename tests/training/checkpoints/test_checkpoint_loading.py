@@ -284,13 +284,13 @@ def test_the_origin_stays_in_training(imported, tmp_path):
 @pytest.mark.parametrize("from_scratch", [False, True])
 def test_the_origin_stays_in_fine_tuning_but_not_without_the_weights(from_scratch, imported, tmp_path):
     arguments = ModelArguments(model_name_or_path=str(imported), from_scratch=from_scratch, patch_size=4)
+    config = load_config(CLASSIFIER, arguments)
     names = dict(enumerate("abc"))
     task = SimpleNamespace(
-        auto_class=AutoModelForImageClassification,
+        model_class=FAMILIES[config.model_type].model_classes[CLASSIFIER],
         config_fields=lambda: {"id2label": names, "label2id": {name: index for index, name in names.items()}},
-        kind="classification",
-        name="letters",
+        images=SimpleNamespace(name="letters"),
+        name="classification",
     )
-    config = load_config("classification", arguments)
     build_model(task, arguments, config, do_train=True).save_pretrained(tmp_path / "tuned")
     assert origin_of(tmp_path / "tuned") == (None if from_scratch else ORIGIN)
