@@ -8,6 +8,7 @@ from typing import Any
 from .base import Score, Task
 from .classification import ClassificationTask
 from .detection import DetectionTask
+from .multi_label import MultiLabelTask
 from .segmentation import SegmentationTask
 
 
@@ -53,5 +54,5 @@ def check_options(name: str, *groups: Any):
                 )
 
 
-for task in (ClassificationTask, SegmentationTask, DetectionTask):
+for task in (ClassificationTask, MultiLabelTask, SegmentationTask, DetectionTask):
     register_task(task)
