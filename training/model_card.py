@@ -5,6 +5,7 @@ Model cards: the README.md of a checkpoint folder, and those of the paper's chec
 
     python -m training.model_card             # renders model_cards/*.md from results.yaml and template.md
     python -m training.model_card --check     # names those that are out of date; exit status 1 if there are any
+    python -m training.model_card NAME        # prints the card of any checkpoint of the paper
 
 Tokens, parameters and operations are counted from the configuration. Every other number says who measured it, and the
 paper's are those of the weights at hand only where these are the released ones.
@@ -13,7 +14,7 @@ paper's are those of the weights at hand only where these are the released ones.
 import argparse
 import sys
 
-from .cards.card import TEMPLATE_FILE, out_of_date, rendered_files
+from .cards.card import TEMPLATE_FILE, out_of_date, render_paper_card, rendered_files
 from .cards.results import CARDS_FOLDER
 from .common.files import write_text
 
@@ -24,7 +25,15 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m training.model_card", description="Renders the cards of the paper's checkpoints."
     )
     parser.add_argument("--check", action="store_true", help="name the cards that are out of date, and write nothing")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="print the card of this checkpoint in results.yaml")
     options = parser.parse_args(arguments)
+    if options.name is not None:
+        try:
+            print(render_paper_card(options.name), end="")
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        return 0
     files = rendered_files()
     for path in (differing := out_of_date(files)):
         print(path.relative_to(CARDS_FOLDER.parent))

@@ -8,6 +8,7 @@ paper's are those of the weights at hand only where these are the released ones.
 """
 
 import dataclasses
+import difflib
 import functools
 import re
 from pathlib import Path
@@ -158,8 +159,18 @@ def render_checkpoint_card(
 
 
 def render_paper_card(name: str) -> str:
-    """The card of a checkpoint of the paper, by its name in `results.yaml`, to go with weights of it."""
-    entry = paper_checkpoints()[name]
+    """
+    The card of a checkpoint of the paper, by its name in `results.yaml`, to go with weights of it.
+
+    Raises:
+        ValueError: for another name.
+    """
+    known = paper_checkpoints()
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else "model_cards/results.yaml has them all."
+        raise ValueError(f"{name} was given, which is no checkpoint of the paper; {hint}")
+    entry = known[name]
     weights = entry.get("weights")
     return render(
         Card(
@@ -240,14 +251,10 @@ def template() -> jinja2.Template:
     return environment.get_template(TEMPLATE_FILE.name)
 
 
-def paper_cards() -> dict[Path, str]:
-    """The files of `model_cards/` and what they should hold."""
-    return {CARDS_FOLDER / f"{name}.md": render_paper_card(name) for name in paper_checkpoints()}
-
-
 def rendered_files() -> dict[Path, str]:
-    """The cards, each of them validated, and the list of them."""
-    cards = paper_cards()
+    """The files of `model_cards/` and what they hold: the cards of weights that somebody has, and the list of all."""
+    with_weights = [name for name, entry in paper_checkpoints().items() if "weights" in entry]
+    cards = {CARDS_FOLDER / f"{name}.md": render_paper_card(name) for name in with_weights}
     for text in cards.values():
         validate_card(text)
     return {**cards, CARDS_FOLDER / "README.md": render_index()}

@@ -11,16 +11,18 @@ from .results import load_results, paper_checkpoints
 INTRODUCTION = """\
 # Model cards of the paper's checkpoints
 
-One card for each checkpoint of "Scaling Laws in Patchification" (arXiv 2502.03738): a README.md to go with weights,
-once somebody has them. **We have published no repository of these names**: `USER` in the cards stands for whoever does,
-and `python -m training.publish` writes a card of its own for every checkpoint.
+The checkpoints of "Scaling Laws in Patchification" (arXiv 2502.03738), with a card for each of which somebody has the
+weights; `python -m training.model_card NAME` prints that of any other, such as `deit-base-patch1-64`. **We have
+published no repository of these names**: `USER` in the cards stands for whoever does, and `python -m training.publish`
+writes a card of its own for every checkpoint.
 
 Numbers below are percent **as the paper publishes them, not measured here**: top-1 accuracy on ImageNet-1k, mean IoU on
-ADE20k, AP of boxes on COCO. Where they are bold, weights can be had by `python -m training.import_released NAME`; the
-authors of Adventurer's gave no licence with them. A dash is a model of which the paper measures the cost alone.
+ADE20k, AP of boxes on COCO. Where a number is a link, to the card, weights can be had by
+`python -m training.import_released NAME`; the authors of Adventurer's gave no licence with them. A dash is a model of
+which the paper measures the cost alone.
 
 `results.yaml` has all numbers, the paper's and those of our sweeps, each with where it came from. It and `template.md`
-are what to edit; `python -m training.model_card` renders the rest, this page too, and `--check` says what is out of
+are what to edit; `python -m training.model_card` renders the cards and this page, and `--check` says what is out of
 date.
 """
 TITLES = {
@@ -40,10 +42,9 @@ def row_title(entry: dict[str, Any]) -> str:
 
 
 def link_to_card(name: str, entry: dict[str, Any]) -> str:
-    """The checkpoint's first number as a link to its card, bold if there are weights."""
+    """The checkpoint's first number, as a link to its card if there are weights."""
     text = f"{entry['results'][0]['value']:.1f}" if entry.get("results") else "-"
-    link = f"[{text}]({name}.md)"
-    return f"**{link}**" if "weights" in entry else link
+    return f"[{text}]({name}.md)" if "weights" in entry else text
 
 
 def render_index() -> str:

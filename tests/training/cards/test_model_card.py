@@ -17,7 +17,7 @@ from PIL import Image
 
 from modeling_pixelvit import AdventurerConfig, PixelViTImageProcessor
 from training import model_card
-from training.cards.card import out_of_date, render_checkpoint_card, rendered_files
+from training.cards.card import out_of_date, render_checkpoint_card, render_paper_card, rendered_files
 from training.cards.checks import split_card, validate_card
 from training.cards.results import CARDS_FOLDER, load_results, numbers_of, paper_checkpoints, task_of
 from training.families.registry import model_classes
@@ -89,8 +89,9 @@ def rendered():
 
 
 @pytest.fixture(scope="module")
-def cards(rendered):
-    return {path.stem: text for path, text in rendered.items() if path.name != "README.md"}
+def cards():
+    """Of all checkpoints of the paper, those without weights too."""
+    return {name: render_paper_card(name) for name in paper_checkpoints()}
 
 
 # The cards of the paper's checkpoints
@@ -99,13 +100,15 @@ def cards(rendered):
 def test_cards_are_up_to_date(rendered, capsys, monkeypatch):
     assert [path.name for path in out_of_date(rendered)] == []
     assert set(CARDS_FOLDER.glob("*.md")) == {*rendered, CARDS_FOLDER / "template.md"}
-    assert len(rendered) == 81
+    with_weights = {name for name, entry in paper_checkpoints().items() if "weights" in entry}
+    assert {path.stem for path in rendered} == {*with_weights, "README"} and len(with_weights) == 18
 
-    changed = {**rendered, CARDS_FOLDER / "deit-base-patch1-64.md": "other", CARDS_FOLDER / "new.md": "card"}
+    name = "deit-base-patch16-224"
+    changed = {**rendered, CARDS_FOLDER / f"{name}.md": "other", CARDS_FOLDER / "new.md": "card"}
     monkeypatch.setattr(model_card, "rendered_files", lambda: changed)
     assert main(["--check"]) == 1
     printed = capsys.readouterr()
-    assert printed.out.split() == ["model_cards/deit-base-patch1-64.md", "model_cards/new.md"]
+    assert printed.out.split() == [f"model_cards/{name}.md", "model_cards/new.md"]
     assert "2 files are out of date" in printed.err and not (CARDS_FOLDER / "new.md").exists()
 
 
@@ -121,9 +124,18 @@ def test_rendering_writes_what_differs_and_names_cards_of_nothing(tmp_path, caps
     assert main([]) == 0 and main(["--check"]) == 0
 
 
-def test_the_hub_library_reads_every_card(cards):
+def test_a_card_by_its_name(cards, capsys):
+    assert main(["deit-base-patch1-64"]) == 0 and capsys.readouterr().out == cards["deit-base-patch1-64"]
+    assert main(["deit-base-patch1-63"]) == 2
+    assert "no checkpoint of the paper; did you mean deit-base-patch1-64?" in capsys.readouterr().err
+
+
+def test_the_hub_library_reads_every_card(cards, tmp_path):
+    assert len(cards) == 80
     for name, text in cards.items():
-        card, metadata = ModelCard(text), metadata_load(CARDS_FOLDER / f"{name}.md")
+        (tmp_path / "README.md").write_text(text, encoding="utf-8")
+        card, metadata = ModelCard(text), metadata_load(tmp_path / "README.md")
+        validate_card(text)
         assert card.data.to_dict() == metadata, name
         assert hasattr(InferenceClient, metadata["pipeline_tag"].replace("-", "_")), name
         assert {"pixel-tokens", "custom_code", "arxiv:2502.03738"} <= set(metadata["tags"]), name
