@@ -7,8 +7,6 @@ import time
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
-from transformers import PreTrainedModel
 
 
 # Dense tensor-core peaks in half precision as the vendor's data sheets give them, in 1e12 operations a second, by a
@@ -25,23 +23,6 @@ PEAK_TFLOPS = {
 }
 # A forward pass and, for each of its products, one for either factor's gradient.
 PASSES_PER_STEP = 3
-
-
-def forward_flops(template: PreTrainedModel, image_size: int, patch_size: int | None = None) -> int:
-    """
-    Floating-point operations of one image's forward pass, a multiplication and an addition counting as two.
-
-    Args:
-        template: The model on the meta device, where nothing is computed.
-        image_size: Side of the image in pixels.
-        patch_size: Side of the patches in pixels, if not the model's own.
-
-    Matrix products, convolutions and attention count; the scan as its products in plain PyTorch.
-    """
-    pixel_values = torch.empty(1, 3, image_size, image_size, device="meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        template(pixel_values=pixel_values, patch_size=patch_size)
-    return counter.get_total_flops()
 
 
 def peak_flops(device: torch.device, mixed_precision: str) -> float | None:

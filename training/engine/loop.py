@@ -33,6 +33,7 @@ from .evaluation import evaluate
 from .log import RunLog
 from .optimizers import build_optimizer, build_scheduler
 from .options import LoopOptions, Outcome, TrainingStopped, processes_here
+from .profiling import profile_of_steps
 from .sharding import ShardedModel
 from .state import RECIPE_FILE, Progress, RunState
 
@@ -135,7 +136,11 @@ class TrainingLoop:
             model.gradient_checkpointing_enable()
         with torch.device("meta"):
             self.template = type(model)(model.config)
-        optimizer = build_optimizer(model, recipe)
+        if self.options.compile:
+            model.compile()  # in place: neither the names of the weights nor what is saved change
+        has_fused = accelerator.device.type == "cuda" and accelerator.mixed_precision != "fp16"
+        shares_by_itself = accelerator.distributed_type == DistributedType.DEEPSPEED
+        optimizer = build_optimizer(model, recipe, fused=has_fused and not shares_by_itself)
         self.scheduler = build_scheduler(optimizer, recipe, self.course.batches_per_epoch)
         if accelerator.distributed_type == DistributedType.DEEPSPEED:
             self._configure_deepspeed()
@@ -210,7 +215,9 @@ class TrainingLoop:
                 for path in self.checkpoints.abandon_after(progress.step):
                     self.log.say(f"set aside until the next checkpoint, which removes it: {path}")
             try:
-                return self._run(report)
+                wanted = options.profile if self.accelerator.is_main_process else 0
+                with profile_of_steps(wanted, self.folder, self.accelerator.device.type, self.log.say) as self.profile:
+                    return self._run(report)
             finally:
                 self.log.close()
 
@@ -225,6 +232,8 @@ class TrainingLoop:
             losses, unreadable = self._train_step(batches)
             if report is not None:
                 report(progress.step, losses["loss"].item())
+            if self.profile is not None:
+                self.profile.step()
             if progress.step % self.options.logging_steps == 0 or progress.step == self.num_steps:
                 self._log()
             signal, save, unreadable = self.coordination.after_step(unreadable)

@@ -34,6 +34,16 @@ class LoopOptions:
     gradient_checkpointing: bool = dataclasses.field(
         default=False, metadata={"help": "compute blocks again in the backward pass to save memory"}
     )
+    compile: bool = dataclasses.field(
+        default=False, metadata={"help": "compile the model by torch.compile, for each patch size anew"}
+    )
+    profile: int = dataclasses.field(
+        default=0,
+        metadata={"help": "steps, after the first three, to measure operation by operation; 0: none"},
+    )
+    plan: bool = dataclasses.field(
+        default=False, metadata={"help": "tell what the run would do and cost, and stop before its first step"}
+    )
     num_workers: int | None = dataclasses.field(
         default=None,
         metadata={
@@ -77,6 +87,7 @@ class LoopOptions:
         """
         for name, least in (
             ("gradient_accumulation_steps", 1),
+            ("profile", 0),
             ("num_workers", 0),
             ("eval_batch_size", 1),
             ("eval_epochs", 0),

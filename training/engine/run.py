@@ -15,12 +15,13 @@ from transformers.utils import logging
 
 from ..data.unreadable import TooManyUnreadable, UnusableData
 from ..settings.recipe import Recipe
-from ..tasks.base import DataOptions
+from ..tasks.base import DataOptions, Share, Task
 from ..tasks.registry import check_options, task_named
 from .arguments import parse_arguments
 from .coordination import main_processes_first
 from .loop import TrainingLoop
 from .options import LoopOptions, Outcome, TrainingStopped
+from .plan import format_plan
 
 
 PROJECT = "pixelvit"  # what trackers file the runs under
@@ -51,15 +52,36 @@ def prepare(recipe: Recipe, data: DataOptions, options: LoopOptions) -> Training
     Raises:
         ValueError: for whatever is asked for and cannot be had.
     """
-    task_class = task_named(recipe.task)
-    check_options(recipe.task, data)
     accelerator = build_accelerator(options)
-    with main_processes_first(accelerator):  # which fill the cache of the data set for the others
-        task = task_class.from_options(recipe, data)
+    task = load_task(accelerator, recipe, data)
     loop = TrainingLoop(accelerator, recipe, task, options)
     if accelerator.trackers is not None and accelerator.log_with:
         start_trackers(accelerator, recipe, loop.progress.step)
     return loop
+
+
+def load_task(accelerator: Accelerator, recipe: Recipe, data: DataOptions) -> Task:
+    """
+    Raises:
+        ValueError: if there is no such task, its images cannot be loaded, or an option is for another one.
+    """
+    task_class = task_named(recipe.task)
+    check_options(recipe.task, data)
+    with main_processes_first(accelerator):  # which fill the cache of the data set for the others
+        return task_class.from_options(recipe, data)
+
+
+def plan(recipe: Recipe, data: DataOptions, options: LoopOptions) -> str:
+    """
+    What the run would do.
+
+    Raises:
+        ValueError: for whatever is asked for and cannot be had.
+    """
+    options.check()
+    accelerator = build_accelerator(options)
+    share = Share(accelerator.process_index, accelerator.num_processes, options.gradient_accumulation_steps)
+    return format_plan(recipe, load_task(accelerator, recipe, data), share)
 
 
 def finish(loop: TrainingLoop) -> Outcome:
@@ -102,7 +124,13 @@ def run_commands(command_lines: Iterable[list[str] | None]) -> int:
 
 def _run(arguments: list[str] | None) -> int:
     try:
-        loop = prepare(*parse_arguments(arguments))
+        recipe, data, options = parse_arguments(arguments)
+        if options.plan:
+            text = plan(recipe, data, options)
+            if int(os.environ.get("RANK", "0")) == 0:
+                print(text)
+            return 0
+        loop = prepare(recipe, data, options)
     except TooManyUnreadable as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

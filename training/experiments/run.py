@@ -7,7 +7,6 @@ One run of the sweep: a recipe and images in, a checkpoint folder with `metrics.
 `training.engine.loop`, which goes on after an interruption, to the same result as without one.
 """
 
-import copy
 import dataclasses
 import functools
 import json
@@ -19,7 +18,6 @@ from typing import Any
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from ..checkpoints.cost import model_cost
 from ..common.files import write_json
 from ..common.throughput import PASSES_PER_STEP, peak_memory_mib
 from ..engine.checkpoints import BEST_LINK, COMPLETE_FILE, EVALUATION_FILE
@@ -29,6 +27,7 @@ from ..engine.loop import TrainingLoop
 from ..engine.options import LoopOptions
 from ..settings.course import Course
 from ..settings.recipe import Recipe
+from ..tasks.base import Task
 from ..tasks.registry import TASKS
 from .law import summarize_curve
 
@@ -142,7 +141,7 @@ def execute(run: Run, images: Any, report: Callable[[int, float], None] = lambda
         "chance_loss": task.chance_loss(),
         "parameters": sum(parameter.numel() for parameter in loop.sharded.module.parameters()),
         "images_seen": run.num_batches * run.recipe.total_batch_size,
-        "training_flops": training_flops(run, loop.template),
+        "training_flops": training_flops(run, task, loop.template),
         **{name.replace("eval_", "test_", 1): value for name, value in outcome.metrics.items()},
         **summarize_curve(losses, final_part=run.course.num_steps - run.course.last_change),
         "seconds": loop.progress.seconds,
@@ -158,13 +157,11 @@ def execute(run: Run, images: Any, report: Callable[[int, float], None] = lambda
     return metrics
 
 
-def training_flops(run: Run, template: PreTrainedModel) -> int:
+def training_flops(run: Run, task: Task, template: PreTrainedModel) -> int:
     """Floating-point operations of the forward and backward passes of the whole run."""
     total = 0
     for patch_size, batches in run.course.batches_by_patch_size().items():
-        config = copy.deepcopy(template.config)
-        config.patch_size = patch_size
-        per_image = model_cost(config, type(template).__name__).flops
+        per_image = task.cost(template, patch_size).flops
         total += PASSES_PER_STEP * per_image * batches * run.recipe.total_batch_size
     return total
 

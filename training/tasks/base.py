@@ -7,6 +7,7 @@ The training loop, the Trainer of `training.finetune`, sweeps, cards and publish
 one joins by a class like `classification.ClassificationTask`, or one derived from it, and `registry.register_task`.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -18,7 +19,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
-from ..common.throughput import forward_flops
+from ..checkpoints.cost import ModelCost, model_cost
 from ..data.batches import TrainingBatches, build_train_loader
 from ..families.base import Architecture
 from ..families.registry import FAMILIES
@@ -315,9 +316,15 @@ class Task(ABC):
         loader = build_train_loader(self.train_example, batches, self.collate, share.num_workers)
         return loader, batches.steps_per_epoch, batches.num_steps
 
-    def forward_flops(self, template: PreTrainedModel, patch_size: int | None = None) -> int | None:
-        """Floating-point operations of one image's forward pass, by the model on the meta device; None: not told."""
-        return forward_flops(template, self.recipe.image_size, patch_size)
+    def cost(self, template: PreTrainedModel, patch_size: int) -> ModelCost:
+        """What a model costs that reads images by patches of this size; the template may be on the meta device."""
+        config = copy.deepcopy(template.config)
+        config.patch_size = patch_size
+        return model_cost(config, type(template).__name__)
+
+    def forward_flops(self, template: PreTrainedModel, patch_size: int) -> int:
+        """Floating-point operations of one image's forward pass."""
+        return self.cost(template, patch_size).flops
 
     def num_tokens(self, batch: Batch) -> int:
         """Patches in a batch, those that stand out over an edge included, from which the tokens per second are told."""

@@ -15,7 +15,6 @@ from modeling_pixelvit.modeling_detection import PixelDetectionOutput
 
 from ..augmentation.detection import build_detection_transform, collate_detection
 from ..augmentation.geometry import padded, resized_masks
-from ..common.throughput import forward_flops
 from ..data.coco import DetectionSplits, load_detection_splits
 from ..families.base import DETECTOR
 from ..metrics.coco_ap.coco_evaluation import prediction_record, reference_record
@@ -151,9 +150,9 @@ class DetectionTask(DenseTask):
             **detection_metrics(predictions, references, with_masks=self.with_masks),
         }
 
-    def forward_flops(self, template: PreTrainedModel, patch_size: int | None = None) -> int | None:
+    def forward_flops(self, template: PreTrainedModel, patch_size: int) -> int:
         """Of the encoder; how much the heads compute depends on what they find."""
-        return forward_flops(template.base_model, self.recipe.image_size, patch_size)
+        return self.cost(template, patch_size).encoder_flops
 
 
 def _as_labels(target: dict[str, Any], size: tuple[int, int], pixel_mask: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -1,0 +1,86 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""What a run will do and what it costs, told before it is paid."""
+
+from typing import Any
+
+import torch
+
+from ..common.throughput import PASSES_PER_STEP
+from ..settings.course import Course
+from ..settings.recipe import Recipe
+from ..tasks.base import Share, Task
+from .muon import Muon
+from .optimizers import build_optimizer
+
+
+FP32_BYTES = 4
+
+
+def format_plan(recipe: Recipe, task: Task, share: Share) -> str:
+    """
+    Steps, tokens, parameters, operations and the memory that does not depend on the images; nothing is computed.
+
+    Args:
+        recipe, task: Of the run.
+        share: Of a process.
+
+    Raises:
+        ValueError: if the batch cannot be shared equally, or is larger than an epoch.
+    """
+    _, steps_per_epoch, num_steps = task.train_loader(share)
+    course = Course(recipe, steps_per_epoch)
+    with torch.device("meta"):
+        template = task.model_class(recipe.build_config(**task.config_fields()))
+    batches = course.batches_by_patch_size()
+    flops = {size: task.forward_flops(template, size) for size in course.patch_sizes}
+    total = sum(PASSES_PER_STEP * flops[size] * count * recipe.total_batch_size for size, count in batches.items())
+    parameters = sum(parameter.numel() for parameter in template.parameters())
+    per_process = recipe.total_batch_size // (share.num_ranks * share.accumulation)
+    lines = {
+        "model": f"{type(template).__name__}, {recipe.variant}, {parameters:,} parameters",
+        "images": f"{task.num_train:,} for training, {task.num_eval:,} for evaluation, {recipe.image_size} pixels",
+        "batch": f"{recipe.total_batch_size} images a step: {per_process} in each of {share.num_ranks} processes"
+        + (f", {share.accumulation} times" if share.accumulation > 1 else ""),
+        "steps": f"{num_steps:,}, {steps_per_epoch:,} an epoch, {recipe.num_train_epochs:g} epochs",
+        "learning rate": f"{recipe.learning_rate:.3g} at its peak, {recipe.learning_rate_schedule}",
+    }
+    for size in course.patch_sizes:
+        part = f"{batches.get(size, 0) / sum(batches.values()):.0%} of the images, " if len(flops) > 1 else ""
+        tokens = task.cost(template, size).tokens
+        lines[f"patch {size}"] = f"{part}{tokens:,} tokens, {_readable(flops[size], 'FLOP')} an image, forward"
+    lines["training"] = (
+        f"{_readable(total, 'FLOP')}: {_hours(total)} if all devices together keep up 1 TFLOP/s, and less in proportion"
+    )
+    memory = parameters * FP32_BYTES * (2 + (recipe.ema_decay is not None)) + _state_bytes(template, recipe)
+    lines["memory"] = (
+        f"{_readable(memory, 'B')} of weights, gradients, optimizer and average in fp32, in each process unless it is "
+        "shared by ZeRO or FSDP; activations come on top"
+    )
+    width = max(map(len, lines))
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+
+
+def _state_bytes(template: Any, recipe: Recipe) -> int:
+    """Two numbers for each weight that AdamW steps, one for each that Muon does."""
+    optimizer = build_optimizer(template, recipe)
+    return FP32_BYTES * sum(
+        parameter.numel() * (1 if isinstance(part, Muon) else 2)
+        for part in getattr(optimizer, "optimizers", [optimizer])
+        for group in part.param_groups
+        for parameter in group["params"]
+    )
+
+
+def _readable(amount: float, unit: str) -> str:
+    for prefix, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
+        if amount >= size:
+            return f"{amount / size:.3g} {prefix}{unit}"
+    return f"{amount:,.0f} {unit}"
+
+
+def _hours(flops: float) -> str:
+    hours = flops / 1e12 / 3600
+    if hours >= 1:
+        return f"{hours:,.0f} hours" if hours >= 10 else f"{hours:.1f} hours"
+    return f"{60 * hours:.1f} minutes"
