@@ -8,7 +8,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
-from .layers_linear import Linear
+from .layers_linear import linear_layer
 from .layers_norm import RMSNorm
 from .layers_rotary import rotate
 
@@ -52,10 +52,10 @@ class Attention(nn.Module):
         self.scaling = self.head_dim**-0.5
         self.attention_dropout = config.attention_probs_dropout_prob
         self.is_causal = False  # read by the attention implementations
-        self.q_proj = Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
-        self.k_proj = Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
-        self.v_proj = Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
-        self.o_proj = Linear(config.hidden_size, config.hidden_size)
+        self.q_proj = linear_layer(config, config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.k_proj = linear_layer(config, config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.v_proj = linear_layer(config, config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.o_proj = linear_layer(config, config.hidden_size, config.hidden_size)
         self.q_norm, self.k_norm = (
             RMSNorm(self.head_dim, config.layer_norm_eps) if config.use_qk_norm else nn.Identity() for _ in range(2)
         )

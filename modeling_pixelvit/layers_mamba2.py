@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from .layers_linear import Linear
+from .layers_linear import linear_layer
 from .layers_norm import RMSNormGated
 from .ops_backend import check_mixer_implementation, select_mixer_backend
 from .ops_segments import Workspace, map_segments
@@ -48,13 +48,13 @@ class Mamba2Mixer(nn.Module):
         self.projection_sizes = [inner_size, conv_size, num_heads]  # z, x B C, dt
         self.conv_sizes = [inner_size, group_states, group_states]  # x, B, C
 
-        self.in_proj = Linear(config.hidden_size, sum(self.projection_sizes), bias=False)
+        self.in_proj = linear_layer(config, config.hidden_size, sum(self.projection_sizes), bias=False)
         self.conv1d = CausalConv1d(conv_size, config.conv_kernel)
         self.dt_bias = nn.Parameter(torch.empty(num_heads))
         self.A_log = nn.Parameter(torch.empty(num_heads))
         self.D = nn.Parameter(torch.empty(num_heads))
         self.norm = RMSNormGated(inner_size, config.n_groups, config.rms_norm_eps)
-        self.out_proj = Linear(inner_size, config.hidden_size, bias=False)
+        self.out_proj = linear_layer(config, inner_size, config.hidden_size, bias=False)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         backend = select_mixer_backend(self.implementation, hidden_states.device)

@@ -4,20 +4,21 @@
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
-from .layers_linear import Linear
+from .layers_linear import linear_layer
 from .ops_segments import map_segments
 
 
 class MLP(nn.Module):
     """Two linear layers with an activation between them: tokens (B, T, D) to (B, T, D)."""
 
-    def __init__(self, hidden_size: int, intermediate_size: int, hidden_act: str):
+    def __init__(self, config: PreTrainedConfig):
         super().__init__()
-        self.fc1 = Linear(hidden_size, intermediate_size)
-        self.activation_fn = ACT2FN[hidden_act]
-        self.fc2 = Linear(intermediate_size, hidden_size)
+        self.fc1 = linear_layer(config, config.hidden_size, config.intermediate_size)
+        self.activation_fn = ACT2FN[config.hidden_act]
+        self.fc2 = linear_layer(config, config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return map_segments(self._mix, hidden_states)
@@ -29,11 +30,11 @@ class MLP(nn.Module):
 class GatedMLP(nn.Module):
     """W3(silu(W1 n) * (W2 n)) with biases on all three: tokens (B, T, D) to (B, T, D)."""
 
-    def __init__(self, hidden_size: int, intermediate_size: int):
+    def __init__(self, config: PreTrainedConfig):
         super().__init__()
-        self.gate_proj = Linear(hidden_size, intermediate_size)
-        self.up_proj = Linear(hidden_size, intermediate_size)
-        self.down_proj = Linear(intermediate_size, hidden_size)
+        self.gate_proj = linear_layer(config, config.hidden_size, config.intermediate_size)
+        self.up_proj = linear_layer(config, config.hidden_size, config.intermediate_size)
+        self.down_proj = linear_layer(config, config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return map_segments(self._mix, hidden_states)

@@ -39,7 +39,7 @@ class AdventurerLayer(GradientCheckpointingLayer):
         self.mixer_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mixer = Mamba2Mixer(config)
         self.mlp_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.mlp = GatedMLP(config.hidden_size, config.intermediate_size)
+        self.mlp = GatedMLP(config)
         self.drop_path = StochasticDepth(config.drop_path_rates[layer_idx], mode="row")
 
     def forward(

@@ -16,7 +16,6 @@ from transformers.utils import TransformersKwargs
 
 from .configuration_base import PixelPreTrainedConfig, as_pair
 from .layers_embeddings import PixelEmbeddings
-from .layers_linear import Linear
 
 
 # Where a checkpoint's config and weights may be looked up: passed on when only the config is read.
@@ -98,14 +97,6 @@ class PixelPreTrainedModel(PreTrainedModel):
             std = projection.weight[0].numel() ** -0.5 / 0.87962566103423978
             init.trunc_normal_(projection.weight, std=std, a=-2 * std, b=2 * std)
             init.zeros_(projection.bias)
-
-    def post_init(self):
-        super().post_init()
-        if getattr(self.config, "quantization_config", None) is not None:
-            # bitsandbytes exchanges layers of exactly this class, and would leave all blocks as they are.
-            for module in self.modules():
-                if type(module) is Linear:
-                    module.__class__ = nn.Linear
 
     def _pool(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Tokens after the final norm to what the classifier sees of them, `(batch_size, hidden_size)`."""

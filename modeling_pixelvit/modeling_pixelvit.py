@@ -32,7 +32,7 @@ class PixelViTLayer(GradientCheckpointingLayer):
         self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention = Attention(config)
         self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.mlp = MLP(config.hidden_size, config.intermediate_size, config.hidden_act)
+        self.mlp = MLP(config)
         scaled = config.layer_scale_init_value is not None
         self.layer_scale1, self.layer_scale2 = (
             LayerScale(config.hidden_size, config.layer_scale_init_value) if scaled else nn.Identity() for _ in range(2)

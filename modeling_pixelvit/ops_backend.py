@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Which implementation an op runs on: the one place that looks for compiled kernels and at the processor.
+Which implementation the mixer's ops run on: the one place that looks for compiled kernels.
 
 For the Mamba-2 mixer `"torch"` is plain PyTorch and runs everywhere. `"mamba_ssm"` takes the Triton kernels of the
 mamba-ssm package, and the CUDA convolution of causal-conv1d where that is installed too; it needs a CUDA device (or
@@ -11,26 +11,20 @@ Triton's interpreter, `TRITON_INTERPRET=1`, for tests). `"auto"` takes mamba_ssm
 import importlib.util
 import logging
 import os
-import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from pathlib import Path
 
 import torch
-from torch.nn import functional as F
 
 from .ops_conv1d import causal_conv1d
-from .ops_linear import FEWEST_MULTIPLICATIONS, linear_onednn
+from .ops_mamba_ssm import load_mamba_ssm_ops
 from .ops_norm import rms_norm_gated
 from .ops_ssd import ssd_chunked
 
 
 logger = logging.getLogger(__name__)
-
-# The kernels' own best chunk; the config's chunk_size is for the plain PyTorch scan.
-MAMBA_SSM_CHUNK_SIZE = 256
 
 
 @dataclass(frozen=True)
@@ -106,71 +100,8 @@ def _report_choice(name: str, device_type: str):
 def _load_mamba_ssm() -> tuple[MixerBackend | None, str]:
     """The mamba_ssm backend, or None with the reason why there is none."""
     try:
-        from mamba_ssm.ops.triton.layernorm_gated import rmsnorm_fn
-        from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
+        ops = load_mamba_ssm_ops()
     except ImportError as error:
         return None, str(error)
-    try:
-        from causal_conv1d import causal_conv1d_fn
-    except ImportError:
-        causal_conv1d_fn = None
-
-    def ssd(x, dt, A_log, B, C, D, dt_bias, initial_state=None, chunk_size=None, workspace=None):
-        return mamba_chunk_scan_combined(
-            x,
-            dt,
-            -torch.exp(A_log.float()),
-            B,
-            C,
-            chunk_size=MAMBA_SSM_CHUNK_SIZE,
-            D=D.float(),
-            dt_bias=dt_bias.float(),
-            initial_states=initial_state,
-            dt_softplus=True,
-            return_final_states=True,
-        )
-
-    def conv1d(x, weight, bias, initial_state=None, workspace=None):
-        # The CUDA kernel knows two to four taps, and its layout rules leave no room for a state before the sequence.
-        kernel_size = weight.shape[-1]
-        if causal_conv1d_fn is None or not x.is_cuda or initial_state is not None or not 2 <= kernel_size <= 4:
-            return causal_conv1d(x, weight, bias, initial_state, workspace)
-        y = causal_conv1d_fn(x.transpose(1, 2), weight[:, 0].to(x.dtype), bias.to(x.dtype), activation="silu")
-        final_state = F.pad(x, (0, 0, kernel_size - 1, 0))[:, x.shape[1] :]
-        return y.transpose(1, 2), final_state
-
-    def norm(y, z, weight, groups, eps, workspace=None):
-        group_size = y.shape[-1] // groups
-        return rmsnorm_fn(y, weight, None, z=z, eps=eps, group_size=group_size, norm_before_gate=False)
-
     # The kernels keep their own working set small, so they get the whole sequence.
-    return MixerBackend("mamba_ssm", ssd, conv1d, norm, segment_length=sys.maxsize), ""
-
-
-def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """x weight^T + bias for x (..., in_features), by oneDNN where that is faster than what PyTorch would take."""
-    if _prefers_onednn(x, weight):
-        return linear_onednn(x, weight, bias)
-    return F.linear(x, weight, bias)
-
-
-def _prefers_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and x.dim() > 1
-        and not (torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"))
-        # Quantized, distributed and traced tensors are subclasses that know nothing of oneDNN's op.
-        and type(x) is torch.Tensor
-        and type(weight) in (torch.Tensor, torch.nn.Parameter)
-        and x.numel() * weight.shape[0] >= FEWEST_MULTIPLICATIONS
-        and _mkl_is_slow()
-    )
-
-
-@cache
-def _mkl_is_slow() -> bool:
-    """Whether float32 products go to MKL on a processor that it has no kernels of its own for, with oneDNN at hand."""
-    cpuinfo = Path("/proc/cpuinfo")
-    processor = cpuinfo.read_text() if cpuinfo.exists() else platform.processor()
-    return torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available() and "AuthenticAMD" in processor
+    return MixerBackend("mamba_ssm", *ops, segment_length=sys.maxsize), ""

@@ -1,18 +1,52 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-The linear layer by oneDNN: `torch.nn.functional.linear` for float32 on a CPU, with the same shapes.
+The product of a linear layer, by oneDNN where that is faster: float32 on a CPU that is not Intel's.
 
 PyTorch sends float32 products to MKL, which gives processors that are not Intel's its slower kernels; oneDNN, which
 every PyTorch build for x86 brings too, picks by what the processor can do. On an AMD EPYC with AVX-512 it is twice as
 fast, forward and backward.
 """
 
+import platform
+from functools import cache
+from pathlib import Path
+
 import torch
+from torch.nn import functional as F
 
 
 # Fewest multiplications of a product that oneDNN is faster at; below, its fixed cost per call shows.
 FEWEST_MULTIPLICATIONS = 2**22
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """x weight^T + bias for x (..., in_features), by oneDNN where that is faster than what PyTorch would take."""
+    if _prefers_onednn(x, weight):
+        return linear_onednn(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
+def _prefers_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    return (
+        x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.dim() > 1
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"))
+        # Quantized, distributed and traced tensors are subclasses that know nothing of oneDNN's op.
+        and type(x) is torch.Tensor
+        and type(weight) in (torch.Tensor, torch.nn.Parameter)
+        and x.numel() * weight.shape[0] >= FEWEST_MULTIPLICATIONS
+        and _mkl_is_slow()
+    )
+
+
+@cache
+def _mkl_is_slow() -> bool:
+    """Whether float32 products go to MKL on a processor that it has no kernels of its own for, with oneDNN at hand."""
+    cpuinfo = Path("/proc/cpuinfo")
+    processor = cpuinfo.read_text() if cpuinfo.exists() else platform.processor()
+    return torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available() and "AuthenticAMD" in processor
 
 
 def linear_onednn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 from helpers import relative_difference
 from torch.nn import functional as F
 
-from modeling_pixelvit import ops_backend
+from modeling_pixelvit import ops_linear
 from modeling_pixelvit.layers_linear import Linear
 from modeling_pixelvit.ops_linear import linear_onednn
 
@@ -73,11 +73,11 @@ def test_taken_for_large_products_on_processors_that_mkl_neglects(monkeypatch):
         calls.append(arguments)
         return linear_onednn(*arguments)
 
-    monkeypatch.setattr(ops_backend, "linear_onednn", record)
+    monkeypatch.setattr(ops_linear, "linear_onednn", record)
     layer, tokens = Linear(256, 128), torch.randn(1, 128, 256)
     expected = F.linear(tokens, layer.weight, layer.bias)
     for slow, count in ((False, 0), (True, 1)):
-        monkeypatch.setattr(ops_backend, "_mkl_is_slow", lambda slow=slow: slow)
+        monkeypatch.setattr(ops_linear, "_mkl_is_slow", lambda slow=slow: slow)
         calls.clear()
         assert relative_difference(layer(tokens), expected) < 1e-6
         assert len(calls) == count
@@ -91,7 +91,7 @@ def test_taken_for_large_products_on_processors_that_mkl_neglects(monkeypatch):
 
 
 def test_compiled_and_exported_models_keep_the_plain_product(monkeypatch):
-    monkeypatch.setattr(ops_backend, "_mkl_is_slow", lambda: True)
+    monkeypatch.setattr(ops_linear, "_mkl_is_slow", lambda: True)
     layer, tokens = Linear(256, 128), torch.randn(1, 128, 256)
     program = torch.export.export(layer, (tokens,))
     assert "mkldnn" not in program.graph_module.code
