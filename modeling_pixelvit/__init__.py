@@ -20,9 +20,7 @@ from transformers import (
 
 from .configuration_adventurer import AdventurerConfig
 from .configuration_pixelvit import PixelViTConfig
-from .image_processing_base import backend_classes
-from .image_processing_pil_pixelvit import PixelViTImageProcessorPil
-from .image_processing_pixelvit import PixelViTImageProcessor
+from .image_processing_pixelvit import PixelViTImageProcessor, PixelViTImageProcessorPil
 from .modeling_adventurer import AdventurerBackbone, AdventurerForImageClassification, AdventurerModel
 from .modeling_detection import AdventurerForObjectDetection, PixelViTForObjectDetection
 from .modeling_pixelvit import PixelViTBackbone, PixelViTForImageClassification, PixelViTModel
@@ -55,7 +53,11 @@ AutoModelForImageSegmentation.register(
     AdventurerConfig, (AdventurerForSemanticSegmentation, AdventurerForObjectDetection), exist_ok=True
 )
 for config_class in (PixelViTConfig, AdventurerConfig):
-    AutoImageProcessor.register(config_class, image_processor_classes=backend_classes(), exist_ok=True)
+    AutoImageProcessor.register(
+        config_class,
+        image_processor_classes={"torchvision": PixelViTImageProcessor, "pil": PixelViTImageProcessorPil},
+        exist_ok=True,
+    )
 
 __all__ = [
     "AdventurerBackbone",

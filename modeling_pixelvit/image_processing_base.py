@@ -44,6 +44,10 @@ from .image_settings import (
 
 logger = logging.get_logger(__name__)
 
+# The back ends by transformers' names for them, and the file that has both.
+BACKEND_CLASSES = {"torchvision": "PixelViTImageProcessor", "pil": "PixelViTImageProcessorPil"}
+BACKENDS_FILE = "image_processing_pixelvit"
+
 
 class PixelViTImageProcessorBase(PostProcessing, BaseImageProcessor):
     """Settings, reading, targets and saving; a back end adds `_preprocess`, `resize` and `center_crop`.
@@ -288,15 +292,10 @@ class PixelViTImageProcessorBase(PostProcessing, BaseImageProcessor):
     def to_dict(self) -> dict[str, Any]:
         """The settings, with an `auto_map` that names the code of both back ends."""
         settings = super().to_dict()
-        classes = backend_classes()
         # A subclass under another name is somebody else's, who says where its code is.
-        if type(self).__name__ in [processor.__name__ for processor in classes.values()]:
-            settings["auto_map"] = {
-                "AutoImageProcessor": {
-                    backend: f"{processor.__module__.split('.')[-1]}.{processor.__name__}"
-                    for backend, processor in classes.items()
-                }
-            }
+        if type(self).__name__ in BACKEND_CLASSES.values():
+            code = {backend: f"{BACKENDS_FILE}.{name}" for backend, name in BACKEND_CLASSES.items()}
+            settings["auto_map"] = {"AutoImageProcessor": code}
         return settings
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
@@ -304,18 +303,7 @@ class PixelViTImageProcessorBase(PostProcessing, BaseImageProcessor):
         `AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)` needs no installed package."""
         if not os.path.isfile(save_directory):
             os.makedirs(save_directory, exist_ok=True)
-            for processor in backend_classes().values():
-                custom_object_save(processor, save_directory)
+            # Of a subclass elsewhere, the class here that it is derived from.
+            own = next(one for one in type(self).__mro__ if one.__name__ in BACKEND_CLASSES.values())
+            custom_object_save(own, save_directory)
         return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
-
-
-def backend_classes() -> dict[str, type[PixelViTImageProcessorBase]]:
-    """The two back ends, by transformers' names for them.
-
-    Imported here because both files import this one. The loader of code from checkpoints looks for such lines
-    wherever they stand, so whichever back end it loads, the other's file comes along and can be saved again.
-    """
-    from .image_processing_pil_pixelvit import PixelViTImageProcessorPil
-    from .image_processing_pixelvit import PixelViTImageProcessor
-
-    return {"torchvision": PixelViTImageProcessor, "pil": PixelViTImageProcessorPil}

@@ -12,8 +12,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from modeling_pixelvit.image_annotations import annotation_mask, check_annotation
-from modeling_pixelvit.image_processing_pil_pixelvit import PixelViTImageProcessorPil
-from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
+from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor, PixelViTImageProcessorPil
 
 
 BACKENDS = [PixelViTImageProcessor, PixelViTImageProcessorPil]

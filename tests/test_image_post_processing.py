@@ -14,8 +14,7 @@ from transformers import ImageSegmentationPipeline, ObjectDetectionPipeline
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from modeling_pixelvit.image_post_processing import paste_mask, sliding_window_logits, window_starts
-from modeling_pixelvit.image_processing_pil_pixelvit import PixelViTImageProcessorPil
-from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
+from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor, PixelViTImageProcessorPil
 from modeling_pixelvit.modeling_adventurer import AdventurerPreTrainedModel
 from modeling_pixelvit.modeling_detection import PixelDetectionOutput
 from tests.helpers import tiny_config

@@ -15,8 +15,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from modeling_pixelvit.image_processing_pil_pixelvit import PixelViTImageProcessorPil
-from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
+from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor, PixelViTImageProcessorPil
 
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -615,7 +614,7 @@ def test_save_and_load(processor_class, tmp_path):
     assert saved["auto_map"] == {
         "AutoImageProcessor": {
             "torchvision": "image_processing_pixelvit.PixelViTImageProcessor",
-            "pil": "image_processing_pil_pixelvit.PixelViTImageProcessorPil",
+            "pil": "image_processing_pixelvit.PixelViTImageProcessorPil",
         }
     }
     for other_class in BACKENDS:
