@@ -3,7 +3,7 @@
 """
 The image processor of PixelViT and Adventurer, on torchvision and on Pillow.
 
-Both are in one file, so that whichever of them is loaded from a checkpoint's code, the other comes along and can be saved
+Both are in one file: whichever of them is loaded from the code of a checkpoint, the other comes along and can be saved
 again.
 """
 

@@ -30,8 +30,9 @@ from ..checkpoints.reading import CheckpointError, read_checkpoint, read_setting
 from ..checkpoints.weights import nonfinite_weights
 from ..families.base import BASE_MODEL, CLASSIFIER
 from ..families.registry import FAMILIES
-from .layouts import Source, Translation, translate
+from .layouts import translate
 from .preprocessing import processor_settings
+from .source import Source, Translation
 
 
 logger = logging.getLogger(__name__)

@@ -46,7 +46,8 @@ from training.checkpoints.reading import CheckpointError, read_checkpoint
 from training.convert_checkpoint import main
 from training.foreign import conversion
 from training.foreign.conversion import build_model, convert, variant_name
-from training.foreign.layouts import Source, translate
+from training.foreign.layouts import translate
+from training.foreign.source import Source
 
 
 ROOT = Path(__file__).parents[3]
