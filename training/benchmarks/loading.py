@@ -18,7 +18,8 @@ from torch.utils.data import default_collate
 
 from ..augmentation.classification import build_train_transform
 from ..data.batches import TrainingBatches, build_train_loader
-from ..data.labelled import LabelledImages, LabelledSplits, load_labelled_images
+from ..data.labelled import LabelledImages, load_labelled_images
+from ..data.splits import Splits
 from ..settings.recipe import Recipe, load_recipe
 from .measuring import Rows
 
@@ -42,7 +43,7 @@ def make_pictures(folder: Path, num_images: int, size: tuple[int, int] = (500, 3
             Image.blend(noise(32), noise(3), 0.4).save(file, quality=90)
 
 
-def our_loader(splits: LabelledSplits, recipe: Recipe, num_workers: int) -> Iterable:
+def our_loader(splits: Splits, recipe: Recipe, num_workers: int) -> Iterable:
     images = LabelledImages(splits.train)
     transform = build_train_transform(recipe, splits.image_mean, splits.image_std)
 
@@ -53,7 +54,7 @@ def our_loader(splits: LabelledSplits, recipe: Recipe, num_workers: int) -> Iter
     return build_train_loader(example, TrainingBatches(recipe, len(images)), default_collate, num_workers)
 
 
-def timm_loader(folder: Path, splits: LabelledSplits, recipe: Recipe, num_workers: int) -> Iterable:
+def timm_loader(folder: Path, splits: Splits, recipe: Recipe, num_workers: int) -> Iterable:
     return create_loader(
         create_dataset("", str(folder)),
         (3, recipe.image_size, recipe.image_size),

@@ -9,7 +9,6 @@ All annotations are checked when a data set is loaded; images are decoded, and m
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,9 +21,10 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from modeling_pixelvit.image_masks import annotation_mask
 
-from .dense import InvalidEntries, UnusableExample, choose_splits, held_out, load_tables
+from .dense import InvalidEntries, UnusableExample, load_tables
 from .labelled import read_row
 from .records import ImageRecord, PackedRecords, decide_masks, object_record, reason_against
+from .splits import Splits, choose_splits, held_out
 from .tables import ObjectTable, table_class_names
 
 
@@ -140,24 +140,6 @@ class CocoDetection(torch.utils.data.Dataset):
         return target
 
 
-@dataclass(frozen=True)
-class DetectionSplits:
-    """
-    Training and evaluation images, and the normalization per channel for pixels in [0, 1].
-
-    Args:
-        name: The source, for reports.
-        label_names: The name of each class.
-    """
-
-    name: str
-    label_names: list[str]
-    train: CocoDetection
-    evaluation: CocoDetection
-    image_mean: list[float]
-    image_std: list[float]
-
-
 def load_detection_splits(
     source: str | os.PathLike,
     *,
@@ -168,7 +150,7 @@ def load_detection_splits(
     image_column: str | None = None,
     objects_column: str | None = None,
     box_format: str = "xywh",
-) -> DetectionSplits:
+) -> Splits:
     """
     Finds training and evaluation images with annotated objects. No image is decoded.
 
@@ -205,7 +187,7 @@ def load_detection_splits(
     for split in (train, evaluation):
         if len(split) == 0:
             raise ValueError(f"{split.name} has no usable image; give one with images.")
-    return DetectionSplits(
+    return Splits(
         name=source,
         label_names=train.label_names,
         train=train,

@@ -1,8 +1,8 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-What the data of segmentation and of detection have in common: which splits are for what, tables that the `datasets`
-library reads, and what happens to an annotation that cannot be right.
+What the data of segmentation and of detection have in common: tables that the `datasets` library reads, and what
+happens to an annotation that cannot be right.
 """
 
 import logging
@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 from PIL import ExifTags, Image
 
-from .labelled import EVALUATION_SHARE, EVALUATION_SPLITS, SPLIT_SEED
 from .unreadable import UnreadableImage
 
 
@@ -81,49 +79,6 @@ class InvalidEntries:
                 "on_invalid='skip'."
             )
         logger.warning("%s: %d invalid entries are left out (%s%s).", self.source, len(self), shown, more)
-
-
-def choose_splits(
-    names: Iterable[str], source: str, train_split: str | None = None, eval_split: str | None = None
-) -> tuple[str, str | None]:
-    """
-    The splits for training and for evaluation, by the beginning of their names ("train2017", "training").
-
-    Returns:
-        For training `train_split`, or the first split that begins with "train", or else the first. For evaluation
-        `eval_split`, or the first other one that begins with "validation", "valid", "val" or "test", in this order;
-        None if there is none.
-
-    Raises:
-        ValueError: if a given split does not exist.
-    """
-    names = list(names)
-    for option, name in (("train_split", train_split), ("eval_split", eval_split)):
-        if name is not None and name not in names:
-            raise ValueError(
-                f"{option}={name} was given, but {source} has the splits {', '.join(names)}; choose from these."
-            )
-    if train_split is None:
-        train_split = next((name for name in names if name.startswith("train")), names[0])
-    if eval_split is None:
-        others = [name for name in names if name != train_split]
-        found = (name for kind in EVALUATION_SPLITS for name in others if name.startswith(kind))
-        eval_split = next(found, None)
-    return train_split, eval_split
-
-
-def held_out(num_images: int, source: str) -> tuple[list[int], list[int]]:
-    """
-    Indices for training, and of a fifth of the images for evaluation: the same each time.
-
-    Raises:
-        ValueError: if there are fewer than two images.
-    """
-    if num_images < 2:
-        raise ValueError(f"{source} has {num_images} usable images; at least two are needed, to train and to test.")
-    order = np.random.default_rng(SPLIT_SEED).permutation(num_images).tolist()
-    num_held_out = max(1, round(EVALUATION_SHARE * num_images))
-    return sorted(order[num_held_out:]), sorted(order[:num_held_out])
 
 
 def load_tables(source: str) -> dict[str, datasets.Dataset]:

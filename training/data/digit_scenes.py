@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import datasets
 import numpy as np
@@ -24,9 +24,8 @@ import torch
 from PIL import Image
 
 from .digits import DIGIT_SIZE, SPLIT_SEED, load_digits, split_indices
+from .splits import Splits
 
-
-Splits = TypeVar("Splits")
 
 NAME = re.compile(r"digit-scenes(?:-(\d+))?")
 VERSION = 1  # of the scenes in the cache: to be raised with any change of what is drawn

@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn import datasets
 from torch.utils.data import Dataset
 
-from .labelled import LabelledSplits
+from .splits import Splits
 
 
 DIGIT_SIZE = 8
@@ -81,7 +81,7 @@ class FixedDigits(Dataset):
         return place(self.digits[index], row, column, self.canvas_size), self.labels[index].item()
 
 
-def load_digits_images(canvas_size: int = 16) -> LabelledSplits:
+def load_digits_images(canvas_size: int = 16) -> Splits:
     """
     The embedded digits in the form of `load_labelled_images`. 1,400 digits are for training, each time at a new
     position; the other 397 are for testing, each at four positions drawn once and for all.
@@ -99,7 +99,7 @@ def load_digits_images(canvas_size: int = 16) -> LabelledSplits:
     train, test = split_indices(len(digits), generator)
     test = test.repeat(PLACEMENTS_PER_TEST_DIGIT)
     corners = torch.randint(num_positions(canvas_size), (len(test), 2), generator=generator)
-    return LabelledSplits(
+    return Splits(
         name="scikit-learn digits",
         label_names=[str(digit) for digit in range(10)],
         train=PlacedDigits(digits[train], labels[train], canvas_size),

@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
@@ -22,52 +21,17 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from modeling_pixelvit.image_reading import read_pixels, upright_image
 
+from .splits import EVALUATION_SHARE, EVALUATION_SPLITS, SPLIT_SEED, Splits
 from .unreadable import UnreadableImage
 
 
 Split = datasets.Dataset | datasets.IterableDataset
 
-# What is looked at while training is chosen by; a test set is for what was chosen, if there is another.
-EVALUATION_SPLITS = ("validation", "valid", "val", "test")
-EVALUATION_SHARE = 0.2  # held out of the training images where there is no other split
-SPLIT_SEED = 2026
 LABEL_COLUMNS = ("label", "labels", "fine_label", "cls", "json.label")
 UNLABELLED = -1  # what some data sets give in a test split whose labels they keep to themselves
 # The builders of `datasets` for a folder, by what is in it; anything else is a folder of images.
 BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
 SPLIT_OF_FILE = re.compile(r"(?<![a-z])(train|validation|valid|val|test)(?![a-z])")
-
-
-@dataclass(frozen=True)
-class LabelledSplits:
-    """
-    Training and evaluation images, with the columns `image`, undecoded, and `label`, a class index.
-
-    Args:
-        name: The source, for reports.
-        label_names: The name of each class.
-        train, evaluation: Both `datasets.Dataset`, or both `datasets.IterableDataset` where they are streamed.
-        image_mean, image_std: Normalization per channel, for pixels in [0, 1].
-        stream_length: Images in a training stream that does not tell it.
-    """
-
-    name: str
-    label_names: list[str]
-    train: Split
-    evaluation: Split
-    image_mean: list[float]
-    image_std: list[float]
-    stream_length: int | None = None
-
-    @property
-    def num_train_images(self) -> int | None:
-        """Number of training images; None for a stream that does not know its length."""
-        if not isinstance(self.train, datasets.IterableDataset):
-            return len(self.train)
-        if self.stream_length is not None:
-            return self.stream_length
-        splits = self.train.info.splits or {}
-        return splits[self.train.split].num_examples or None if self.train.split in splits else None
 
 
 def load_labelled_images(
@@ -79,7 +43,7 @@ def load_labelled_images(
     image_column: str | None = None,
     label_column: str | None = None,
     label_names: Sequence[str] | int | None = None,
-) -> LabelledSplits:
+) -> Splits:
     """
     Finds training and evaluation images with their labels. Nothing is decoded.
 
@@ -96,6 +60,9 @@ def load_labelled_images(
             with a usual name. "json.label" is the key of a column of mappings.
         label_names: Names of the classes, or their number. Needed only to stream labels whose classes are not declared,
             which would all have to be read to know them.
+
+    Returns:
+        Splits of `datasets` with the columns `image`, undecoded, and `label`, a class index.
 
     Labels are class indices (with a declared `ClassLabel`, or integers from 0 on) or strings, whose classes are
     numbered in the order of their sorted names.
@@ -120,7 +87,7 @@ def load_labelled_images(
         train, evaluation = _held_out(train, source)
     else:
         evaluation = _with_class_labels(evaluation, names, source)
-    return LabelledSplits(
+    return Splits(
         name=source,
         label_names=names,
         train=train,

@@ -25,13 +25,12 @@ from .dense import (
     InvalidEntries,
     UnusableExample,
     check_on_invalid,
-    choose_splits,
     find_column,
-    held_out,
     load_tables,
     undecoded,
 )
 from .labelled import read_row
+from .splits import Splits, choose_splits, held_out
 from .unreadable import UnreadableImage, UnusableData
 
 
@@ -137,24 +136,6 @@ class SegmentationImages(torch.utils.data.Dataset):
         return file["path"] if file["bytes"] is None else f"the mask of {self.name}[{index}]"
 
 
-@dataclass(frozen=True)
-class SegmentationSplits:
-    """
-    Training and evaluation images, and the normalization per channel for pixels in [0, 1].
-
-    Args:
-        name: The source, for reports.
-        label_names: The name of each class.
-    """
-
-    name: str
-    label_names: list[str]
-    train: SegmentationImages
-    evaluation: SegmentationImages
-    image_mean: list[float]
-    image_std: list[float]
-
-
 def load_segmentation_splits(
     source: str | os.PathLike,
     *,
@@ -165,7 +146,7 @@ def load_segmentation_splits(
     eval_split: str | None = None,
     image_column: str | None = None,
     mask_column: str | None = None,
-) -> SegmentationSplits:
+) -> Splits:
     """
     Finds training and evaluation images with their masks. Nothing is decoded.
 
@@ -207,7 +188,7 @@ def load_segmentation_splits(
         train, evaluation = train.select(of_train), train.select(of_evaluation)
     else:
         evaluation = load(eval_name)
-    return SegmentationSplits(
+    return Splits(
         name=source,
         label_names=names,
         train=train,

@@ -9,14 +9,15 @@ from typing import Any
 
 import datasets
 
-from .labelled import LabelledImages, LabelledSplits, load_labelled_images
+from .labelled import LabelledImages, load_labelled_images
+from .splits import Splits
 
 
 DIGITS = re.compile(r"digits(?:-(\d+))?")
 DIGITS_CANVAS = 16
 
 
-def load_images(dataset: str, streaming: bool = False, **options: Any) -> LabelledSplits:
+def load_images(dataset: str, streaming: bool = False, **options: Any) -> Splits:
     """
     Training and evaluation images by the name of their source.
 

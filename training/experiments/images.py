@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
-from ..data.labelled import LabelledSplits
 from ..data.sources import load_images
+from ..data.splits import Splits
 from ..tasks.base import SourceOptions
 from ..tasks.registry import TASKS
 
@@ -88,4 +88,4 @@ def load_sweep_images(task: str, source: str, image_size: int, folder: Path) -> 
     if not (folder / SPLITS_FILE).exists():
         return TASKS[task].load_images(SourceOptions(dataset=source))
     splits = {split: StoredImages(folder, split) for split in SPLITS}
-    return LabelledSplits(**splits, **json.loads((folder / SPLITS_FILE).read_text()))
+    return Splits(**splits, **json.loads((folder / SPLITS_FILE).read_text()))

@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
 from ..augmentation.classification import Examples, build_mixup, build_train_transform, stack
-from ..data.labelled import LabelledSplits, read_row
+from ..data.labelled import read_row
 from ..data.sources import load_images
+from ..data.splits import Splits
 from ..data.streams import build_streamed_loader
 from ..families.base import CLASSIFIER
 from ..settings.recipe import Recipe
@@ -44,7 +45,7 @@ class ClassificationTask(Task):
     patch_sizes = (16, 8, 4, 2, 1)
     sweep_recipe = "sweep"
 
-    def __init__(self, recipe: Recipe, images: LabelledSplits):
+    def __init__(self, recipe: Recipe, images: Splits):
         if recipe.digit_distortion:
             images = _distorted(images, recipe.digit_distortion)
         self.is_streamed = isinstance(images.train, datasets.IterableDataset)
@@ -53,7 +54,7 @@ class ClassificationTask(Task):
         self.mixup = build_mixup(recipe, len(images.label_names))
 
     @classmethod
-    def load_images(cls, data: SourceOptions) -> LabelledSplits:
+    def load_images(cls, data: SourceOptions) -> Splits:
         images = load_images(
             data.dataset,
             streaming=data.streaming,
@@ -159,7 +160,7 @@ def _percent(preferred: tuple[int, ...], within: int) -> float:
     return 100 * sum(count < within for count in preferred) / len(preferred)
 
 
-def _distorted(images: LabelledSplits, distortion: float) -> LabelledSplits:
+def _distorted(images: Splits, distortion: float) -> Splits:
     if not hasattr(images.train, "distorted"):
         raise ValueError(
             f"digit_distortion={distortion:g} was given, but {images.name} are not the embedded digits; set it to 0 "

@@ -15,7 +15,8 @@ from modeling_pixelvit.modeling_detection import PixelDetectionOutput
 
 from ..augmentation.detection import build_detection_transform, collate_detection
 from ..augmentation.geometry import padded, resized_masks
-from ..data.coco import DetectionSplits, load_detection_splits
+from ..data.coco import load_detection_splits
+from ..data.splits import Splits
 from ..families.base import DETECTOR
 from ..metrics.coco_ap.coco_evaluation import prediction_record, reference_record
 from ..settings.recipe import Recipe
@@ -62,14 +63,14 @@ class DetectionTask(DenseTask):
     load_splits = staticmethod(load_detection_splits)
     train_transform_of = staticmethod(build_detection_transform)
 
-    def __init__(self, recipe: Recipe, images: DetectionSplits):
+    def __init__(self, recipe: Recipe, images: Splits):
         self.with_masks = recipe.model.get("use_masks", images.train.has_masks)
         if self.with_masks and not (images.train.has_masks and images.evaluation.has_masks):
             raise ValueError(f"use_masks was set, but {images.name} has objects without masks; leave it out.")
         super().__init__(recipe, images)
 
     @classmethod
-    def load_images(cls, data: SourceOptions) -> DetectionSplits:
+    def load_images(cls, data: SourceOptions) -> Splits:
         return super().load_images(data, objects_column=data.label_column)
 
     @staticmethod

@@ -16,9 +16,10 @@ from torch.utils.data import Dataset
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from ..data.coco import coco_files, load_detection_splits
-from ..data.dense import choose_splits, find_column, held_out, load_tables, undecoded
+from ..data.dense import find_column, load_tables, undecoded
 from ..data.digit_scenes import digit_scenes_canvas, load_digit_scenes
-from ..data.labelled import LabelledSplits, read_row
+from ..data.labelled import read_row
+from ..data.splits import Splits, choose_splits, held_out
 from ..data.tables import IMAGE_COLUMNS
 from .base import Batch, EmbeddedImages, Score, SourceOptions, patch_size_of
 from .classification import ClassificationTask
@@ -66,7 +67,7 @@ class MultiLabelTask(ClassificationTask):
     patch_sizes = (8, 4, 2)
 
     @classmethod
-    def load_images(cls, data: SourceOptions) -> LabelledSplits:
+    def load_images(cls, data: SourceOptions) -> Splits:
         load_objects = functools.partial(load_detection_splits, with_masks=False)
         canvas_size = digit_scenes_canvas(data.dataset)
         if canvas_size is not None:
@@ -136,7 +137,7 @@ def _label_matrix(images: LabelSets) -> torch.Tensor:
     return matrix
 
 
-def _of_objects(splits: Any) -> LabelledSplits:
+def _of_objects(splits: Splits) -> Splits:
     """A detection data set, of whose objects the classes count."""
 
     def labels_of(images: Any) -> LabelSets:
@@ -144,7 +145,7 @@ def _of_objects(splits: Any) -> LabelledSplits:
         labels = [sorted({found.class_label for found in record.objects}) for record in records]
         return LabelSets(functools.partial(_image_of, images), labels, len(splits.label_names))
 
-    return LabelledSplits(
+    return Splits(
         name=splits.name,
         label_names=splits.label_names,
         train=labels_of(splits.train),
@@ -154,7 +155,7 @@ def _of_objects(splits: Any) -> LabelledSplits:
     )
 
 
-def _of_tables(data: SourceOptions) -> LabelledSplits:
+def _of_tables(data: SourceOptions) -> Splits:
     """Tables with a column of images and one of lists of labels."""
     source, tables = data.dataset, load_tables(data.dataset)
     train_name, eval_name = choose_splits(tables, source, data.train_split, data.eval_split)
@@ -182,7 +183,7 @@ def _of_tables(data: SourceOptions) -> LabelledSplits:
         train, evaluation, eval_name = train.select(of_train), train.select(of_evaluation), train_name
     else:
         evaluation = tables[eval_name]
-    return LabelledSplits(
+    return Splits(
         name=source,
         label_names=[str(name) for name in names],
         train=labels_of(train, train_name),

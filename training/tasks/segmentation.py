@@ -16,7 +16,8 @@ from modeling_pixelvit.image_post_processing import sliding_window_logits
 
 from ..augmentation.geometry import padded
 from ..augmentation.segmentation import build_segmentation_transform, collate_segmentation
-from ..data.segmentation import IGNORED_LABEL, SegmentationSplits, load_segmentation_splits
+from ..data.segmentation import IGNORED_LABEL, load_segmentation_splits
+from ..data.splits import Splits
 from ..families.base import SEGMENTER
 from ..metrics.mean_iou.confusion import pixel_counts
 from .base import Batch, Score, SourceOptions, patch_size_of
@@ -58,7 +59,7 @@ class SegmentationTask(DenseTask):
     train_transform_of = staticmethod(build_segmentation_transform)
 
     @classmethod
-    def load_images(cls, data: SourceOptions) -> SegmentationSplits:
+    def load_images(cls, data: SourceOptions) -> Splits:
         return super().load_images(
             data, mask_column=data.label_column, reduce_labels=data.reduce_labels, label_names=data.num_labels
         )
