@@ -202,6 +202,21 @@ class PixelViTImageProcessorBase(PostProcessing, BaseImageProcessor):
         kind = return_tensors or ("pt" if self.backend == "torchvision" else "np")
         return torch.from_numpy(values).to(device) if kind == "pt" else values
 
+    def _fitted(
+        self,
+        pixels: Any,
+        do_resize: bool | None,
+        size: SizeDict,
+        resample: Any,
+        crop_pct: float,
+        do_center_crop: bool | None,
+    ) -> Any:
+        """Pixels (..., height, width) of the back end's kind, resized and cropped by its means."""
+        if do_resize:
+            height, width = resized_size(tuple(pixels.shape[-2:]), size, crop_pct, do_center_crop)
+            pixels = self.resize(pixels, SizeDict(height=height, width=width), resample=resample)
+        return self.center_crop(pixels, size) if do_center_crop else pixels
+
     def _as_batch(
         self, images: list, do_pad: bool | None, size: SizeDict, pad_size: SizeDict | None, return_tensors: Any
     ) -> BatchFeature:

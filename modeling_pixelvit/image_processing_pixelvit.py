@@ -17,7 +17,7 @@ from transformers.image_processing_backends import PilBackend, TorchvisionBacken
 from transformers.image_transforms import group_images_by_shape, reorder_images
 from transformers.image_utils import PILImageResampling, SizeDict
 
-from .image_geometry import centered_window, resized_size
+from .image_geometry import centered_window
 from .image_processing_base import PixelViTImageProcessorBase
 from .image_reading import value_bounds
 from .image_settings import PixelViTImageProcessorKwargs
@@ -119,17 +119,10 @@ class PixelViTImageProcessor(PixelViTImageProcessorBase, TorchvisionBackend):
     ) -> BatchFeature:
         grouped, index = group_images_by_shape(images, disable_grouping=disable_grouping)
         for key, stack in grouped.items():
-            if do_resize:
-                height, width = resized_size(tuple(stack.shape[-2:]), size, crop_pct, do_center_crop)
-                stack = self.resize(stack, SizeDict(height=height, width=width), resample=resample)
-            if do_center_crop:
-                stack = self.center_crop(stack, size)
+            stack = self._fitted(stack, do_resize, size, resample, crop_pct, do_center_crop)
             stack = self.rescale_and_normalize(stack, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
             grouped[key] = stack.to(torch.float32)
         return self._as_batch(reorder_images(grouped, index), do_pad, size, pad_size, return_tensors)
-
-
-__all__ = ["PixelViTImageProcessor"]
 
 
 class PixelViTImageProcessorPil(PixelViTImageProcessorBase, PilBackend):
@@ -184,11 +177,7 @@ class PixelViTImageProcessorPil(PixelViTImageProcessorBase, PilBackend):
     ) -> BatchFeature:
         processed = []
         for image in images:
-            if do_resize:
-                height, width = resized_size(image.shape[-2:], size, crop_pct, do_center_crop)
-                image = self.resize(image, SizeDict(height=height, width=width), resample=resample)
-            if do_center_crop:
-                image = self.center_crop(image, size)
+            image = self._fitted(image, do_resize, size, resample, crop_pct, do_center_crop)
             if do_rescale:
                 image = self.rescale(image, rescale_factor)
             if do_normalize:
@@ -197,4 +186,4 @@ class PixelViTImageProcessorPil(PixelViTImageProcessorBase, PilBackend):
         return self._as_batch(processed, do_pad, size, pad_size, return_tensors)
 
 
-__all__ = ["PixelViTImageProcessorPil"]
+__all__ = ["PixelViTImageProcessor", "PixelViTImageProcessorPil"]

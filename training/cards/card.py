@@ -21,7 +21,7 @@ from transformers import BaseImageProcessor, PreTrainedConfig
 from modeling_pixelvit.configuration_base import as_pair
 
 from ..checkpoints.cost import model_cost
-from ..families.base import ARCHITECTURES
+from ..families.base import ARCHITECTURES, is_multi_label
 from ..families.registry import FAMILIES
 from .checks import LICENSES, validate_card
 from .index import render_index
@@ -51,7 +51,6 @@ from .text import (
     class_names,
     counted_rows,
     describe_cost,
-    is_multi_label,
     limits_of,
     model_name,
     purpose_of,

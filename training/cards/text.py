@@ -11,6 +11,7 @@ from transformers import BaseImageProcessor, PreTrainedConfig
 from modeling_pixelvit.configuration_base import as_pair
 
 from ..checkpoints.cost import ModelCost, readable_flops
+from ..families.base import is_multi_label
 from ..families.registry import FAMILIES
 from .results import Row, variant_of
 
@@ -88,11 +89,6 @@ def model_name(config: PreTrainedConfig) -> str:
     if variant is not None:
         return f"{family.paper_title}-{variant.capitalize()}"
     return f"{family.title} of {config.num_hidden_layers} blocks and width {config.hidden_size}"
-
-
-def is_multi_label(config: PreTrainedConfig) -> bool:
-    """Whether an image may be of several classes, or of none."""
-    return config.problem_type == "multi_label_classification"
 
 
 def purpose_of(config: PreTrainedConfig, task: str) -> str:

@@ -40,6 +40,14 @@ DETECTOR = Architecture("ForObjectDetection", "detection", "object-detection", "
 ARCHITECTURES = {one.does: one for one in (CLASSIFIER, SEGMENTER, DETECTOR, BASE_MODEL)}
 
 
+MULTI_LABEL = "multi_label_classification"  # what transformers calls it
+
+
+def is_multi_label(config: PreTrainedConfig) -> bool:
+    """Whether an image may be of several of a classifier's classes, or of none."""
+    return config.problem_type == MULTI_LABEL
+
+
 @dataclass(frozen=True)
 class Family:
     """

@@ -4,6 +4,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,28 +48,19 @@ class FinetuneTrainer(Trainer):
                 f"One process was started for {arguments.n_gpu} GPUs, to which annotations cannot be dealt out; start "
                 "one for each by accelerate launch, or choose a GPU by CUDA_VISIBLE_DEVICES."
             )
-
         arguments.remove_unused_columns = False  # of which examples have none
-
-        def indexed(index: int) -> tuple[Any, int]:
-            return task.eval_example(index), index
-
         super().__init__(
             model,
             arguments,
             train_dataset=ReadableExamples(task.train_example, task.num_train, max_unreadable),
-            eval_dataset=ReadableExamples(indexed, task.num_eval, max_unreadable),
-            data_collator=self._collate_indexed,
+            eval_dataset=ReadableExamples(partial(_indexed_example, task), task.num_eval, max_unreadable),
+            data_collator=partial(_collate_indexed, task),
             processing_class=task.processor,
         )
         self.task = task
         self.results: dict[int, Any] = {}
         # Losses are means over a batch, which the Trainer is to divide by the batches of a step and by nothing else.
         self.model_accepts_loss_kwargs = False
-
-    def _collate_indexed(self, pairs: list[tuple[Any, int]]) -> Batch:
-        examples, indices = zip(*pairs, strict=True)
-        return {**self.task.collate(list(examples)), INDICES: list(indices)}
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         eval_collator, self.data_collator = self.data_collator, self.task.collate
@@ -149,6 +141,18 @@ class FinetuneTrainer(Trainer):
     def merge_adapter(self):
         """From here on the model is an ordinary one, with the low-rank changes in its weights."""
         self.model = self.model_wrapped = self.model.merge_and_unload()
+
+
+# Of the module, since workers that are not forked are sent them, and a Trainer cannot be sent.
+
+
+def _indexed_example(task: Task, index: int) -> tuple[Any, int]:
+    return task.eval_example(index), index
+
+
+def _collate_indexed(task: Task, pairs: list[tuple[Any, int]]) -> Batch:
+    examples, indices = zip(*pairs, strict=True)
+    return {**task.collate(list(examples)), INDICES: list(indices)}
 
 
 class ReadableExamples(Dataset):

@@ -20,7 +20,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from modeling_pixelvit.image_post_processing import paste_mask
 
-from ..families.base import CLASSIFIER, DETECTOR, SEGMENTER
+from ..families.base import CLASSIFIER, DETECTOR, SEGMENTER, is_multi_label
 from ..families.registry import architecture_of
 
 
@@ -304,7 +304,7 @@ def class_probabilities(model: PreTrainedModel, processor: BaseImageProcessor, i
     """Of a classifier: (C,), from 0 to 1; each of its own where an image may be of several classes."""
     inputs = processor(image, return_tensors="pt").to(model.device)
     logits = model(**inputs, interpolate_pos_encoding=True).logits[0]
-    return logits.sigmoid() if model.config.problem_type == "multi_label_classification" else logits.softmax(dim=-1)
+    return logits.sigmoid() if is_multi_label(model.config) else logits.softmax(dim=-1)
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..data.digit_scenes import digit_scenes_canvas, load_digit_scenes
 from ..data.labelled import read_row
 from ..data.splits import Splits, choose_splits, held_out
 from ..data.tables import IMAGE_COLUMNS
+from ..families.base import MULTI_LABEL
 from .base import Batch, EmbeddedImages, Score, SourceOptions, patch_size_of
 from .classification import ClassificationTask
 
@@ -45,9 +47,13 @@ class LabelSets(Dataset):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, torch.Tensor]:
+        return self.read(index), self.truth(index)
+
+    def truth(self, index: int) -> torch.Tensor:
+        """The annotation alone; nothing is decoded."""
         truth = torch.zeros(self.num_labels)
         truth[self.labels[index]] = 1
-        return self.read(index), truth
+        return truth
 
 
 class MultiLabelTask(ClassificationTask):
@@ -82,12 +88,12 @@ class MultiLabelTask(ClassificationTask):
 
     def chance_loss(self) -> float:
         """Of the classes' shares of the evaluation images."""
-        shares = _label_matrix(self.images.evaluation).mean(0)
+        shares = torch.stack([self.images.evaluation.truth(index) for index in range(self.num_eval)]).mean(0)
         inside = shares[(shares > 0) & (shares < 1)]
         return float(-(inside * inside.log() + (1 - inside) * (1 - inside).log()).sum() / len(shares))
 
     def config_fields(self) -> dict[str, Any]:
-        return {**super().config_fields(), "problem_type": "multi_label_classification"}
+        return {**super().config_fields(), "problem_type": MULTI_LABEL}
 
     def collate(self, examples: list[tuple[torch.Tensor, torch.Tensor]]) -> Batch:
         """`pixel_values` (B, 3, H, W) and `labels` (B, C), float32."""
@@ -129,14 +135,6 @@ class MultiLabelTask(ClassificationTask):
         return {"loss": sum(losses) / len(losses), "mean_ap": 100 * float(np.mean(precisions))}
 
 
-def _label_matrix(images: LabelSets) -> torch.Tensor:
-    """(N, C) of all images, none of which is decoded."""
-    matrix = torch.zeros(len(images), images.num_labels)
-    for index, labels in enumerate(images.labels):
-        matrix[index, labels] = 1
-    return matrix
-
-
 def _of_objects(splits: Splits) -> Splits:
     """A detection data set, of whose objects the classes count."""
 
@@ -145,14 +143,7 @@ def _of_objects(splits: Splits) -> Splits:
         labels = [sorted({found.class_label for found in record.objects}) for record in records]
         return LabelSets(functools.partial(_image_of, images), labels, len(splits.label_names))
 
-    return Splits(
-        name=splits.name,
-        label_names=splits.label_names,
-        train=labels_of(splits.train),
-        evaluation=labels_of(splits.evaluation),
-        image_mean=splits.image_mean,
-        image_std=splits.image_std,
-    )
+    return replace(splits, train=labels_of(splits.train), evaluation=labels_of(splits.evaluation))
 
 
 def _of_tables(data: SourceOptions) -> Splits:

@@ -3,6 +3,7 @@
 """Fine-tuning with the Trainer: what comes in, what is trained, what is saved, and what is refused."""
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -165,6 +166,18 @@ class TestFinetuning:
         tensors = saved_tensors(tmp_path / "two")
         for name, tensor in saved_tensors(tmp_path / "one").items():
             torch.testing.assert_close(tensor, tensors[name], atol=2e-6, rtol=1e-3)
+
+    def test_workers_can_be_sent_all_that_they_need(self, checkpoints, tmp_path):
+        """Where they are not forked, as on macOS."""
+        model = AutoModelForImageClassification.from_pretrained(checkpoints / "pixelvit")
+        recipe = Recipe(family="pixelvit", image_size=16, patch_size=16, auto_augment=None)
+        task = ClassificationTask.from_options(recipe, SourceOptions())
+        trainer = finetune.FinetuneTrainer(task, model, FinetuneArguments(output_dir=str(tmp_path), use_cpu=True))
+        examples, collate = pickle.loads(pickle.dumps((trainer.eval_dataset, trainer.data_collator)))
+        batch, expected = collate([examples[3], examples[5]]), trainer.data_collator([trainer.eval_dataset[3]])
+        assert batch["indices"] == [3, 5] and torch.equal(batch["pixel_values"][:1], expected["pixel_values"])
+        examples, collate = pickle.loads(pickle.dumps((trainer.train_dataset, task.collate)))
+        assert collate([examples[0]])["pixel_values"].shape == (1, 3, 16, 16)
 
     def test_the_rate_of_a_block_and_who_decays(self, checkpoints, tmp_path):
         model = AutoModelForImageClassification.from_pretrained(checkpoints / "adventurer")
