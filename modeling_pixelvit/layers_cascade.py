@@ -8,16 +8,16 @@ Classes are counted from 1 inside this file; 0 is background.
 """
 
 import dataclasses
-import math
+import functools
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, BoxCoder, Matcher
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
-from torchvision.ops import box_iou, clip_boxes_to_image, nms
-from torchvision.ops.boxes import remove_small_boxes
+from torchvision.ops import box_iou
 
+from .layers_boxes import clip, flags, has_sides, rois_of_lists, rois_of_places, rows_of, suppress, take
 from .layers_detection_targets import covered_by_crowd
 from .layers_roi_align import PyramidRoIAlign
 from .layers_simple_pyramid import ChannelNorm
@@ -106,10 +106,10 @@ class BoxStage(nn.Module):
         hidden = self.box_head(pooled)
         return self.class_predictor(hidden).float(), self.box_predictor(hidden).float().unflatten(1, (-1, 4))
 
-    def decode(self, deltas: torch.Tensor, boxes: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
-        """Boxes `(n, 4)` of an image, changed by `(n, k, 4)` and clipped to the image: `(n, k, 4)`."""
+    def decode(self, deltas: torch.Tensor, boxes: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:
+        """Boxes `(n, 4)`, changed by `(n, k, 4)` and clipped to their image's `limits` `(n, 4)`: `(n, k, 4)`."""
         decoded = self.box_coder.decode_single(deltas.flatten(1), boxes).unflatten(1, (-1, 4))
-        return clip_boxes_to_image(decoded, image_size)
+        return clip(decoded, limits[:, None])
 
     def match(self, boxes: torch.Tensor, target: dict[str, torch.Tensor]) -> MatchedBoxes:
         """Gives each of an image's boxes to the object it overlaps most, if that is enough at this stage."""
@@ -175,7 +175,7 @@ class BoxStages(nn.Module):
         pyramid: list[torch.Tensor],
         samples: list[MatchedBoxes],
         targets: list[dict[str, torch.Tensor]],
-        image_sizes: list[tuple[int, int]],
+        limits: torch.Tensor,
         dtype: torch.dtype,
     ) -> dict[str, torch.Tensor]:
         """
@@ -184,7 +184,7 @@ class BoxStages(nn.Module):
             samples: What `sample` gave. Later stages take the boxes that the one before makes of its own, all of
                 them, and match them anew.
             targets: What `prepare_targets` gave.
-            image_sizes: Height and width of each image.
+            limits: `(batch_size, 4)` as in `layers_boxes`.
             dtype: Of the heads.
 
         Returns:
@@ -192,98 +192,80 @@ class BoxStages(nn.Module):
         """
         losses = {}
         for number, stage in enumerate(self.stages, start=1):
-            boxes = [sample.boxes for sample in samples]
+            rois = rois_of_lists([sample.boxes for sample in samples])
             # All stages send gradients into the same features: their mean, not their sum.
-            pooled = _ScaleGradient.apply(self.pool(pyramid, boxes), 1 / len(self.stages))
+            pooled = _ScaleGradient.apply(self.pool(pyramid, rois), 1 / len(self.stages))
             class_logits, deltas = stage(pooled.to(dtype))
             class_loss, box_loss = stage.losses(class_logits, deltas, samples, targets)
             losses[f"loss_classifier_stage{number}"] = class_loss
             losses[f"loss_box_stage{number}"] = box_loss
             if number < len(self.stages):
-                samples = self._samples_of_next(stage, self.stages[number], deltas, boxes, targets, image_sizes)
+                image = rois[:, 0].long()
+                refined = stage.decode(deltas.detach(), rois[:, 1:], limits[image])[:, 0]
+                refined = refined.split([len(sample.boxes) for sample in samples])
+                samples = [
+                    # Clipping may leave nothing of a box.
+                    self.stages[number].match(boxes[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)], target)
+                    for boxes, target in zip(refined, targets, strict=True)
+                ]
         return losses
-
-    @torch.no_grad()
-    def _samples_of_next(self, stage, next_stage, deltas, boxes, targets, image_sizes) -> list[MatchedBoxes]:
-        samples = []
-        for deltas_of_image, boxes_of_image, target, size in zip(
-            deltas.split([len(one) for one in boxes]), boxes, targets, image_sizes, strict=True
-        ):
-            refined = stage.decode(deltas_of_image, boxes_of_image, size)[:, 0]
-            refined = refined[(refined[:, 2:] > refined[:, :2]).all(dim=1)]  # clipping may leave nothing of a box
-            samples.append(next_stage.match(refined, target))
-        return samples
 
     def detect(
         self,
         pyramid: list[torch.Tensor],
-        proposals: list[torch.Tensor],
-        image_sizes: list[tuple[int, int]],
+        boxes: torch.Tensor,
+        holds_box: torch.Tensor,
+        limits: torch.Tensor,
         dtype: torch.dtype,
-    ) -> list[dict[str, torch.Tensor]]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
+        The best detections of each image after suppression by class.
+
         Args:
-            pyramid, image_sizes, dtype: As in `losses`.
-            proposals: Boxes of each image.
+            pyramid, limits, dtype: As in `losses`.
+            boxes: Proposals (B, P, 4).
+            holds_box: Which places hold one (B, P).
 
         Returns:
-            For each image a dict of at most `max_detections` `boxes` (n, 4) in pixels, `scores` (n,), the largest
-            first, and `labels` (n,) from 1 on.
+            Boxes (B, K, 4) in pixels, scores (B, K), falling, and classes (B, K) from 0 on; K is `max_detections`, and
+            the score is 0 where there is no detection.
         """
-        counts = [len(boxes) for boxes in proposals]
-        boxes, probabilities = proposals, 0
+        rois, limits_of_rois = rois_of_places(boxes), limits[:, None].expand_as(boxes).flatten(0, 1)
+        refine = functools.partial(self.refine, pyramid, dtype)
+        refined, scores = rows_of(holds_box.flatten(), refine, rois, limits_of_rois)
+        refined, scores = refined.unflatten(0, boxes.shape[:2]), scores.unflatten(0, boxes.shape[:2])
+        scores = scores.masked_fill(~(holds_box[..., None] & has_sides(refined, MIN_SIDE)), 0.0)
+        return self.select(refined, scores, limits)
+
+    def refine(
+        self, pyramid: list[torch.Tensor], dtype: torch.dtype, rois: torch.Tensor, limits: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the stages make of RoIs (n, 5) with limits (n, 4): boxes (n, 1 or C, 4) and scores of classes (n, C)."""
+        probabilities = 0
         for number, stage in enumerate(self.stages, start=1):
-            class_logits, deltas = stage(self.pool(pyramid, boxes).to(dtype))
+            class_logits, deltas = stage(self.pool(pyramid, rois).to(dtype))
             probabilities = probabilities + class_logits.softmax(dim=1) / len(self.stages)
-            boxes = [
-                stage.decode(deltas_of_image, boxes_of_image, size)
-                for deltas_of_image, boxes_of_image, size in zip(deltas.split(counts), boxes, image_sizes, strict=True)
-            ]
+            boxes = stage.decode(deltas, rois[:, 1:], limits)
             if number < len(self.stages):
-                boxes = [boxes_of_image[:, 0].detach() for boxes_of_image in boxes]
-        return [
-            self._best(boxes_of_image, scores[:, 1:])
-            for boxes_of_image, scores in zip(boxes, probabilities.split(counts), strict=True)
-        ]
+                rois = torch.cat([rois[:, :1], boxes[:, 0].detach()], dim=1)
+        return boxes, probabilities[:, 1:]
 
-    def _best(self, boxes: torch.Tensor, scores: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Detections of an image among boxes `(n, 1 or num_labels, 4)` with scores `(n, num_labels)`."""
-        num_labels = scores.shape[1]
-        box, label = torch.where(scores > self.score_threshold)
-        scores = scores[box, label]
-        boxes = boxes[box, label if boxes.shape[1] > 1 else 0]
-        large = remove_small_boxes(boxes, MIN_SIDE)
-        boxes, scores, label = boxes[large], scores[large], label[large]
-        largest = boxes.detach().max() if len(boxes) else 0.0
-        kept = suppress(boxes, scores, 0, label, num_labels, self.nms_threshold, largest)[: self.max_detections]
-        return {"boxes": boxes[kept], "scores": scores[kept], "labels": label[kept] + 1}
-
-
-def suppress(
-    boxes: torch.Tensor,
-    scores: torch.Tensor,
-    images: torch.Tensor | int,
-    classes: torch.Tensor,
-    num_classes: int,
-    threshold: float,
-    largest: torch.Tensor | float,
-) -> torch.Tensor:
-    """
-    Indices of the boxes `(n, 4)` that no better one of the same image and class overlaps by more than `threshold`, best
-    first.
-
-    One call does for all, each class of each image moved to a place of its own. The places of an image form a square,
-    since in one row the last of a thousand classes would be a million pixels away, where float32 knows no fractions of
-    one (torchvision's `batched_nms` does that).
-
-    Args:
-        images, classes: Of each box (n,), from 0 on.
-        num_classes: In all.
-        largest: The largest coordinate that a box can have.
-    """
-    side = math.ceil(math.sqrt(num_classes))
-    place = torch.stack([classes % side, images * side + classes // side], dim=1) * (largest + 1)
-    return nms(boxes + place.repeat(1, 2), scores, threshold)
+    def select(
+        self, boxes: torch.Tensor, scores: torch.Tensor, limits: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What `detect` returns, of boxes (B, P, 1 or C, 4) and scores (B, P, C), 0 where there is no box."""
+        places, classes = scores.shape[1:]
+        classes_of_box = classes // boxes.shape[2]  # that share it
+        boxes, scores = boxes.flatten(1, 2), scores.flatten(1)
+        candidates = (scores > self.score_threshold).flatten().nonzero()[:, 0]
+        image, label = candidates // (places * classes), candidates % classes
+        flat = boxes.flatten(0, 1)[candidates // classes_of_box], scores.flatten()[candidates]
+        kept = suppress(*flat, image, label, classes, self.nms_threshold, limits.max())
+        scores = scores.masked_fill(~flags(candidates[kept], scores), 0.0)
+        scores, index = scores.topk(min(self.max_detections, places * classes), dim=1)
+        boxes = take(boxes, index // classes_of_box)
+        free = self.max_detections - index.shape[1]
+        return F.pad(boxes, (0, 0, 0, free)), F.pad(scores, (0, free)), F.pad(index % classes, (0, free))
 
 
-__all__ = ["BoxStage", "BoxStages", "MatchedBoxes", "suppress"]
+__all__ = ["BoxStage", "BoxStages", "MatchedBoxes"]

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import roi_align
 
+from .layers_boxes import rois_of_lists
 from .layers_cascade import MatchedBoxes
 from .layers_roi_align import PyramidRoIAlign
 from .layers_simple_pyramid import ChannelNorm
@@ -34,28 +35,19 @@ class MaskHead(nn.Module):
         note_weight_init(self.mask_predictor.mask_fcn_logits, normal(0.001))
 
     def forward(
-        self, pyramid: list[torch.Tensor], boxes: list[torch.Tensor], labels: torch.Tensor, dtype: torch.dtype
+        self, pyramid: list[torch.Tensor], rois: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype
     ) -> torch.Tensor:
         """
         Args:
             pyramid: float32 maps.
-            boxes: `(n, 4)` of each image, in pixels.
-            labels: Classes of the boxes of all images, from 1 on.
+            rois: `(n, 5)` as in `layers_boxes`.
+            labels: Classes of the boxes `(n,)`, from 1 on.
             dtype: Of the head.
 
         Returns:
-            `torch.Tensor` of shape `(all boxes, 28, 28)`: float32 logits of each box's class; cells divide the box.
+            `torch.Tensor` of shape `(n, 28, 28)`: float32 logits of each box's class; cells divide the box.
         """
-        return self._logits_of_class(self.pool(pyramid, boxes), labels, dtype)
-
-    def logits_of_rois(
-        self, pyramid: list[torch.Tensor], rois: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype
-    ) -> torch.Tensor:
-        """What `forward` does, of boxes `(n, 5)` that have the index of their image before left, top, right, bottom."""
-        return self._logits_of_class(self.pool.pool_rois(pyramid, rois), labels, dtype)
-
-    def _logits_of_class(self, pooled: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        logits = self.mask_predictor(self.mask_head(pooled.to(dtype))).float()
+        logits = self.mask_predictor(self.mask_head(self.pool(pyramid, rois).to(dtype))).float()
         return logits[torch.arange(logits.shape[0], device=logits.device), labels - 1]
 
     def loss(
@@ -71,7 +63,7 @@ class MaskHead(nn.Module):
         """
         positive = [sample[sample.labels > 0] for sample in samples]
         labels = torch.cat([sample.labels for sample in positive])
-        logits = self(pyramid, [sample.boxes for sample in positive], labels, dtype)
+        logits = self(pyramid, rois_of_lists([sample.boxes for sample in positive]), labels, dtype)
         pairs = zip(positive, targets, strict=True)
         wanted = torch.cat([mask_targets(target["masks"], sample, self.pool.aligned) for sample, target in pairs])
         return F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / max(1, wanted.numel())

@@ -7,8 +7,13 @@ from torch.nn import functional as F
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
 
+from .layers_boxes import clip, flags, has_sides, suppress, take
 from .layers_detection_targets import covered_by_crowd
 from .layers_weight_init import normal, note_weight_init
+
+
+# Score of a place that holds no box: below every probability.
+NO_BOX = -1.0
 
 
 class StridedAnchorGenerator(AnchorGenerator):
@@ -54,32 +59,70 @@ class RegionProposals(RegionProposalNetwork):
     def forward(
         self,
         pyramid: list[torch.Tensor],
-        image_sizes: list[tuple[int, int]],
+        limits: torch.Tensor,
         targets: list[dict[str, torch.Tensor]] | None = None,
-    ) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         """
         Args:
             pyramid (list of `torch.Tensor` of shape `(batch_size, channels, rows, columns)`): One map for each stride.
-            image_sizes (list of `(height, width)`): Of each image without padding.
+            limits (`torch.Tensor` of shape `(batch_size, 4)`): As in `layers_boxes`.
             targets (list of dicts, *optional*): What `prepare_targets` makes of labels.
 
         Returns:
-            The proposals of each image, `(n, 4)` float32 pixels inside the image, with the best ones first; and with
-            targets the losses, float32 scalars `loss_objectness` and `loss_rpn_box`.
+            The proposals, `(batch_size, P, 4)` float32 pixels inside the image, with the best ones first; which places
+            hold one, `(batch_size, P)`; and with targets the losses, float32 scalars `loss_objectness` and
+            `loss_rpn_box`.
         """
         objectness, deltas = ([output.float() for output in outputs] for outputs in self.head(pyramid))
-        anchors_per_level = [level[0].numel() for level in objectness]
+        anchors_per_level = [level.shape[1:].numel() for level in objectness]
         objectness, deltas = concat_box_prediction_layers(objectness, deltas)
-        anchors = [self.anchor_generator(pyramid)] * len(image_sizes)
-        proposals = self.box_coder.decode(deltas.detach(), anchors).view(len(image_sizes), -1, 4)
-        # Anchors in the padding lose their area when clipped to the image, and are dropped.
-        proposals, _ = self.filter_proposals(proposals, objectness, image_sizes, anchors_per_level)
+        anchors = self.anchor_generator(pyramid)
+        boxes, holds_box = self.propose(objectness.detach(), deltas.detach(), anchors, anchors_per_level, limits)
         if targets is None:
-            return proposals, {}
+            return boxes, holds_box, {}
+        anchors = [anchors] * len(targets)
         labels, matched_boxes = self.assign_targets_to_anchors(anchors, targets)
         box_targets = self.box_coder.encode(matched_boxes, anchors)
         loss_objectness, loss_box = self.compute_loss(objectness, deltas, labels, box_targets)
-        return proposals, {"loss_objectness": loss_objectness, "loss_rpn_box": loss_box}
+        return boxes, holds_box, {"loss_objectness": loss_objectness, "loss_rpn_box": loss_box}
+
+    def propose(
+        self,
+        objectness: torch.Tensor,
+        deltas: torch.Tensor,
+        anchors: torch.Tensor,
+        anchors_per_level: list[int],
+        limits: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        What torchvision's `filter_proposals` does, in places: the best anchors of each level, changed and clipped to
+        the image, those that are left after suppression on each level, and of these the best of all levels.
+        """
+        batch_size = limits.shape[0]
+        decoded = self.box_coder.decode_single(deltas, anchors.repeat(batch_size, 1)).view(batch_size, -1, 4)
+        by_level = zip(
+            objectness.view(batch_size, -1).split(anchors_per_level, dim=1),
+            decoded.split(anchors_per_level, dim=1),
+            strict=True,
+        )
+        boxes, scores, levels = [], [], []
+        for level, (objectness_of_level, boxes_of_level) in enumerate(by_level):
+            count = min(self.pre_nms_top_n(), objectness_of_level.shape[1])
+            best, index = objectness_of_level.topk(count, dim=1)
+            boxes.append(take(boxes_of_level, index))
+            scores.append(best.sigmoid())
+            levels.append(torch.full_like(index, level))
+        boxes = clip(torch.cat(boxes, dim=1), limits[:, None])
+        scores, levels = torch.cat(scores, dim=1), torch.cat(levels, dim=1)
+        # Anchors in the padding lose their area when clipped to the image.
+        is_box = has_sides(boxes, self.min_size) & (scores >= self.score_thresh)
+        scores = scores.masked_fill(~is_box, NO_BOX)
+        image = torch.arange(batch_size, device=boxes.device)[:, None].expand_as(levels).flatten()
+        flat = boxes.flatten(0, 1), scores.flatten()
+        kept = suppress(*flat, image, levels.flatten(), len(anchors_per_level), self.nms_thresh, limits.max())
+        scores = scores.masked_fill(~flags(kept, scores), NO_BOX)
+        best, index = scores.topk(min(self.post_nms_top_n(), scores.shape[1]), dim=1)
+        return take(boxes, index), best > NO_BOX
 
     def assign_targets_to_anchors(self, anchors, targets):
         """As torchvision's; background inside a crowd region is left out (label -1)."""

@@ -30,21 +30,16 @@ class PyramidRoIAlign(nn.Module):
         self.output_size = output_size
         self.aligned, self.sampling_ratio = config.roi_aligned, config.roi_sampling_ratio
 
-    def forward(self, pyramid: list[torch.Tensor], boxes: list[torch.Tensor]) -> torch.Tensor:
+    def forward(self, pyramid: list[torch.Tensor], rois: torch.Tensor) -> torch.Tensor:
         """
         Args:
             pyramid (list of `torch.Tensor` of shape `(batch_size, channels, rows, columns)`): float32 maps, one for
                 each stride and perhaps coarser ones, which are not read.
-            boxes (list of `torch.Tensor` of shape `(n, 4)`): Boxes of each image, float32 pixels.
+            rois (`torch.Tensor` of shape `(n, 5)`): As in `layers_boxes`, float32.
 
         Returns:
-            `torch.Tensor` of shape `(all boxes, channels, output_size, output_size)`, float32.
+            `torch.Tensor` of shape `(n, channels, output_size, output_size)`, float32.
         """
-        image = torch.cat([one.new_full((len(one), 1), index) for index, one in enumerate(boxes)])
-        return self.pool_rois(pyramid, torch.cat([image, torch.cat(boxes)], dim=1))
-
-    def pool_rois(self, pyramid: list[torch.Tensor], rois: torch.Tensor) -> torch.Tensor:
-        """What `forward` does, of boxes `(n, 5)` that have the index of their image before left, top, right, bottom."""
         levels = self.level_of(rois[:, 1:])
         pooled = pyramid[0].new_zeros(rois.shape[0], pyramid[0].shape[1], self.output_size, self.output_size)
         for level, stride in enumerate(self.strides):

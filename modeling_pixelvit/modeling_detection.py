@@ -11,15 +11,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torchvision.ops import box_convert
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, logging
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_base import as_pair
+from .layers_boxes import limits_of, rois_of_places, rows_of
 from .layers_cascade import BoxStages
-from .layers_detection_fixed import detect_in_fixed_shapes, image_sizes_tensor
 from .layers_detection_targets import prepare_targets
 from .layers_mask_head import MaskHead
 from .layers_padding import image_sizes_of
@@ -169,10 +168,6 @@ class PixelDetectionMixin:
         Raises:
             ValueError: if mask or labels do not fit the images, naming the image.
         """
-        # A compiler or exporter traces detection in a form of its own, without a list of boxes for each image.
-        in_fixed_shapes = labels is None and torch.compiler.is_compiling()
-        sizes_of = image_sizes_tensor if in_fixed_shapes else image_sizes_of
-        image_sizes = sizes_of(pixel_values, pixel_mask)
         size = tuple(pixel_values.shape[-2:])
         frame = as_pair(self.config.image_size)
         if size != frame and not torch.compiler.is_compiling():
@@ -181,6 +176,9 @@ class PixelDetectionMixin:
                 f"{size[0]} by {size[1]}; padding is part of what it knows, so give what its image processor makes, or "
                 "set config.image_size if this is meant."
             )
+        if labels is not None or not torch.compiler.is_compiling():  # a graph cannot depend on what the mask holds
+            image_sizes = image_sizes_of(pixel_values, pixel_mask)
+        limits = limits_of(pixel_values, pixel_mask)
         targets = None
         if labels is not None:
             with_masks = self.mask_head is not None
@@ -190,13 +188,9 @@ class PixelDetectionMixin:
         patches = embeddings.patch_tokens(outputs.last_hidden_state)
         features = patches.unflatten(1, embeddings.grid_of(pixel_values, patch_size)).permute(0, 3, 1, 2)
         pyramid = self.pyramid(features, size, embeddings.resolve_patch_size(patch_size))
-        if in_fixed_shapes:
-            heads = self.proposals, self.box_stages, self.mask_head
-            losses, detections = {}, detect_in_fixed_shapes(*heads, pyramid, image_sizes)
-        else:
-            samples_again = targets is not None and not self.training
-            with repeatable_draws(pixel_values.device) if samples_again else contextlib.nullcontext():
-                losses, detections = self._run_heads(pyramid, image_sizes, targets)
+        samples_again = targets is not None and not self.training
+        with repeatable_draws(pixel_values.device) if samples_again else contextlib.nullcontext():
+            losses, detections = self._run_heads(pyramid, limits, targets)
         return PixelDetectionOutput(
             loss=sum(losses.values()) if losses else None,
             loss_dict=losses or None,
@@ -209,45 +203,39 @@ class PixelDetectionMixin:
     def _run_heads(
         self,
         pyramid: list[torch.Tensor],
-        image_sizes: list[tuple[int, int]],
+        limits: torch.Tensor,
         targets: list[dict[str, torch.Tensor]] | None,
-    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor | None]]:
         """Losses and detections as the output names them; one of the two may be empty."""
         dtype = pyramid[0].dtype
-        proposals, losses = self.proposals(pyramid, image_sizes, targets)
+        boxes, holds_box, losses = self.proposals(pyramid, limits, targets)
         pyramid = [level.float() for level in pyramid]  # boxes are pooled in float32
         if targets is not None:
+            proposals = [boxes_of_image[held] for boxes_of_image, held in zip(boxes, holds_box, strict=True)]
             samples = self.box_stages.sample(proposals, targets)
-            losses.update(self.box_stages.losses(pyramid, samples, targets, image_sizes, dtype))
+            losses.update(self.box_stages.losses(pyramid, samples, targets, limits, dtype))
             if self.mask_head is not None:
                 losses["loss_mask"] = self.mask_head.loss(pyramid, samples, targets, dtype)
             if self.training:
                 return losses, {}
-        detections = self.box_stages.detect(pyramid, proposals, image_sizes, dtype)
+        boxes, scores, classes = self.box_stages.detect(pyramid, boxes, holds_box, limits, dtype)
+        found = scores > 0
+        masks = None
         if self.mask_head is not None:
-            boxes = [detection["boxes"] for detection in detections]
-            labels = torch.cat([detection["labels"] for detection in detections])
-            masks = self.mask_head(pyramid, boxes, labels, dtype).sigmoid()
-            for detection, masks_of_image in zip(detections, masks.split([len(one) for one in boxes]), strict=True):
-                detection["masks"] = masks_of_image
-        return losses, self._pad_detections(detections, image_sizes)
-
-    def _pad_detections(
-        self, detections: list[dict[str, torch.Tensor]], image_sizes: list[tuple[int, int]]
-    ) -> dict[str, torch.Tensor]:
-        """Detections of each image in pixels to the output's tensors."""
-        places = self.config.max_detections
-        padded = {"scores": [], "pred_classes": [], "pred_boxes": [], "pred_masks": []}
-        for detection, (height, width) in zip(detections, image_sizes, strict=True):
-            free = places - len(detection["scores"])
-            boxes = box_convert(detection["boxes"], "xyxy", "cxcywh")
-            boxes = boxes / boxes.new_tensor([width, height, width, height])
-            padded["scores"].append(F.pad(detection["scores"], (0, free)))
-            padded["pred_classes"].append(F.pad(detection["labels"] - 1, (0, free)))
-            padded["pred_boxes"].append(F.pad(boxes, (0, 0, 0, free)))
-            if "masks" in detection:
-                padded["pred_masks"].append(F.pad(detection["masks"], (0, 0, 0, 0, 0, free)))
-        return {name: torch.stack(tensors) if tensors else None for name, tensors in padded.items()}
+            (masks,) = rows_of(
+                found.flatten(),
+                lambda rois, labels: (self.mask_head(pyramid, rois, labels, dtype).sigmoid(),),
+                rois_of_places(boxes),
+                classes.flatten() + 1,
+            )
+            masks = masks.unflatten(0, found.shape) * found[..., None, None]
+        shares = box_convert(boxes / limits[:, None], "xyxy", "cxcywh")
+        return losses, {
+            "scores": scores,
+            "pred_classes": classes * found,
+            "pred_boxes": shares * found[..., None],
+            "pred_masks": masks,
+        }
 
 
 class PixelViTForObjectDetection(PixelDetectionMixin, PixelViTPreTrainedModel):

@@ -28,6 +28,10 @@ def target(boxes=(), crowd_boxes=()):
     return {"boxes": boxes, "labels": torch.ones(len(boxes), dtype=torch.long), "crowd_boxes": crowd_boxes}
 
 
+def limits(*sizes):
+    return torch.tensor([[width, height] * 2 for height, width in sizes], dtype=torch.float32)
+
+
 def test_anchors_stand_at_the_strides():
     generator = StridedAnchorGenerator([8, 16], [0.5, 1.0, 2.0], [4, 8])
     anchors = generator([torch.zeros(1, 1, 3, 5), torch.zeros(1, 1, 2, 3)])
@@ -44,9 +48,10 @@ def test_anchors_stand_at_the_strides():
 
 def test_proposals_lie_inside_the_image_without_padding():
     sizes = [(50, 100), (100, 31)]
-    proposals, losses = build().eval()(random_pyramid(2, (100, 100)), sizes)
+    proposals, holds_box, losses = build().eval()(random_pyramid(2, (100, 100)), limits(*sizes))
     assert losses == {}
-    for boxes, (height, width) in zip(proposals, sizes, strict=True):
+    for boxes, held, (height, width) in zip(proposals, holds_box, sizes, strict=True):
+        boxes = boxes[held]
         assert len(boxes) > 20
         assert (boxes >= 0).all() and (boxes[:, 2] <= width).all() and (boxes[:, 3] <= height).all()
         assert (boxes[:, 2:] > boxes[:, :2]).all()
@@ -54,9 +59,10 @@ def test_proposals_lie_inside_the_image_without_padding():
 
 def test_numbers_of_the_config_limit_the_proposals():
     network = build(rpn_post_nms_top_n_train=7, rpn_post_nms_top_n_test=3)
-    pyramid, sizes = random_pyramid(1, (64, 64)), [(64, 64)]
-    assert len(network(pyramid, sizes)[0][0]) == 7
-    assert len(network.eval()(pyramid, sizes)[0][0]) == 3
+    inputs = random_pyramid(1, (64, 64)), limits((64, 64))
+    for is_training, count in ((True, 7), (False, 3)):
+        boxes, holds_box, _ = network.train(is_training)(*inputs)
+        assert boxes.shape == (1, count, 4) and holds_box.all()
 
 
 def test_losses_of_a_known_head():
@@ -66,7 +72,7 @@ def test_losses_of_a_known_head():
         torch.nn.init.zeros_(parameter)
     size, box = (64, 64), torch.tensor([10.0, 12.0, 27.0, 27.0])
     pyramid = random_pyramid(1, size)
-    _, losses = network(pyramid, [size], [target([box.tolist()])])
+    *_, losses = network(pyramid, limits(size), [target([box.tolist()])])
     torch.testing.assert_close(losses["loss_objectness"], torch.tensor(2.0).log())
 
     anchors = network.anchor_generator(pyramid)
@@ -100,7 +106,7 @@ def test_background_in_a_crowd_does_not_count():
     assert (labels[0][left & (plain[0] == 0)] == -1).all() and (left & (plain[0] == 0)).any()
     assert (labels[0][right] == plain[0][right]).all()
     # A crowd all over leaves nothing to sample.
-    _, losses = network(pyramid, [size], [target([], [[-1000.0, -1000.0, 1000.0, 1000.0]])])
+    *_, losses = network(pyramid, limits(size), [target([], [[-1000.0, -1000.0, 1000.0, 1000.0]])])
     assert [loss.item() for loss in losses.values()] == [0, 0]
     sum(losses.values()).backward()
     assert all((parameter.grad == 0).all() for parameter in network.parameters())

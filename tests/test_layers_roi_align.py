@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from modeling_pixelvit import PixelViTConfig
+from modeling_pixelvit.layers_boxes import rois_of_lists
 from modeling_pixelvit.layers_roi_align import PyramidRoIAlign
 
 
@@ -49,7 +50,7 @@ def test_cells_hold_what_lies_under_them(size):
     pool = pool_of(strides, 7)
     assert set(pool.level_of(torch.cat(boxes)).tolist()) == {0, 1, 2}
     pyramid = [level.expand(2, -1, -1, -1) for level in coordinate_maps(size, strides)]
-    pooled = pool(pyramid, boxes)
+    pooled = pool(pyramid, rois_of_lists(boxes))
     share = (torch.arange(7) + 0.5) / 7
     for actual, (left, top, right, bottom) in zip(pooled, torch.cat(boxes), strict=True):
         torch.testing.assert_close(actual[0], (left + share * (right - left)).expand(7, 7), rtol=1e-4, atol=1e-3)
@@ -59,12 +60,12 @@ def test_cells_hold_what_lies_under_them(size):
 def test_boxes_read_their_own_image():
     pyramid = [torch.arange(3.0).view(3, 1, 1, 1).expand(3, 1, 8, 8).contiguous() for _ in range(2)]
     boxes = [torch.tensor([[2.0, 2.0, 9.0, 9.0]]), torch.zeros(0, 4), torch.tensor([[2.0, 2.0, 9.0, 9.0]] * 2)]
-    assert pool_of([4, 8], 2)(pyramid, boxes)[:, 0, 0, 0].tolist() == [0, 2, 2]
+    assert pool_of([4, 8], 2)(pyramid, rois_of_lists(boxes))[:, 0, 0, 0].tolist() == [0, 2, 2]
 
 
 def test_no_box_at_all_still_has_a_gradient():
     pyramid = [torch.randn(1, 3, 8, 8, requires_grad=True)]
-    pooled = pool_of([4], 7)(pyramid, [torch.zeros(0, 4)])
+    pooled = pool_of([4], 7)(pyramid, torch.zeros(0, 5))
     assert pooled.shape == (0, 3, 7, 7)
     pooled.sum().backward()
     assert (pyramid[0].grad == 0).all()
