@@ -17,7 +17,6 @@ import datasets
 import numpy as np
 import torch
 from PIL import Image
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from modeling_pixelvit.image_masks import annotation_mask
 
@@ -192,8 +191,6 @@ def load_detection_splits(
         label_names=train.label_names,
         train=train,
         evaluation=evaluation,
-        image_mean=list(IMAGENET_DEFAULT_MEAN),
-        image_std=list(IMAGENET_DEFAULT_STD),
     )
 
 

@@ -17,11 +17,11 @@ import datasets
 import fsspec
 import torch
 from PIL import Image
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from modeling_pixelvit.image_reading import read_pixels, upright_image
 
-from .splits import EVALUATION_SHARE, EVALUATION_SPLITS, SPLIT_SEED, Splits
+from .classes import check_labels, classes_of, given_names, index_by_label
+from .splits import EVALUATION_SPLITS, Splits, choose_splits, evaluation_splits, held_out
 from .unreadable import UnreadableImage
 
 
@@ -72,15 +72,14 @@ def load_labelled_images(
             if there is no evaluation split or the classes are not known.
     """
     splits = _load(source, streaming)
-    _check_splits(splits, source, train_split=train_split, eval_split=eval_split)
-    train_split = train_split or ("train" if "train" in splits else next(iter(splits)))
+    train_split, _ = choose_splits(splits, source, train_split, eval_split)
     columns = _columns(splits[train_split], source, image_column, label_column)
     train = _two_columns(splits[train_split], *columns, source)
     if eval_split is not None:
         evaluation = _two_columns(splits[eval_split], *columns, source)
     else:
-        others = {name: split for name, split in splits.items() if name != train_split}
-        evaluation = _labelled_evaluation(others, *columns, source)
+        candidates = (splits[name] for name in evaluation_splits(splits, train_split))
+        evaluation = _labelled_evaluation(candidates, *columns, source)
     names = _class_names(train, label_names, source)
     train = _with_class_labels(train, names, source)
     if evaluation is None:
@@ -92,8 +91,6 @@ def load_labelled_images(
         label_names=names,
         train=train,
         evaluation=evaluation,
-        image_mean=list(IMAGENET_DEFAULT_MEAN),
-        image_std=list(IMAGENET_DEFAULT_STD),
     )
 
 
@@ -134,15 +131,6 @@ def _files_by_split(files: list[str]) -> dict[str, list[str]]:
         found = SPLIT_OF_FILE.search(os.path.basename(file).lower())
         splits.setdefault(found.group() if found else "train", []).append(file)
     return splits
-
-
-def _check_splits(splits: dict[str, Split], source: str, **options: str | None):
-    for option, name in options.items():
-        if name is not None and name not in splits:
-            raise ValueError(
-                f"--{option} {name} was given, but --dataset {source} has the splits {', '.join(splits)}; choose from "
-                "these."
-            )
 
 
 def _columns(split: Split, source: str, image_column: str | None, label_column: str | None) -> tuple[str, str]:
@@ -202,16 +190,17 @@ def _two_columns(split: Split, image_column: str, label_column: str, source: str
     return split.rename_columns({old: new for old, new in names.items() if old != new})
 
 
-def _labelled_evaluation(others: dict[str, Split], image_column: str, label_column: str, source: str) -> Split | None:
-    for name in EVALUATION_SPLITS:
-        if name in others:
-            split = _two_columns(others[name], image_column, label_column, source)
-            if isinstance(split, datasets.Dataset):
-                labels: Iterable[Any] = split.unique("label")
-            else:  # a stream is not read through for this: without labels it has none from the first image on
-                labels = [row["label"] for row in split.take(1)]
-            if UNLABELLED not in labels:
-                return split
+def _labelled_evaluation(
+    candidates: Iterable[Split], image_column: str, label_column: str, source: str
+) -> Split | None:
+    for candidate in candidates:
+        split = _two_columns(candidate, image_column, label_column, source)
+        if isinstance(split, datasets.Dataset):
+            labels: Iterable[Any] = split.unique("label")
+        else:  # a stream is not read through for this: without labels it has none from the first image on
+            labels = [row["label"] for row in split.take(1)]
+        if UNLABELLED not in labels:
+            return split
     return None
 
 
@@ -221,10 +210,8 @@ def _held_out(train: Split, source: str) -> tuple[datasets.Dataset, datasets.Dat
             f"--dataset {source} has no labelled split to evaluate on ({', '.join(EVALUATION_SPLITS)}), and nothing "
             "can be held out of a stream; name a split as --eval_split, add files with such a name, or do not stream."
         )
-    if len(train) < 2:
-        raise ValueError(f"--dataset {source} has {len(train)} images; at least two are needed, to train and to test.")
-    halves = train.train_test_split(test_size=EVALUATION_SHARE, seed=SPLIT_SEED)
-    return halves["train"], halves["test"]
+    of_train, of_evaluation = held_out(len(train), f"--dataset {source}")
+    return train.select(of_train), train.select(of_evaluation)
 
 
 def _class_names(train: Split, label_names: Sequence[str] | int | None, source: str) -> list[str]:
@@ -232,21 +219,14 @@ def _class_names(train: Split, label_names: Sequence[str] | int | None, source: 
     if isinstance(declared, datasets.ClassLabel):
         return list(declared.names)
     if label_names is not None:
-        return [str(index) for index in range(label_names)] if isinstance(label_names, int) else list(label_names)
+        return given_names(label_names)
     if isinstance(train, datasets.IterableDataset):
         raise ValueError(
             f"--dataset {source} is streamed and does not declare its classes; give their names or their number, or do "
             "not stream."
         )
-    labels = train.unique("label")
-    if all(isinstance(label, str) for label in labels):
-        return sorted(labels)
-    if wrong := [label for label in labels if not isinstance(label, int) or label < 0]:
-        raise ValueError(
-            f"The split {train.split} of --dataset {source} has the label {wrong[0]!r}; labels are strings, or "
-            "integers from 0 on."
-        )
-    return [str(index) for index in range(max(labels) + 1)]
+    classes = classes_of(train.unique("label"), f"The split {train.split} of --dataset {source}")
+    return [str(name) for name in classes]
 
 
 def _with_class_labels(split: Split, names: list[str], source: str) -> Split:
@@ -255,12 +235,8 @@ def _with_class_labels(split: Split, names: list[str], source: str) -> Split:
     feature = datasets.ClassLabel(names=names)
     if isinstance(split, datasets.IterableDataset):
         return split if declared else split.cast_column("label", feature)
-    indices = {name: index for index, name in enumerate(names)} | {index: index for index in range(len(names))}
-    if wrong := [label for label in split.unique("label") if label not in indices]:
-        raise ValueError(
-            f"The split {split.split} of --dataset {source} has the label {wrong[0]!r}, which is none of the "
-            f"{len(names)} classes; correct it, or choose another split."
-        )
+    indices = index_by_label(names)
+    check_labels(split.unique("label"), indices, f"The split {split.split} of --dataset {source}")
     if declared:
         return split
     # A cast would copy the images to the cache with the labels.

@@ -17,10 +17,10 @@ import datasets
 import numpy as np
 import torch
 from PIL import Image
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from modeling_pixelvit.image_annotations import read_segmentation_map, reduced_labels
 
+from .classes import given_names
 from .dense import (
     InvalidEntries,
     UnusableExample,
@@ -193,8 +193,6 @@ def load_segmentation_splits(
         label_names=names,
         train=train,
         evaluation=evaluation,
-        image_mean=list(IMAGENET_DEFAULT_MEAN),
-        image_std=list(IMAGENET_DEFAULT_STD),
     )
 
 
@@ -265,7 +263,7 @@ def _read_mask(file: File, name: str) -> Image.Image:
 
 def _label_names(given: Sequence[str] | int | None, folder: Path, source: str) -> list[str]:
     if given is not None:
-        return [str(index) for index in range(given)] if isinstance(given, int) else [str(name) for name in given]
+        return given_names(given)
     for file in (folder / name for name in NAME_FILES):
         if file.is_file():
             return _names_in(file)

@@ -3,11 +3,12 @@
 """Which images are trained on and which are evaluated on, whatever is to be learned of them."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import datasets
 import numpy as np
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 
 # What is looked at while training is chosen by; a test set is for what was chosen, if there is another.
@@ -26,7 +27,7 @@ class Splits:
         label_names: The name of each class.
         train, evaluation: Data sets that give (PIL image in RGB, annotation) by an index; a streamed one for training
             is a `datasets.IterableDataset`.
-        image_mean, image_std: Normalization per channel, for pixels in [0, 1].
+        image_mean, image_std: Normalization per channel, for pixels in [0, 1]; ImageNet's if not given.
         stream_length: Images in a training stream that does not tell it.
     """
 
@@ -34,8 +35,8 @@ class Splits:
     label_names: list[str]
     train: Any
     evaluation: Any
-    image_mean: list[float]
-    image_std: list[float]
+    image_mean: list[float] = field(default_factory=lambda: list(IMAGENET_DEFAULT_MEAN))
+    image_std: list[float] = field(default_factory=lambda: list(IMAGENET_DEFAULT_STD))
     stream_length: int | None = None
 
     @property
@@ -67,15 +68,17 @@ def choose_splits(
     for option, name in (("train_split", train_split), ("eval_split", eval_split)):
         if name is not None and name not in names:
             raise ValueError(
-                f"{option}={name} was given, but {source} has the splits {', '.join(names)}; choose from these."
+                f"--{option} {name} was given, but {source} has the splits {', '.join(names)}; choose from these."
             )
     if train_split is None:
         train_split = next((name for name in names if name.startswith("train")), names[0])
-    if eval_split is None:
-        others = [name for name in names if name != train_split]
-        found = (name for kind in EVALUATION_SPLITS for name in others if name.startswith(kind))
-        eval_split = next(found, None)
-    return train_split, eval_split
+    return train_split, eval_split or next(iter(evaluation_splits(names, train_split)), None)
+
+
+def evaluation_splits(names: Iterable[str], train_split: str) -> list[str]:
+    """Those to evaluate on, the best choice first."""
+    others = [name for name in names if name != train_split]
+    return list(dict.fromkeys(name for kind in EVALUATION_SPLITS for name in others if name.startswith(kind)))
 
 
 def held_out(num_images: int, source: str) -> tuple[list[int], list[int]]:

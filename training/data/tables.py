@@ -7,6 +7,7 @@ from typing import Any
 
 import datasets
 
+from .classes import classes_of, index_by_label
 from .dense import InvalidEntries, find_column, header_size, undecoded
 from .records import ImageRecord, decide_masks, object_record, reason_against
 from .unreadable import UnreadableImage
@@ -72,7 +73,7 @@ class ObjectTable:
             ValueError: if an entry is invalid and to be refused.
         """
         invalid = InvalidEntries(f"{self.source} {split_name}", self.on_invalid)
-        labels = {name: index for index, name in enumerate(names)} | {index: index for index in range(len(names))}
+        labels = index_by_label(names)
         rows = [self._annotations(row, place) for place, row in enumerate(self._without_images(split))]
         has_masks = decide_masks(with_masks, (annotation for annotations, _ in rows for annotation in annotations))
         images, records = self.images(split), []
@@ -133,15 +134,7 @@ def table_class_names(table: ObjectTable, split: datasets.Dataset) -> list[Any]:
             if isinstance(declared, datasets.ClassLabel):
                 return list(declared.names)
     entries = [entry for objects in split[column] for entry in _entries(objects)]
-    values = {entry[key] for entry in entries for key in CATEGORY_KEYS if key in entry}
-    if values and all(isinstance(value, str) for value in values):
-        return sorted(values)
-    if not values or not all(isinstance(value, int) and value >= 0 for value in values):
-        raise ValueError(
-            f"{table.source} has objects of the categories {sorted(map(str, values))}; give each object a `category`, "
-            "all of them strings or all integers from 0 on."
-        )
-    return list(range(max(values) + 1))
+    return classes_of({entry[key] for entry in entries for key in CATEGORY_KEYS if key in entry}, table.source)
 
 
 def _entries(objects: Any) -> list[dict[str, Any]]:

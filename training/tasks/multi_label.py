@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import Dataset
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from ..data.classes import check_labels, classes_of, index_by_label
 from ..data.coco import coco_files, load_detection_splits
 from ..data.dense import find_column, load_tables, undecoded
 from ..data.digit_scenes import digit_scenes_canvas, load_digit_scenes
@@ -154,18 +154,13 @@ def _of_tables(data: SourceOptions) -> Splits:
     image_column = find_column(train, source, data.image_column, IMAGE_COLUMNS, "--image_column", "images")
     column = find_column(train, source, data.label_column, LABELS_COLUMNS, "--label_column", "lists of labels")
     names = _class_names(train, column, source)
-    indices = {name: index for index, name in enumerate(names)} | {index: index for index in range(len(names))}
+    indices = index_by_label(names)
 
     def labels_of(split: datasets.Dataset, split_name: str) -> LabelSets:
         images = undecoded(split.select_columns(image_column), image_column)
         labels = split[column][:]
         for place, found in enumerate(labels):
-            if unknown := [label for label in found or () if label not in indices]:
-                raise ValueError(
-                    f"{split_name}[{place}] of {source} has the label {unknown[0]!r}, which is none of the "
-                    f"{len(names)} classes; correct it, or choose another split."
-                )
-
+            check_labels(found or (), indices, f"{split_name}[{place}] of {source}")
         read = functools.partial(_read, images, image_column, split_name)
         return LabelSets(read, [[indices[label] for label in found or ()] for found in labels], len(names))
 
@@ -179,8 +174,6 @@ def _of_tables(data: SourceOptions) -> Splits:
         label_names=[str(name) for name in names],
         train=labels_of(train, train_name),
         evaluation=labels_of(evaluation, eval_name),
-        image_mean=list(IMAGENET_DEFAULT_MEAN),
-        image_std=list(IMAGENET_DEFAULT_STD),
     )
 
 
@@ -205,8 +198,4 @@ def _class_names(train: datasets.Dataset, column: str, source: str) -> list[Any]
             f"The column {column} of {source} holds no lists of labels; give each image a list of class names or "
             "numbers, or use --task classification for one class an image."
         )
-    if all(isinstance(value, str) for value in values):
-        return sorted(values)
-    if all(isinstance(value, int) and value >= 0 for value in values):
-        return list(range(max(values) + 1))
-    raise ValueError(f"The column {column} of {source} has labels that are neither names nor numbers from 0 on.")
+    return classes_of(values, f"The column {column} of {source}")

@@ -230,7 +230,7 @@ class TestLayouts:
         assert (len(splits.train), len(splits.evaluation), splits.label_names) == (3, 2, ["ant", "cat"])
         splits = load_detection_splits(tmp_path / "data", train_split="val2017", eval_split="train2017")
         assert (len(splits.train), len(splits.evaluation)) == (2, 3)
-        with pytest.raises(ValueError, match=r"eval_split=dev was given, but .* has the splits train2017, val2017"):
+        with pytest.raises(ValueError, match=r"--eval_split dev was given, but .* has the splits train2017, val2017"):
             load_detection_splits(tmp_path / "data", eval_split="dev")
 
     def test_annotations_beside_images(self, tmp_path):

@@ -72,8 +72,8 @@ def labels_of(split):
 class TestFolders:
     def test_a_tree_of_classes_is_split_reproducibly(self, tmp_path):
         splits = load_labelled_images(str(make_folder(tmp_path / "images")))
-        assert splits.label_names == list(CLASSES) and splits.num_train_images == len(splits.train) == 9
-        assert len(splits.evaluation) == 3
+        assert splits.label_names == list(CLASSES) and splits.num_train_images == len(splits.train) == 10
+        assert len(splits.evaluation) == 2
         seen = set()
         for split in (splits.train, splits.evaluation):
             images = LabelledImages(split)

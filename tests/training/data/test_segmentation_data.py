@@ -118,7 +118,7 @@ class TestFolders:
         folder = make_folder(tmp_path / "data", ("train", "validation", "test"))
         (folder / "images" / "other").mkdir()  # without masks it is no split
         with pytest.raises(
-            ValueError, match=r"train_split=other was given, but .* has the splits test, train, validation"
+            ValueError, match=r"--train_split other was given, but .* has the splits test, train, validation"
         ):
             load_segmentation_splits(folder, train_split="other")
         splits = load_segmentation_splits(folder, eval_split="validation")
