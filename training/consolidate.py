@@ -16,7 +16,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from .engine.checkpoints import COMPLETE_FILE, PARTIAL, find_checkpoint
+from .common.files import whole_folder
+from .engine.checkpoints import COMPLETE_FILE, find_checkpoint
 from .engine.state import AVERAGE_FOLDER, PROGRESS_FILE
 
 
@@ -41,11 +42,9 @@ def consolidate(source: Path, target: Path, average: bool = False) -> Path:
     model = checkpoint / AVERAGE_FOLDER if average else checkpoint
     if not model.is_dir():
         raise ValueError(f"{checkpoint} has no averaged weights, since its recipe has no ema_decay.")
-    partial = target.with_name(target.name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
     left_out = shutil.ignore_patterns(AVERAGE_FOLDER, "optimizer-*.safetensors", PROGRESS_FILE, COMPLETE_FILE)
-    shutil.copytree(model, partial, ignore=left_out)
-    partial.rename(target)
+    with whole_folder(target) as folder:
+        shutil.copytree(model, folder, ignore=left_out, dirs_exist_ok=True)
     return checkpoint
 
 

@@ -14,7 +14,6 @@ import argparse
 import signal
 import sys
 import threading
-from typing import Any
 
 from transformers.utils import logging
 
@@ -41,13 +40,9 @@ def run(options: argparse.Namespace):
     threading.Event().wait()
 
 
-def interrupt(signal_number: int, frame: Any):
-    raise KeyboardInterrupt
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status, 2 after one sentence on stderr."""
-    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     options = parse_arguments(arguments)
     logging.disable_progress_bar()
     logging.set_verbosity_error()

@@ -17,7 +17,6 @@ command is given again; what is finished is not repeated.
 import shlex
 import signal
 import sys
-from typing import Any
 
 from transformers.utils import logging
 
@@ -25,13 +24,9 @@ from .experiments.arguments import parse_arguments
 from .experiments.sweep import sweep
 
 
-def interrupt(signal_number: int, frame: Any):
-    raise KeyboardInterrupt
-
-
 def main(arguments: list[str] | None = None) -> int:
     # A job scheduler's way to say Ctrl-C, which a shell's background jobs do not get.
-    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.disable_progress_bar()  # of every file that transformers reads
     options = parse_arguments(arguments)
     command = shlex.join(["python", "-m", "training.sweep", *(sys.argv[1:] if arguments is None else arguments)])

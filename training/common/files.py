@@ -2,9 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing files so that what is there under its name is whole, also after a crash."""
 
+import contextlib
 import json
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,30 @@ def point_to(link: Path, target: Path):
     partial.symlink_to(target.name, target_is_directory=True)
     os.replace(partial, link)
     flush_to_disk(link.parent)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path, replace: bool = True) -> Iterator[Path]:
+    """
+    A folder to write to, which at the end becomes `path`, or goes away if anything fails before.
+
+    Args:
+        replace: Takes the place of a folder that is there; if not, one that another process has made meanwhile stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as work:
+        folder, previous = Path(work, "new"), Path(work, "previous")
+        folder.mkdir()
+        yield folder
+        if replace and path.exists():
+            os.rename(path, previous)
+        try:
+            os.rename(folder, path)
+        except OSError:
+            if previous.exists():
+                os.rename(previous, path)
+            if replace or not path.is_dir():
+                raise
 
 
 def remove_folder(path: Path):

@@ -12,7 +12,6 @@ of which a digit's ink covers at least two fifths. Training scenes have training
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..common.files import whole_folder
 from .digits import DIGIT_SIZE, SPLIT_SEED, load_digits, split_indices
 from .splits import Splits
 
@@ -91,23 +91,11 @@ def load_digit_scenes(
     cache = Path(cache_folder or Path(datasets.config.HF_DATASETS_CACHE) / "modeling_pixelvit")
     folder = cache / f"digit-scenes-{canvas_size}-v{VERSION}"
     if not folder.is_dir():
-        _write_whole(folder, canvas_size)
+        with whole_folder(folder, replace=False) as written:
+            write_digit_scenes(written, canvas_size=canvas_size)
     return replace(
         load_splits(folder), name="scenes of scikit-learn digits", image_mean=IMAGE_MEAN, image_std=IMAGE_STD
     )
-
-
-def _write_whole(folder: Path, canvas_size: int):
-    """Writes under another name first, so that an interruption leaves nothing; of two processes one comes first."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        written = Path(temporary) / "scenes"
-        write_digit_scenes(written, canvas_size=canvas_size)
-        try:
-            os.rename(written, folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
 
 
 def write_digit_scenes(

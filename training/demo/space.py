@@ -3,14 +3,12 @@
 """Writing a folder that can be pushed as a Space: the demo's code, its checkpoints and its examples."""
 
 import ast
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from huggingface_hub import SpaceCardData
 
-from ..common.files import write_json, write_text
+from ..common.files import whole_folder, write_json, write_text
 from .gradio_parts import gr
 from .pages import INTRODUCTION, TITLE
 from .settings import Demo
@@ -39,14 +37,8 @@ def export_space(demo: Demo, folder: Path):
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--export_space {folder} was given, where there is something already; give a new folder.")
     check_licences(demo)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        written = Path(temporary, "space")
-        written.mkdir()
+    with whole_folder(folder) as written:
         _write(demo, written)
-        if folder.exists():
-            folder.rmdir()
-        os.rename(written, folder)
 
 
 def check_licences(demo: Demo):

@@ -8,12 +8,9 @@ is converted, named as dropped, or the checkpoint is refused. Nothing in a file 
 `checkpoints/reading.py`).
 """
 
-import contextlib
 import logging
 import math
-import os
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,7 @@ from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
 from ..checkpoints.reading import CheckpointError, read_checkpoint, read_settings, select_weights
 from ..checkpoints.weights import nonfinite_weights
+from ..common.files import whole_folder
 from ..families.base import BASE_MODEL, CLASSIFIER
 from ..families.registry import FAMILIES
 from .layouts import translate
@@ -91,7 +89,7 @@ def convert(
     if broken:
         report(f"warning: there are NaN or infinite values in {shorten(broken)}")
     processor = build_processor(model, source, image_mean, image_std, report)
-    with written_completely(output_dir) as folder:
+    with whole_folder(output_dir) as folder:
         model.save_pretrained(folder)
         if processor is not None:
             processor.save_pretrained(folder)
@@ -284,21 +282,3 @@ def check_output(output_dir: Path, overwrite: bool, source: Path):
         raise CheckpointError(f"{output_dir} holds something other than a checkpoint; give another folder.")
     if source.resolve().is_relative_to(output_dir):
         raise CheckpointError(f"{output_dir} holds the checkpoint to convert, {source}; give another folder.")
-
-
-@contextlib.contextmanager
-def written_completely(output_dir: Path) -> Iterator[Path]:
-    """A folder to write to, which becomes `output_dir` at the end, or goes away if anything fails before."""
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}-", dir=output_dir.parent) as work:
-        folder, previous = Path(work, "new"), Path(work, "previous")
-        folder.mkdir()
-        yield folder
-        if output_dir.exists():
-            os.rename(output_dir, previous)
-        try:
-            os.rename(folder, output_dir)
-        except OSError:
-            if previous.exists():
-                os.rename(previous, output_dir)
-            raise

@@ -16,7 +16,8 @@ from ..checkpoints.checksums import file_checksum, verify_checksums, write_check
 from ..checkpoints.loading import load_checkpoint
 from ..checkpoints.reading import CheckpointError, read_settings
 from ..checkpoints.weights import nonfinite_weights
-from .conversion import build_model, check_output, load_translation, variant_name, written_completely
+from ..common.files import whole_folder
+from .conversion import build_model, check_output, load_translation, variant_name
 from .released import ReleasedCheckpoint, download, find_file
 
 
@@ -73,7 +74,7 @@ def import_checkpoint(
     }
     settings = {} if entry.crop_pct is None else {"crop_pct": entry.crop_pct}
     processor = PixelViTImageProcessor.for_config(model.config, **settings)
-    with written_completely(target) as folder:
+    with whole_folder(target) as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
         card = render_checkpoint_card(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..checkpoints.checksums import CHECKSUMS_FILE
 from ..checkpoints.reading import read_settings
-from ..foreign.conversion import check_output, written_completely
+from ..common.files import whole_folder
+from ..foreign.conversion import check_output
 from .check import FolderJob, check_folders
 from .folder import FolderOptions, build_folder
 from .scan import scan_folder
@@ -37,7 +38,7 @@ def build_and_check(
     output_dir = output_dir.resolve()
     was_built = all((output_dir / name).is_file() for name in (CHECKSUMS_FILE, "handler.py"))
     check_output(output_dir, overwrite or was_built, source.folder)
-    with written_completely(output_dir) as folder:
+    with whole_folder(output_dir) as folder:
         model, processor = build_folder(source, folder, options)
         scan_folder(folder, private=[str(source.folder), str(source.folder.resolve()), str(output_dir)])
         (compared,) = check_folders([FolderJob(folder, model, processor)])

@@ -136,7 +136,6 @@ def test_the_cache(tmp_path, monkeypatch):
 
 def test_an_interruption_leaves_nothing_and_another_process_may_be_first(tmp_path, monkeypatch):
     def interrupted(folder, **_):
-        folder.mkdir()
         (folder / "half").touch()
         raise KeyboardInterrupt
 
