@@ -5,11 +5,12 @@ RUN := $(VENV)/bin/python
 
 # Small models gain nothing from more threads, and the tests' processes would only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
+SUITE := --numprocesses auto --maxprocesses 8 --dist worksteal -m "not slow and not gpu and not hub"
 
 # Else setuptools says a page about folders named like a package, which is what this layout means.
 QUIETLY := PYTHONWARNINGS=ignore
 
-.PHONY: demo app test test-faults test-fresh lint format clean
+.PHONY: demo app test test-versions test-faults test-fresh lint format clean
 
 # A stamp is newer than pyproject.toml once the environment holds what it asks for: what trains and shows, or, with the
 # second, what tests need too.
@@ -21,7 +22,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 $(VENV)/.installed-tests: $(VENV)/.installed
-	$(QUIETLY) $(RUN) -m pip install --quiet --editable '.[test]'
+	$(QUIETLY) $(RUN) -m pip install --quiet --editable '.[test,quantized]'
 	touch $@
 
 demo: $(VENV)/.installed
@@ -32,7 +33,22 @@ app: $(VENV)/.installed
 	$(RUN) -m training.demo_app
 
 test: $(VENV)/.installed-tests
-	$(PYTEST) --numprocesses auto --maxprocesses 8 --dist worksteal -m "not slow and not gpu and not hub"
+	$(PYTEST) $(SUITE)
+
+# The same with the oldest torch and transformers that are supported, with those of today's GPU images and with the newest
+# that pip finds, each in an environment of its own, beside .venv (6 GB): an hour. (No torchao: it wants a newer torch than
+# our oldest, and with an older one transformers does not even import.)
+test-versions: test-version-oldest test-version-gpu test-version-newest
+test-version-oldest: PACKAGES := torch==2.8.* torchvision==0.23.* transformers==5.17.*
+test-version-gpu: PACKAGES := torch==2.11.* torchvision==0.26.* transformers==5.17.*
+test-version-newest: PACKAGES := torch torchvision transformers
+
+test-version-%:
+	$(PYTHON) -m venv $(VENV)-$*
+	$(VENV)-$*/bin/python -m pip install --quiet --upgrade pip
+	$(QUIETLY) $(VENV)-$*/bin/python -m pip install --quiet --upgrade --editable '.[test]' $(PACKAGES:%='%')
+	$(VENV)-$*/bin/python -m pip list | grep -E '^(torch|torchvision|transformers) '
+	$(subst $(RUN),$(VENV)-$*/bin/python,$(PYTEST)) $(SUITE)
 
 # Kills training runs at random moments some forty times, and trains in fp16 against fp32: an hour.
 test-faults: $(VENV)/.installed-tests
@@ -52,4 +68,4 @@ format: $(VENV)/.installed-tests
 	$(RUN) -m ruff format .
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-gpu $(VENV)-newest

@@ -76,7 +76,7 @@ def rows_of(
 
 def rois_of_places(boxes: torch.Tensor) -> torch.Tensor:
     """RoIs (B P, 5) of boxes (B, P, 4)."""
-    image = torch.arange(boxes.shape[0], device=boxes.device, dtype=boxes.dtype)[:, None, None]
+    image = torch.arange(boxes.shape[0], device=boxes.device, dtype=boxes.dtype).view(-1, 1, 1)
     return torch.cat([image.expand(-1, boxes.shape[1], 1), boxes], dim=2).flatten(0, 1)
 
 

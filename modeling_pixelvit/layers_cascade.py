@@ -109,7 +109,7 @@ class BoxStage(nn.Module):
     def decode(self, deltas: torch.Tensor, boxes: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:
         """Boxes `(n, 4)`, changed by `(n, k, 4)` and clipped to their image's `limits` `(n, 4)`: `(n, k, 4)`."""
         decoded = self.box_coder.decode_single(deltas.flatten(1), boxes).unflatten(1, (-1, 4))
-        return clip(decoded, limits[:, None])
+        return clip(decoded, limits.unsqueeze(1))
 
     def match(self, boxes: torch.Tensor, target: dict[str, torch.Tensor]) -> MatchedBoxes:
         """Gives each of an image's boxes to the object it overlaps most, if that is enough at this stage."""
@@ -230,7 +230,7 @@ class BoxStages(nn.Module):
             Boxes (B, K, 4) in pixels, scores (B, K), falling, and classes (B, K) from 0 on; K is `max_detections`, and
             the score is 0 where there is no detection.
         """
-        rois, limits_of_rois = rois_of_places(boxes), limits[:, None].expand_as(boxes).flatten(0, 1)
+        rois, limits_of_rois = rois_of_places(boxes), limits.unsqueeze(1).expand_as(boxes).flatten(0, 1)
         refine = functools.partial(self.refine, pyramid, dtype)
         refined, scores = rows_of(holds_box.flatten(), refine, rois, limits_of_rois)
         refined, scores = refined.unflatten(0, boxes.shape[:2]), scores.unflatten(0, boxes.shape[:2])

@@ -229,7 +229,7 @@ class PixelDetectionMixin:
                 classes.flatten() + 1,
             )
             masks = masks.unflatten(0, found.shape) * found[..., None, None]
-        shares = box_convert(boxes / limits[:, None], "xyxy", "cxcywh")
+        shares = box_convert(boxes / limits.unsqueeze(1), "xyxy", "cxcywh")
         return losses, {
             "scores": scores,
             "pred_classes": classes * found,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from interop_models import FAMILIES, FIELDS, OPTIONS, interop_model, slow_but
+from packaging import version
 from PIL import Image
 
 from modeling_pixelvit import PixelViTImageProcessor
@@ -56,6 +57,8 @@ def export(checkpoint, *options):
 
 @pytest.mark.parametrize(("task", "family"), slow_but(("classification", "adventurer"), ("detection", "pixelvit")))
 def test_any_number_of_images(checkpoint, capsys, task, family):
+    if task == "detection" and version.parse(torch.__version__) < version.parse("2.11"):
+        pytest.skip("older exporters take it that a detector's batch has less than 2^63 - 1 images for a restriction")
     model = checkpoint.save(task, family)
     assert export(checkpoint) == 0
     told = capsys.readouterr().out
