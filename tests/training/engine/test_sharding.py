@@ -52,13 +52,15 @@ def check_rank(rank, folder):
 
 def check_family(rank, family):
     whole_model = build(family)
-    whole_optimizer = torch.optim.AdamW(whole_model.parameters(), lr=1e-2)
+    # With an epsilon that keeps AdamW from making a whole step of what rounding leaves of a gradient next to nothing.
+    settings = {"lr": 1e-2, "eps": 1e-3}
+    whole_optimizer = torch.optim.AdamW(whole_model.parameters(), **settings)
     model = build(family)
     mesh = torch.distributed.init_device_mesh("cpu", (2,))
     for layer in model.base_model.layers:
         torch.distributed.fsdp.fully_shard(layer, mesh=mesh)
     torch.distributed.fsdp.fully_shard(model, mesh=mesh)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(model.parameters(), **settings)
     take_steps(whole_model, whole_optimizer)
     take_steps(model, optimizer)
 
@@ -68,9 +70,8 @@ def check_family(rank, family):
     assert [shard.name for shard in sharded.shards] == list(expected)
     lengths = [shard.length for shard in sharded.shards if shard.name == "classifier.weight"]
     assert lengths == [(3 if rank == 0 else 2) * 32]
-    # Where a gradient is next to nothing, AdamW makes a hundredth of its step of what rounding leaves of it.
     for shard in sharded.shards:
-        torch.testing.assert_close(sharded.gather(shard, shard.weights), expected[shard.name], rtol=0, atol=1e-4)
+        torch.testing.assert_close(sharded.gather(shard, shard.weights), expected[shard.name])
     averages = {(shard.name, key): part.view(shard.shape) for shard, key, part in wanted.state_tensors()}
     parts = list(sharded.state_tensors())
     assert len(parts) == len(averages) == 2 * len(expected)
