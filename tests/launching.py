@@ -1,18 +1,58 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Starts a training command in processes of its own, as users do on a CPU."""
+"""
+Starts commands in processes of their own, as users do on a CPU.
 
+These are forked from a server that has imported what they need, which takes each of them ten seconds otherwise.
+Accelerate reads its configurations and torchrun's agent watches over several processes, as behind `accelerate launch`
+and `torchrun`.
+"""
+
+import contextlib
+import importlib
+import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import torch
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_simple_launcher_cmd_env
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
 
 REPOSITORY = Path(__file__).parents[1]
-LAUNCHED = REPOSITORY / "tests" / "training" / "launch_train.py"
 CONFIGS = REPOSITORY / "training" / "configs"
 ONE_PROCESS, DDP, ZERO2, ZERO3 = "cpu", "torchrun", "cpux2_zero2", "cpux2_zero3"
+CONTEXT = multiprocessing.get_context("forkserver")
+COMMANDS = ("train", "train_stages", "finetune", "convert_checkpoint")
+CONTEXT.set_forkserver_preload(["launching", *(f"training.{name}" for name in COMMANDS)])
+
+
+class Started:
+    """A process with the methods of `subprocess.Popen` that tests need; it leads a session of its own."""
+
+    def __init__(self, target, *arguments):
+        self.process = CONTEXT.Process(target=target, args=arguments)
+        self.process.start()
+        self.pid = self.process.pid
+
+    @property
+    def returncode(self):
+        return self.process.exitcode
+
+    def poll(self):
+        return self.process.exitcode
+
+    def wait(self, timeout=None):
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            raise subprocess.TimeoutExpired(str(self.process), timeout)
+        return self.process.exitcode
+
+    def kill(self):
+        self.process.kill()
 
 
 def launch(config, launch_options, options, folder, command="train"):
@@ -22,23 +62,74 @@ def launch(config, launch_options, options, folder, command="train"):
 
     What it says goes to a file beside `folder`, named after it.
     """
-    words = [sys.executable, "-m"]
-    if config == DDP:  # of which accelerate launch would start one process if there is no MPI
-        words += ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(_free_port())]
-    else:
-        words += ["accelerate.commands.launch", "--config_file", str(CONFIGS / f"{config}.yaml")]
-        words += [] if config == ONE_PROCESS else ["--main_process_port", str(_free_port())]
-    words += [*launch_options, str(LAUNCHED), command]
+    words = []
     for name, value in options.items():
         words += [f"--{name}", *(value if isinstance(value, list) else [str(value)])]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(REPOSITORY)}
-    with (folder.parent / f"{folder.name}.log").open("a") as log:
-        return subprocess.Popen(
-            words, cwd=folder.parent, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
+    log = folder.parent / f"{folder.name}.log"
+    return Started(_lead, config, launch_options, command, words, folder.parent, log)
 
 
-def _free_port():
-    with socket.socket() as server:
-        server.bind(("localhost", 0))
-        return server.getsockname()[1]
+def run_command(command, words, folder=REPOSITORY):
+    """Runs a command of `training/` to its end: what `subprocess.run` returns, with what it said as text."""
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(open(os.memfd_create(name), "w+")) for name in ("stdout", "stderr")]
+        paths = [f"/proc/{os.getpid()}/fd/{file.fileno()}" for file in files]
+        code = Started(_run_alone, command, list(map(str, words)), folder, *paths).wait(300)
+        return subprocess.CompletedProcess([command, *words], code, *(Path(path).read_text() for path in paths))
+
+
+def _run_alone(command, words, folder, stdout, stderr):
+    _settle(folder, stdout, stderr)
+    _run(command, words)
+
+
+def _lead(config, launch_options, command, words, folder, log):
+    _settle(folder, log, log)
+    num_processes = 1 if config == ONE_PROCESS else 2
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    torch.set_num_threads(1)
+    if config != DDP:  # of which accelerate launch would start one process if there is no MPI
+        given = ["--config_file", str(CONFIGS / f"{config}.yaml"), *launch_options, "-"]
+        arguments, settings, _ = _validate_launch_command(launch_command_parser().parse_args(given))
+        arguments.deepspeed_fields_from_accelerate_config = ",".join(settings.deepspeed_config)
+        prepare = prepare_deepspeed_cmd_env if arguments.use_deepspeed else prepare_simple_launcher_cmd_env
+        os.environ.update(prepare(arguments)[1])
+        if arguments.use_deepspeed:
+            _allow_any_processor()
+    if num_processes == 1:
+        _run(command, words)
+    agent = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num_processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        start_method="fork",
+    )
+    elastic_launch(agent, _run)(command, words)
+
+
+def _settle(folder, stdout, stderr):
+    multiprocessing.set_start_method(None, force=True)  # the platform's, where a forked process has its parent's
+    os.setsid()
+    os.chdir(folder)
+    for path, number in ((stdout, 1), (stderr, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+
+
+def _allow_any_processor():
+    """
+    PyTorch computes half precision on every CPU; DeepSpeed refuses it where that is slow. Its own shared-memory
+    communication takes a minute to compile, and gloo does the same.
+    """
+    import deepspeed
+    from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
+
+    CPU_Accelerator.is_fp16_supported = lambda self: True
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def _run(command, words):
+    sys.argv = [command, *words]
+    sys.exit(importlib.import_module(f"training.{command}").main(words))

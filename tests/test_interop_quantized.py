@@ -82,7 +82,11 @@ METHODS = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("task", ["classification", "segmentation", "detection"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    # Its kernels are compiled first, a minute or more.
+    [pytest.param(method, marks=pytest.mark.slow) if method is quanto_int4 else method for method in METHODS],
+)
 def test_quantized_loading(task, family, method, tmp_path):
     model = interop_model(task, family, **WIDTHS[family])
     heads = [name for name, _ in model.named_children() if name != model.base_model_prefix]

@@ -167,12 +167,11 @@ class ShardedModel:
 
     def set_steps(self, steps: int):
         """Sets the count in every state that is there; call it after `set_state`."""
-        for group in self.optimizer.param_groups:
-            for state in (self.optimizer.state.get(parameter, {}) for parameter in group["params"]):
-                if ADAM_STATE in state:
-                    # A fused step counts on the device.
-                    device = state[ADAM_STATE].device if group.get("fused") else None
-                    state[STEP] = torch.tensor(float(steps), device=device)
+        # By the states, since between steps ZeRO-3 leaves no parameters in the groups. A fused step counts on the device.
+        is_fused = any(group.get("fused") for group in self.optimizer.param_groups)
+        for state in self.optimizer.state.values():
+            if ADAM_STATE in state:
+                state[STEP] = torch.tensor(float(steps), device=state[ADAM_STATE].device if is_fused else None)
 
     def _state(self, shard: Shard) -> dict[str, torch.Tensor]:
         return {} if shard.owner is None else self.optimizer.state[shard.owner]

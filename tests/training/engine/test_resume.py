@@ -87,12 +87,12 @@ def finish(mode, folder):
     assert process.wait(timeout=300) == 0, (folder.parent / f"{folder.name}.log").read_text()[-3000:]
 
 
-def kill_after(mode, folder, chance, while_saving, most_steps=9):
+def kill_after(mode, folder, chance, while_saving, least_steps=2, most_steps=9):
     """Starts a run and kills it after some more steps; returns whether it was killed."""
     process = launch_mode(mode, folder)
     metrics = folder / "metrics.jsonl"
     before = steps_in(metrics)
-    wanted = chance.randint(2, most_steps)
+    wanted = chance.randint(least_steps, most_steps)
     while process.poll() is None:
         is_writing = any((folder / "checkpoints").glob(f"*{PARTIAL}"))
         if steps_in(metrics) >= before + wanted and (is_writing or not while_saving):
@@ -137,8 +137,9 @@ def check_kills(mode, kills, tmp_path, seed=0):
     done = 0
     # A kill while saving waits for the next checkpoint, and the last one must come before the run's end.
     most_steps = min(9, NUM_STEPS // kills - PLAIN["save_steps"] + 1)
+    least_steps = PLAIN["save_steps"] + 1 if kills == 1 else 2  # of one kill, or there may be nothing to go on from
     for attempt in range(kills):
-        if not kill_after(mode, tmp_path / "killed", chance, attempt % 2 == 1, most_steps):
+        if not kill_after(mode, tmp_path / "killed", chance, attempt % 2 == 1, least_steps, most_steps):
             break
         done += 1
         for checkpoint in (tmp_path / "killed" / "checkpoints").glob("step-*[0-9]"):

@@ -8,9 +8,11 @@ Accelerate takes FSDP2 on GPUs only, so PyTorch's own `fully_shard` stands in fo
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 from accelerate.utils import DistributedType
 from helpers import tiny_config
+from packaging import version
 
 from modeling_pixelvit import AdventurerForImageClassification, PixelViTForImageClassification
 from training.engine.sharding import ShardedModel
@@ -87,5 +89,8 @@ def check_family(rank, family):
     assert sharded.steps == 2
 
 
+@pytest.mark.skipif(
+    version.parse(torch.__version__) < version.parse("2.11"), reason="over gloo, FSDP 2 of torch 2.8 sums gradients"
+)
 def test_rows_of_two_processes(tmp_path):
-    torch.multiprocessing.spawn(check_rank, (tmp_path,), nprocs=2)
+    torch.multiprocessing.start_processes(check_rank, (tmp_path,), nprocs=2, start_method="forkserver")

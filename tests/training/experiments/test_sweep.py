@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
@@ -400,7 +401,8 @@ class TestDenseTasks:
             (["--task", "detection", "--dataset", "nowhere"], "nowhere is no data set that could be loaded"),
         ],
     )
-    def test_wrong_options_get_a_sentence(self, words, sentence, tmp_path, capsys):
+    def test_wrong_options_get_a_sentence(self, words, sentence, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # else it tries half a minute
         assert sweep.main([*words, "--output_dir", str(tmp_path)]) == 2
         assert sentence in capsys.readouterr().err
 

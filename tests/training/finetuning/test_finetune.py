@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import tiny_config, write_image_folder
+from launching import run_command
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
@@ -119,11 +120,9 @@ class TestFinetuning:
 
     def test_another_number_of_classes_by_the_command(self, checkpoints, tmp_path, image_folder):
         out = tmp_path / "out"
-        command = [
-            *(sys.executable, "-m", "training.finetune", "--model_name_or_path", str(checkpoints / "pixelvit")),
-            *("--dataset", str(image_folder), "--output_dir", str(out), *FEW_STEPS),
-        ]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+        words = ["--model_name_or_path", checkpoints / "pixelvit", "--dataset", image_folder, "--output_dir", out]
+        done = run_command("finetune", [*words, *FEW_STEPS])
+        assert done.returncode == 0, done.stderr
         assert done.stderr.count("The head (classifier.bias, classifier.weight) is new") == 1
         assert "LOAD REPORT" not in done.stderr
         config = AutoModelForImageClassification.from_pretrained(out).config

@@ -12,14 +12,13 @@ import json
 import os
 import pickle
 import re
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from launching import run_command
 from released_files import our_adventurer_name, released_shapes
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -850,13 +849,8 @@ def test_every_tensor_needs_a_place():
         build_model(translation, Path("x"))
 
 
-def run_command(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "training.convert_checkpoint", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-
-
 def test_the_command(tmp_path):
-    result = run_command(GOLDEN / "adventurer_patch4_img32.pth", tmp_path / "out", "--ema")
+    result = run_command("convert_checkpoint", [GOLDEN / "adventurer_patch4_img32.pth", tmp_path / "out", "--ema"])
     assert result.returncode == 0, result.stderr
     assert "released Adventurer" in result.stdout and "model_ema" in result.stdout and "10 classes" in result.stdout
     assert "dropped: model, optimizer, lr_scheduler, epoch, scaler, args" in result.stdout
@@ -868,7 +862,7 @@ def test_the_command(tmp_path):
 
 def test_the_command_refuses_in_one_sentence(tmp_path):
     torch.save({"args": argparse.Namespace(x=Payload(tmp_path / "marker"))}, tmp_path / "evil.pth")
-    result = run_command(tmp_path / "evil.pth", tmp_path / "out")
+    result = run_command("convert_checkpoint", [tmp_path / "evil.pth", tmp_path / "out"])
     # Other packages that are installed may have torch warn about them.
     lines = [line for line in result.stderr.strip().splitlines() if not re.match(r"W\d{4} .*\] ", line)]
     assert result.returncode == 1 and result.stdout == "" and len(lines) == 1
