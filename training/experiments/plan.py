@@ -144,10 +144,13 @@ def unfinished_runs(runs: list[Run], overwrite: bool) -> list[Run]:
 
 
 def describe_differences(metrics: dict[str, Any], settings: dict[str, Any]) -> str:
-    """What a finished run was made with and what is asked for now, where they differ."""
-    differences = []
+    """
+    What a finished run was made with and what is asked for now, where they differ. A recipe without one of today's
+    fields, from before there was such a field, means what is the default today.
+    """
+    differences, defaults = [], {"recipe": dataclasses.asdict(Recipe())}
     for part, wanted in settings.items():
-        found = metrics.get(part, {})
+        found = {**defaults.get(part, {}), **metrics.get(part, {})}
         for name in sorted(found.keys() | wanted.keys()):
             if found.get(name) != wanted.get(name):
                 differences.append(f"{name}: {found.get(name)} there, {wanted.get(name)} now")

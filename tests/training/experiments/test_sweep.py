@@ -211,6 +211,21 @@ class TestSweep:
         assert json.loads(metrics.read_text())["recipe"]["seed"] == 1
         assert sweep.main([*arguments, "--overwrite"]) == 0  # as the other tests want it
 
+    def test_a_run_from_before_there_was_a_field_is_kept(self, finished, monkeypatch, capsys):
+        in_process(monkeypatch)
+        metrics = finished / "adventurer-patch8" / METRICS_FILE
+        before = metrics.read_text()
+        old = json.loads(before)
+        for name in ("patch_draws", "tokens_per_step", "crop_padding"):
+            del old["recipe"][name]
+        metrics.write_text(json.dumps(old))
+        arguments = [*TINY_COMMAND, "--output_dir", str(finished), "--families", "adventurer", "--patch_sizes", "8"]
+        assert sweep.main(arguments) == 0
+        assert "0 of 1 runs to do" in capsys.readouterr().out and json.loads(metrics.read_text()) == old
+        assert sweep.main([*arguments, "--crop_padding", "1"]) == 2
+        assert "crop_padding: 0 there, 1 now" in capsys.readouterr().err
+        metrics.write_text(before)
+
     def test_ctrl_c_says_how_to_go_on(self, tmp_path, monkeypatch, capsys):
         def interrupt(pool):
             pool.bar.close()
