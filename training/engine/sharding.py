@@ -167,7 +167,7 @@ class ShardedModel:
 
     def set_steps(self, steps: int):
         """Sets the count in every state that is there; call it after `set_state`."""
-        # By the states, since between steps ZeRO-3 leaves no parameters in the groups. A fused step counts on the device.
+        # By the states: between steps ZeRO-3 leaves no parameters in the groups. A fused step counts on the device.
         is_fused = any(group.get("fused") for group in self.optimizer.param_groups)
         for state in self.optimizer.state.values():
             if ADAM_STATE in state:
