@@ -10,7 +10,6 @@ import math
 
 import torch
 from PIL import Image
-from sklearn import datasets
 from torch.utils.data import Dataset
 
 from .splits import Splits
@@ -117,7 +116,9 @@ def split_indices(num_digits: int, generator: torch.Generator) -> tuple[torch.Te
 
 def load_digits() -> tuple[torch.Tensor, torch.Tensor]:
     """All digits: uint8 pixels (1797, 8, 8), their 17 grey levels spread over 0 to 255, and labels (1797,)."""
-    digits = datasets.load_digits()
+    from sklearn.datasets import load_digits as load_sklearn_digits  # a second that other commands save
+
+    digits = load_sklearn_digits()
     pixels = torch.from_numpy(digits.images) * (255 / 16)
     return pixels.round().to(torch.uint8), torch.from_numpy(digits.target).long()
 
