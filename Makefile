@@ -50,7 +50,7 @@ test-version-%:
 	$(VENV)-$*/bin/python -m pip list | grep -E '^(torch|torchvision|transformers) '
 	$(subst $(RUN),$(VENV)-$*/bin/python,$(PYTEST)) $(SUITE)
 
-# Kills training runs at random moments some forty times, and trains in fp16 against fp32: an hour.
+# Kills training runs at random moments some forty times, and trains in fp16 against fp32.
 test-faults: $(VENV)/.installed-tests
 	$(PYTEST) -m slow tests/training/engine/test_resume.py tests/training/engine/test_stages.py tests/training/engine/test_precision.py
 

@@ -5,7 +5,7 @@ Starts commands in processes of their own, as users do on a CPU.
 
 These are forked from a server that has imported what they need, which takes each of them ten seconds otherwise.
 Accelerate reads its configurations and torchrun's agent watches over several processes, as behind `accelerate launch`
-and `torchrun`.
+and `torchrun`, which test_stages.py calls themselves.
 """
 
 import contextlib
@@ -62,11 +62,16 @@ def launch(config, launch_options, options, folder, command="train"):
 
     What it says goes to a file beside `folder`, named after it.
     """
+    log = folder.parent / f"{folder.name}.log"
+    return Started(_lead, config, launch_options, command, words_of(options), folder.parent, log)
+
+
+def words_of(options):
+    """Options by their names as a command line has them."""
     words = []
     for name, value in options.items():
         words += [f"--{name}", *(value if isinstance(value, list) else [str(value)])]
-    log = folder.parent / f"{folder.name}.log"
-    return Started(_lead, config, launch_options, command, words, folder.parent, log)
+    return words
 
 
 def run_command(command, words, folder=REPOSITORY):

@@ -5,10 +5,12 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
-from launching import DDP, ZERO2, launch
+from launching import CONFIGS, DDP, ONE_PROCESS, REPOSITORY, ZERO2, launch, words_of
 from test_resume import PLAIN, TINY, losses, tensors
 
 from training.settings.recipe import load_recipe
@@ -47,9 +49,22 @@ def kill_when(mode, folder, is_time):
     process.wait()
 
 
-def test_the_second_stage_has_the_same_processes(tmp_path):
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+        pytest.param(
+            ["accelerate.commands.launch", "--config_file", str(CONFIGS / f"{ONE_PROCESS}.yaml")],
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_by_the_launchers_the_second_stage_has_the_same_processes(launcher, tmp_path):
     folder = tmp_path / "run"
-    finish("ddp", folder)
+    options = words_of({**STAGES, **MODES["ddp"][2], "output_dir": str(folder)})
+    command = [sys.executable, "-m", *launcher, "-m", "training.train_stages", *options]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
     assert load_recipe(folder / "stage2/best/recipe.yaml").initial_checkpoint == str(folder / "stage1" / "best")
     assert losses(folder / "stage2")[0]["step"] == 0  # evaluated as it came
 
