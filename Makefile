@@ -68,4 +68,4 @@ format: $(VENV)/.installed-tests
 	$(RUN) -m ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-gpu $(VENV)-newest
+	rm -rf $(VENV) $(VENV)-*

@@ -9,7 +9,7 @@ call computes. Only suppression and the sorting of boxes into pyramid levels hav
 end where they begin.
 
 Boxes are left, top, right, bottom in pixels. `limits` (B, 4) are width, height, width, height of each image without its
-padding, so the most that a box's sides can be. RoIs (n, 5) have the index of their image before the box.
+padding, so the most that a box's coordinates can be. RoIs (n, 5) have the index of their image before the box.
 """
 
 import math
@@ -108,11 +108,13 @@ def suppress(
         largest: The largest coordinate that a box can have.
     """
     side = math.ceil(math.sqrt(num_classes))
+    row = classes // side
     if torch.compiler.is_compiling():  # the images, too: a graph has no loop over as many as there are
-        row = images * side + classes // side
-        return nms(boxes + torch.stack([classes % side, row], dim=1).repeat(1, 2) * (largest + 1), scores, threshold)
+        row = row + images * side
+    moved = boxes + torch.stack([classes % side, row], dim=1).repeat(1, 2) * (largest + 1)
+    if torch.compiler.is_compiling():
+        return nms(moved, scores, threshold)
     # The work grows with the square of the boxes, so it is done image by image.
-    moved = boxes + torch.stack([classes % side, classes // side], dim=1).repeat(1, 2) * (largest + 1)
     of_image = [torch.where(images == image)[0] for image in images.unique()]
     kept = [index[nms(moved[index], scores[index], threshold)] for index in of_image]
     return torch.cat(kept) if kept else images

@@ -8,12 +8,12 @@ Accelerate reads its configurations and torchrun's agent watches over several pr
 and `torchrun`, which test_stages.py calls themselves.
 """
 
-import contextlib
 import importlib
 import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -76,11 +76,10 @@ def words_of(options):
 
 def run_command(command, words, folder=REPOSITORY):
     """Runs a command of `training/` to its end: what `subprocess.run` returns, with what it said as text."""
-    with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(open(os.memfd_create(name), "w+")) for name in ("stdout", "stderr")]
-        paths = [f"/proc/{os.getpid()}/fd/{file.fileno()}" for file in files]
+    with tempfile.TemporaryDirectory() as said:
+        paths = [Path(said, name) for name in ("stdout", "stderr")]
         code = Started(_run_alone, command, list(map(str, words)), folder, *paths).wait(300)
-        return subprocess.CompletedProcess([command, *words], code, *(Path(path).read_text() for path in paths))
+        return subprocess.CompletedProcess([command, *words], code, *(path.read_text() for path in paths))
 
 
 def _run_alone(command, words, folder, stdout, stderr):

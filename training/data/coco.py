@@ -181,8 +181,7 @@ def load_detection_splits(
         train = _from_table(table, tables[train_name], train_name, names, with_masks)
         evaluation = eval_name and _from_table(table, tables[eval_name], eval_name, names, train.has_masks)
     if evaluation is None:
-        of_train, of_evaluation = held_out(len(train), source)
-        train, evaluation = train.select(of_train), train.select(of_evaluation)
+        train, evaluation = held_out(train, source)
     for split in (train, evaluation):
         if len(split) == 0:
             raise ValueError(f"{split.name} has no usable image; give one with images.")

@@ -210,8 +210,7 @@ def _held_out(train: Split, source: str) -> tuple[datasets.Dataset, datasets.Dat
             f"--dataset {source} has no labelled split to evaluate on ({', '.join(EVALUATION_SPLITS)}), and nothing "
             "can be held out of a stream; name a split as --eval_split, add files with such a name, or do not stream."
         )
-    of_train, of_evaluation = held_out(len(train), f"--dataset {source}")
-    return train.select(of_train), train.select(of_evaluation)
+    return held_out(train, f"--dataset {source}")
 
 
 def _class_names(train: Split, label_names: Sequence[str] | int | None, source: str) -> list[str]:

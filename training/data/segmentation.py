@@ -184,8 +184,7 @@ def load_segmentation_splits(
 
     train = load(train_name)
     if eval_name is None:
-        of_train, of_evaluation = held_out(len(train), source)
-        train, evaluation = train.select(of_train), train.select(of_evaluation)
+        train, evaluation = held_out(train, source)
     else:
         evaluation = load(eval_name)
     return Splits(

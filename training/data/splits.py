@@ -81,15 +81,20 @@ def evaluation_splits(names: Iterable[str], train_split: str) -> list[str]:
     return list(dict.fromkeys(name for kind in EVALUATION_SPLITS for name in others if name.startswith(kind)))
 
 
-def held_out(num_images: int, source: str) -> tuple[list[int], list[int]]:
+def held_out(images: Any, source: str) -> tuple[Any, Any]:
     """
-    Indices for training, and of a fifth of the images for evaluation: the same each time.
+    Images for training, and a fifth of them for evaluation: the same each time.
+
+    Args:
+        images: With a length, and `select` by indices.
+        source: What has them, for messages.
 
     Raises:
         ValueError: if there are fewer than two images.
     """
+    num_images = len(images)
     if num_images < 2:
         raise ValueError(f"{source} has {num_images} usable images; at least two are needed, to train and to test.")
     order = np.random.default_rng(SPLIT_SEED).permutation(num_images).tolist()
     num_held_out = max(1, round(EVALUATION_SHARE * num_images))
-    return sorted(order[num_held_out:]), sorted(order[:num_held_out])
+    return images.select(sorted(order[num_held_out:])), images.select(sorted(order[:num_held_out]))

@@ -134,7 +134,8 @@ def table_class_names(table: ObjectTable, split: datasets.Dataset) -> list[Any]:
             if isinstance(declared, datasets.ClassLabel):
                 return list(declared.names)
     entries = [entry for objects in split[column] for entry in _entries(objects)]
-    return classes_of({entry[key] for entry in entries for key in CATEGORY_KEYS if key in entry}, table.source)
+    categories = {entry[key] for entry in entries for key in CATEGORY_KEYS if key in entry}
+    return classes_of(categories, f"The field `category` of the objects of {table.source}")
 
 
 def _entries(objects: Any) -> list[dict[str, Any]]:

@@ -165,8 +165,8 @@ def _of_tables(data: SourceOptions) -> Splits:
         return LabelSets(read, [[indices[label] for label in found or ()] for found in labels], len(names))
 
     if eval_name is None:
-        of_train, of_evaluation = held_out(len(train), source)
-        train, evaluation, eval_name = train.select(of_train), train.select(of_evaluation), train_name
+        train, evaluation = held_out(train, source)
+        eval_name = train_name
     else:
         evaluation = tables[eval_name]
     return Splits(
