@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).parents[1]
 CONFIGS = REPOSITORY / "training" / "configs"
 ONE_PROCESS, DDP, ZERO2, ZERO3 = "cpu", "torchrun", "cpux2_zero2", "cpux2_zero3"
 CONTEXT = multiprocessing.get_context("forkserver")
-COMMANDS = ("train", "train_stages", "finetune", "convert_checkpoint")
+COMMANDS = ("train", "train_stages", "finetune", "convert_checkpoint", "experiment")
 CONTEXT.set_forkserver_preload(["launching", *(f"training.{name}" for name in COMMANDS)])
 
 
@@ -60,10 +60,11 @@ def launch(config, launch_options, options, folder, command="train"):
     Starts `training.train`, or another command, in a session of its own, so that all its processes can be killed at
     once.
 
-    What it says goes to a file beside `folder`, named after it.
+    What it says goes to a file beside `folder`, named after it. Its options are a mapping, or the words themselves.
     """
     log = folder.parent / f"{folder.name}.log"
-    return Started(_lead, config, launch_options, command, words_of(options), folder.parent, log)
+    words = options if isinstance(options, list) else words_of(options)
+    return Started(_lead, config, launch_options, command, words, folder.parent, log)
 
 
 def words_of(options):

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import transformers
 
+from ..common.machine import processor_name
 from ..families.base import CLASSIFIER
 from ..families.registry import FAMILIES
 
@@ -58,15 +59,6 @@ def environment(device: str) -> dict[str, str | int]:
         "transformers": transformers.__version__,
         "date": datetime.date.today().isoformat(),
     }
-
-
-def processor_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def print_rows(rows: Rows):

@@ -9,11 +9,11 @@ import dataclasses
 import os
 from pathlib import Path
 
-from ..experiments.arguments import MOST_WORKERS, parse_arguments
-from ..experiments.images import load_sweep_images
-from ..experiments.plan import describe_differences, plan_runs
+from ..experiments.arguments import MOST_WORKERS, parse_arguments, sweep_recipes
+from ..experiments.images import load_run_images
+from ..experiments.plan import describe_differences, name_of, plan_runs
 from ..experiments.run import METRICS_FILE, Run
-from ..experiments.workers import WorkerPool
+from ..experiments.workers import WorkerPool, Workplace
 from ..tasks.registry import TASKS
 
 
@@ -25,15 +25,7 @@ DEMO_RUNS = {
 }
 
 
-class DemoRun(Run):
-    """A run whose name tells its task too, since runs of all tasks are trained side by side, in one folder."""
-
-    @property
-    def name(self) -> str:
-        return f"{self.recipe.task}-{super().name}"
-
-
-def plan_demo_runs(folder: Path, sweep_options: tuple[str, ...] = ()) -> list[DemoRun]:
+def plan_demo_runs(folder: Path, sweep_options: tuple[str, ...] = ()) -> list[Run]:
     """
     The runs of `DEMO_RUNS`, with the settings that the sweep gives them.
 
@@ -46,11 +38,11 @@ def plan_demo_runs(folder: Path, sweep_options: tuple[str, ...] = ()) -> list[De
         sizes = [str(size) for size in patch_sizes]
         arguments = ["--task", task, "--families", family, "--patch_sizes", *sizes, *sweep_options]
         embedded = TASKS[task].embedded_images
-        images = load_sweep_images(task, embedded.title, embedded.image_size, folder)
         data = {"source": embedded.title, "image_size": embedded.image_size}
+        images = load_run_images(sweep_recipes(task)[family], **data, folder=folder)
         for run in plan_runs(parse_arguments(arguments), embedded.image_size, len(images.train), data):
-            own = DemoRun(run.recipe, run.num_batches, run.data, "")
-            runs.append(dataclasses.replace(own, folder=str(folder / own.name)))
+            # Runs of all tasks lie side by side.
+            runs.append(dataclasses.replace(run, folder=str(folder / f"{task}-{run.name}")))
     return runs
 
 
@@ -78,8 +70,7 @@ def train_or_reuse(folder: Path, sweep_options: tuple[str, ...] = ()) -> list[Pa
     runs = plan_demo_runs(folder, sweep_options)
     found, to_do = {}, []
     for run in runs:
-        sweep_name = Run.name.fget(run)
-        elsewhere = sorted(path.parent for path in folder.parent.glob(f"*/{sweep_name}/{METRICS_FILE}"))
+        elsewhere = sorted(path.parent for path in folder.parent.glob(f"*/{name_of(run.recipe)}/{METRICS_FILE}"))
         place = finished_run(run, [Path(run.folder), *elsewhere])
         if place is None:
             Path(run.folder, METRICS_FILE).unlink(missing_ok=True)  # of other settings
@@ -93,7 +84,7 @@ def train_or_reuse(folder: Path, sweep_options: tuple[str, ...] = ()) -> list[Pa
         )
         folder.mkdir(parents=True, exist_ok=True)
         workers = min(os.cpu_count() or 1, MOST_WORKERS)
-        errors = WorkerPool(to_do, str(folder), workers, threads=1).execute()
+        errors = WorkerPool(to_do, Workplace(str(folder), workers)).execute()
         if errors:
             details = "\n".join(f"{name}:\n{error}" for name, error in errors.items())
             raise ValueError(f"{len(errors)} of the demo's models could not be trained; this is why.\n{details}")

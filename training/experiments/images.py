@@ -1,12 +1,13 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-The images of a sweep, all of one size.
+The images of an experiment's runs.
 
-Those of a data set with labels are read once, resized and stored as arrays, which every run of the sweep maps into its
-memory. Those with masks or boxes are read as the training loop reads them.
+Those of a data set with labels, of small images, are read once, resized and stored as arrays, which every run maps into
+its memory. Those with masks or boxes, or of which training takes crops, are read as the training loop reads them.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,12 @@ from torch.utils.data import Dataset
 
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
+from ..common.files import whole_folder
 from ..data.sources import load_images
 from ..data.splits import Splits
+from ..settings.recipe import Recipe
 from ..tasks.base import SourceOptions
+from ..tasks.classification import ClassificationTask
 from ..tasks.registry import TASKS
 
 
@@ -72,20 +76,33 @@ def store_images(source: str, image_size: int, folder: Path):
     (folder / SPLITS_FILE).write_text(json.dumps(facts))
 
 
-def load_sweep_images(task: str, source: str, image_size: int, folder: Path) -> Any:
+def _reads_stored(recipe: Recipe, source: str) -> bool:
+    # Crops of random size are taken from the original.
+    is_embedded = source == TASKS[recipe.task].embedded_images.title
+    return recipe.task == ClassificationTask.name and not is_embedded and recipe.min_crop_scale == 1
+
+
+def load_run_images(recipe: Recipe, source: str, image_size: int, folder: Path) -> Any:
     """
-    The images of a task, with `train`, `evaluation`, `name`, `label_names` and their statistics.
+    The images of a run, with `train`, `evaluation`, `name`, `label_names` and their statistics.
 
     Args:
-        task: Its name.
+        recipe: Of the run.
         source: The title of the task's embedded images, which are then made of this size, or the name of a data set.
         image_size: Side in pixels.
-        folder: Where `store_images` has written those of a data set, if it has.
+        folder: Where those of a data set are stored, if this has not been done yet.
+
+    Raises:
+        ValueError: if they cannot be loaded, or do not fit the task.
     """
-    embedded = TASKS[task].embedded_images
-    if source == embedded.title:
-        return TASKS[task].load_images(SourceOptions(dataset=f"{embedded.dataset}-{image_size}"))
-    if not (folder / SPLITS_FILE).exists():
-        return TASKS[task].load_images(SourceOptions(dataset=source))
-    splits = {split: StoredImages(folder, split) for split in SPLITS}
-    return Splits(**splits, **json.loads((folder / SPLITS_FILE).read_text()))
+    task = TASKS[recipe.task]
+    if source == task.embedded_images.title:
+        return task.load_images(SourceOptions(dataset=f"{task.embedded_images.dataset}-{image_size}"))
+    if not _reads_stored(recipe, source):
+        return task.load_images(SourceOptions(dataset=source))
+    place = folder / f"{hashlib.sha256(source.encode()).hexdigest()[:10]}-{image_size}"
+    if not place.exists():
+        with whole_folder(place, replace=False) as partial:
+            store_images(source, image_size, partial)
+    splits = {split: StoredImages(place, split) for split in SPLITS}
+    return Splits(**splits, **json.loads((place / SPLITS_FILE).read_text()))

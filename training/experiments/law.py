@@ -90,9 +90,22 @@ def judge_convergence(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [judged(run) for run in runs]
 
 
-def series_of(run: dict[str, Any]) -> tuple[str, str | None]:
-    """What the points of one curve have in common: family and decoder."""
-    return run["family"], run["decoder"]
+def series_of(run: dict[str, Any]) -> str | tuple[str, str | None]:
+    """What the points of one curve have in common: what an experiment says, or family and decoder."""
+    return run.get("series") or (run["family"], run["decoder"])
+
+
+def axis_of(run: dict[str, Any]) -> str:
+    """The number of a run that its curve is drawn over."""
+    return run.get("axis", "patch_size")
+
+
+def by_axis(runs: Sequence[dict[str, Any]]) -> dict[float, list[dict[str, Any]]]:
+    """The runs of one curve by their place on the axis, towards more computation; those of one place differ by seed."""
+    found: dict[float, list[dict[str, Any]]] = {}
+    for run in runs:
+        found.setdefault(run[axis_of(run)], []).append(run)
+    return dict(sorted(found.items(), reverse=not runs or axis_of(runs[0]) == "patch_size"))
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -109,51 +122,56 @@ def half_width(values: Sequence[float]) -> float | None:
 @dataclass(frozen=True)
 class Fall:
     """
-    How the test loss changes from a patch to the next smaller one, over seeds that have both.
+    How the test loss changes from one place on the axis to the next, over seeds that have both.
 
     Args:
-        patch_sizes: The larger and the smaller one.
-        ratio: Test loss at the smaller one over that at the larger one, geometric mean over the seeds.
+        places: As two patch sizes, the larger one first, or two numbers of tokens.
+        ratio: Test loss at the second one over that at the first one, geometric mean over the seeds.
         interval: Of it at `CONFIDENCE`, by paired differences of logarithms; None for a single seed.
         seeds, falling: Seeds that have both, and those of them whose loss falls.
     """
 
-    patch_sizes: tuple[int, int]
+    places: tuple[float, float]
     ratio: float
     interval: tuple[float, float] | None
     seeds: int
     falling: int
 
 
+def losses_by_seed(runs: Sequence[dict[str, Any]]) -> dict[int | None, float]:
+    """Test losses of runs that differ by their seed."""
+    return {run.get("seed"): run["test_loss"] for run in runs}
+
+
+def ratio_of(losses: dict[int | None, float], others: dict[int | None, float]) -> tuple[float, Any, list[float]] | None:
+    """
+    The geometric mean of the ratios of losses to those of others with the same seed, its interval at `CONFIDENCE` (None
+    for a single seed) and the logarithms of the ratios; None if no seed has both.
+    """
+    logs = [math.log(loss / others[seed]) for seed, loss in losses.items() if seed in others]
+    if not logs:
+        return None
+    mean, half = _mean(logs), half_width(logs)
+    return math.exp(mean), None if half is None else (math.exp(mean - half), math.exp(mean + half)), logs
+
+
 def find_falls(runs: Sequence[dict[str, Any]]) -> list[Fall]:
-    """Of the runs of one family and decoder, from each patch size to the next, largest first."""
-    losses = {(run["patch_size"], run.get("seed")): run["test_loss"] for run in runs}
-    sizes = sorted({size for size, _ in losses}, reverse=True)
+    """Of the runs of one curve, from each place on the axis to the next."""
     falls = []
-    for pair in itertools.pairwise(sizes):
-        seeds = [seed for size, seed in losses if size == pair[0] and (pair[1], seed) in losses]
-        logs = [math.log(losses[pair[1], seed] / losses[pair[0], seed]) for seed in seeds]
-        if not logs:
-            continue
-        mean, half = _mean(logs), half_width(logs)
-        interval = None if half is None else (math.exp(mean - half), math.exp(mean + half))
-        falls.append(Fall(pair, math.exp(mean), interval, len(logs), sum(log < 0 for log in logs)))
+    for (place, same), (next_place, following) in itertools.pairwise(by_axis(runs).items()):
+        found = ratio_of(losses_by_seed(following), losses_by_seed(same))
+        if found is not None:
+            ratio, interval, logs = found
+            falls.append(Fall((place, next_place), ratio, interval, len(logs), sum(log < 0 for log in logs)))
     return falls
 
 
 def count_falling_runs(runs: Sequence[dict[str, Any]]) -> tuple[int, int]:
-    """
-    Of the seeds that have all patch sizes of one family and decoder, at least two, those whose loss falls at each step,
-    and all.
-    """
-    sizes = sorted({run["patch_size"] for run in runs}, reverse=True)
-    falling = whole = 0
-    for seed in dict.fromkeys(run.get("seed") for run in runs):
-        losses = {run["patch_size"]: run["test_loss"] for run in runs if run.get("seed") == seed}
-        if len(sizes) > 1 and set(losses) == set(sizes):
-            whole += 1
-            falling += all(losses[a] > losses[b] for a, b in itertools.pairwise(sizes))
-    return falling, whole
+    """Of the seeds that have all places of one curve, at least two, those whose loss falls at each step, and all."""
+    places = [losses_by_seed(same) for same in by_axis(runs).values()]
+    whole = [seed for seed in places[0] if len(places) > 1 and all(seed in losses for losses in places)]
+    falling = sum(all(one[seed] > other[seed] for one, other in itertools.pairwise(places)) for seed in whole)
+    return falling, len(whole)
 
 
 @dataclass(frozen=True)
@@ -188,8 +206,10 @@ def fit_power_law(runs: Sequence[dict[str, Any]]) -> PowerLaw | None:
     decoder, all seeds).
 
     Returns:
-        The law, or None if they have fewer than three patch sizes.
+        The law, or None if they have fewer than three patch sizes, or are drawn over something else.
     """
+    if any(axis_of(run) != "patch_size" for run in runs):
+        return None
     learned = sorted((run for run in runs if run["learned"]), key=lambda run: run["patch_size"])
     patch_sizes = sorted({run["patch_size"] for run in learned})
     if len(patch_sizes) < FEWEST_POINTS:

@@ -105,19 +105,43 @@ def plan_runs(options: argparse.Namespace, image_size: int, num_train: int, data
             recipe = change_recipe(recipes[family], {**changes, **of_decoder, "image_size": image_size})
             epochs = options.epochs or (DATASET_EPOCHS if options.dataset else recipe.num_train_epochs)
             train_images = options.train_images or round(epochs * num_train)
-            num_batches = train_images // recipe.total_batch_size
-            if num_batches == 0:
-                raise ValueError(
-                    f"{train_images} training images are fewer than one batch of {recipe.total_batch_size}; give more."
-                )
-            epochs = num_batches / TrainingBatches(recipe, num_train).steps_per_epoch
-            recipe = dataclasses.replace(recipe, num_train_epochs=epochs, warmup_epochs=WARMUP_SHARE * epochs)
+            recipe, num_batches = set_length(recipe, num_train, train_images)
             for patch_size, seed in itertools.product(dict.fromkeys(options.patch_sizes or task.patch_sizes), seeds):
                 of_run = {"patch_size": patch_size, "seed": recipe.seed if seed is None else seed}
                 of_run = build_recipe({**dataclasses.asdict(recipe), **of_run}, "the command line")
-                run = Run(of_run, num_batches, data, "", is_one_of_seeds=len(seeds) > 1)
-                runs.append(dataclasses.replace(run, folder=str(Path(options.output_dir, run.name))))
+                name = name_of(of_run, with_seed=len(seeds) > 1)
+                runs.append(Run(of_run, num_batches, data, str(Path(options.output_dir, name))))
     return runs
+
+
+def set_length(
+    recipe: Recipe, num_train: int, images_seen: int, warmup_share: float = WARMUP_SHARE
+) -> tuple[Recipe, int]:
+    """
+    The recipe with as many epochs of a data set as make up the images, and the batches that these are.
+
+    Args:
+        num_train: Training images of the data set.
+        images_seen: In the whole training, each counted as often as it is seen.
+        warmup_share: Of the training.
+
+    Raises:
+        ValueError: if they are fewer than one batch.
+    """
+    num_batches = images_seen // recipe.total_batch_size
+    if num_batches == 0:
+        raise ValueError(
+            f"{images_seen} training images are fewer than one batch of {recipe.total_batch_size}; give more."
+        )
+    epochs = num_batches / TrainingBatches(recipe, num_train).steps_per_epoch
+    return dataclasses.replace(recipe, num_train_epochs=epochs, warmup_epochs=warmup_share * epochs), num_batches
+
+
+def name_of(recipe: Recipe, with_seed: bool = False) -> str:
+    """Of a run's folder: family, decoder if there is one, patch size."""
+    decoder = recipe.model.get("decoder_type", "none")
+    of_decoder = "" if decoder == "none" else f"-{decoder}"
+    return f"{recipe.family}{of_decoder}-patch{recipe.patch_size}" + (f"-seed{recipe.seed}" if with_seed else "")
 
 
 def unfinished_runs(runs: list[Run], overwrite: bool) -> list[Run]:

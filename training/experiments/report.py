@@ -1,17 +1,15 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""What a sweep leaves behind beside its checkpoints: table, picture and `results.json`."""
+"""What an experiment leaves behind beside its checkpoints: table, picture and `results.json`."""
 
 import dataclasses
 import datetime
-import os
-import platform
-from collections.abc import Callable, Iterable
-from importlib import metadata
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..common.files import write_json
+from ..common.machine import describe_machine, describe_versions
 from ..families.registry import FAMILIES
 from ..tasks.registry import TASKS
 from .law import (
@@ -19,7 +17,10 @@ from .law import (
     CONVERGENCE_RULE,
     FEWEST_POINTS,
     GAIN_NOTE,
+    Fall,
     PowerLaw,
+    axis_of,
+    by_axis,
     count_falling_runs,
     expected_gain,
     find_falls,
@@ -29,6 +30,21 @@ from .law import (
 )
 
 
+# Axes of pictures, each with its title, and how a place on it is called; larger is more computation, but for patches.
+AXES = {
+    "patch_size": "patch size (pixels)",
+    "tokens": "tokens per image",
+    "training_flops": "operations of the training (FLOP)",
+    "images_seen": "images seen in training",
+    "parameters": "parameters",
+}
+AXIS_UNITS = {
+    "patch_size": "patch {}",
+    "tokens": "{} tokens",
+    "training_flops": "{} FLOP",
+    "images_seen": "{} images",
+    "parameters": "{} parameters",
+}
 TABLE_FILE = "table.md"
 PICTURE_FILE = "scaling.png"
 RESULTS_FILE = "results.json"
@@ -39,32 +55,48 @@ COLUMN_NOTES = (
 )
 
 
-def by_series(runs: list[dict[str, Any]]) -> dict[tuple[str, str | None], list[dict[str, Any]]]:
-    """The metrics of the runs by family and decoder, largest patch first."""
+# Further curves of a family than the two that it has colours for.
+COLOURS = ("#4d7c0f", "#7e22ce", "#0f766e", "#be123c", "#a16207", "#475569")
+MARKERS = ("D", "^", "P", "*", "X", "h")
+Series = str | tuple[str, str | None]
+
+
+def by_series(runs: list[dict[str, Any]]) -> dict[Series, list[dict[str, Any]]]:
+    """The metrics of the runs by their curve, towards more computation."""
     series = {series_of(run): [] for run in runs}
-    for run in sorted(runs, key=lambda run: -run["patch_size"]):
+    for run in runs:
         series[series_of(run)].append(run)
-    return series
+    return {name: [run for same in by_axis(members).values() for run in same] for name, members in series.items()}
 
 
-def name_series(series: tuple[str, str | None]) -> str:
+def name_series(series: Series) -> str:
+    if isinstance(series, str):
+        return series
     family, decoder = series
     names = {None: "", "none": ", no decoder", "upernet": ", UperNet"}
     return FAMILIES[family].title + names[decoder]
 
 
-def style_of(series: tuple[str, str | None]) -> tuple[str, str]:
-    """Colour and marker."""
-    family, second = FAMILIES[series[0]], series[1] == "upernet"
-    return family.colours[second], family.markers[second]
+def styles_of(runs: list[dict[str, Any]]) -> dict[Series, tuple[str, str]]:
+    """Colour and marker of each curve: its family's, for UperNet and a family's second curve its second ones."""
+    styles: dict[Series, tuple[str, str]] = {}
+    of_family: dict[str, int] = {}
+    for series, members in by_series(runs).items():
+        family = FAMILIES[members[0]["family"]]
+        place = of_family.get(family.name, 0)
+        of_family[family.name] = place + 1
+        if isinstance(series, tuple):
+            place = int(series[1] == "upernet")
+        styles[series] = ((*family.colours, *COLOURS)[place % 8], (*family.markers, *MARKERS)[place % 8])
+    return styles
 
 
-def key_of(series: tuple[str, str | None]) -> str:
-    """As in the names of the runs' folders, but that no decoder is also told."""
-    return "-".join(part for part in series if part is not None)
+def key_of(series: Series) -> str:
+    """As in the names of a sweep's folders, but that no decoder is also told."""
+    return series if isinstance(series, str) else "-".join(part for part in series if part is not None)
 
 
-def fit_series(runs: list[dict[str, Any]]) -> dict[tuple[str, str | None], PowerLaw | None]:
+def fit_series(runs: list[dict[str, Any]]) -> dict[Series, PowerLaw | None]:
     return {series: fit_power_law(members) for series, members in by_series(runs).items()}
 
 
@@ -81,48 +113,49 @@ def score_of(run: dict[str, Any], name: str) -> float | None:
 def format_first_score(run: dict[str, Any]) -> str:
     """The score that says most, with its title."""
     name, title = next(iter(columns_of(run).items()))
-    return f"{title} {_format_mean([score_of(run, name)], '.1f', '%')}"
-
-
-def by_patch_size(members: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
-    """The runs of one series by patch size, largest first; those of one patch size differ by their seed."""
-    sizes = sorted({run["patch_size"] for run in members}, reverse=True)
-    return {size: [run for run in members if run["patch_size"] == size] for size in sizes}
+    return f"{title} {format_mean([score_of(run, name)], '.1f', '%')}"
 
 
 def format_table(runs: list[dict[str, Any]]) -> str:
     """The runs as a Markdown table that is also aligned in a terminal; of several seeds their means and intervals."""
     scores = columns_of(runs[0]).values()
-    seeds = max(len(same) for members in by_series(runs).values() for same in by_patch_size(members).values())
-    title = ("model", "patch", "tokens", *(["seeds"] if seeds > 1 else []), "test loss", *scores)
-    rows = [(*title, "train loss", "x2 gains", "converged", "seconds", "memory")]
+    seeds = max(len(same) for members in by_series(runs).values() for same in by_axis(members).values())
+    with_flops = axis_of(runs[0]) != "patch_size"
+    title = ("model", "patch", "tokens", *(["FLOPs"] if with_flops else []), *(["seeds"] if seeds > 1 else []))
+    rows = [(*title, "test loss", *scores, "train loss", "x2 gains", "converged", "seconds", "memory")]
     for members in by_series(runs).values():
-        rows += [_table_row(same, several=seeds > 1) for same in by_patch_size(members).values()]
+        rows += [_table_row(same, seeds > 1, with_flops) for same in by_axis(members).values()]
+    return format_rows(rows)
+
+
+def format_rows(rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table of a title and rows, the first column on the left."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["| " + " | ".join(_align(row, widths)) + " |" for row in rows]
     rule = ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]]
     return "\n".join([lines[0], "| " + " | ".join(rule) + " |", *lines[1:]])
 
 
-def _table_row(same: list[dict[str, Any]], several: bool) -> tuple[str, ...]:
+def _table_row(same: list[dict[str, Any]], several: bool, with_flops: bool) -> tuple[str, ...]:
     """Of the runs that differ by their seed alone."""
     run, converged = same[0], sum(run["converged"] for run in same)
     return (
         name_series(series_of(run)),
         str(run["patch_size"]),
         str(run["tokens"]),
+        *([f"{run['training_flops']:.2e}"] if with_flops else []),
         *([str(len(same))] if several else []),
-        _format_mean([run["test_loss"] for run in same], ".3f"),
-        *(_format_mean([score_of(run, name) for run in same], ".1f", "%") for name in columns_of(run)),
-        _format_mean([run["train_loss"] for run in same], ".3f", interval=False),
-        _format_mean([expected_gain(run) for run in same], ".0%", interval=False),
+        format_mean([run["test_loss"] for run in same], ".3f"),
+        *(format_mean([score_of(run, name) for run in same], ".1f", "%") for name in columns_of(run)),
+        format_mean([run["train_loss"] for run in same], ".3f", interval=False),
+        format_mean([expected_gain(run) for run in same], ".0%", interval=False),
         f"{converged} of {len(same)}" if several else "yes" if converged else "no",
-        _format_mean([run["seconds"] for run in same], ".0f", interval=False),
+        format_mean([run["seconds"] for run in same], ".0f", interval=False),
         f"{max(run['peak_memory_mib'] for run in same):.0f} MiB",
     )
 
 
-def _format_mean(values: list[float | None], style: str, unit: str = "", interval: bool = True) -> str:
+def format_mean(values: list[float | None], style: str, unit: str = "", interval: bool = True) -> str:
     """The mean, with half the width of its interval if there are several; a dash where one is missing."""
     if None in values:
         return "-"
@@ -140,12 +173,11 @@ def format_preview(runs: list[dict[str, Any]], patch_sizes: Iterable[int]) -> st
     sizes = sorted(set(patch_sizes), reverse=True)
     rows = [("test loss so far", *(f"patch {size}" for size in sizes))]
     for series, members in by_series(runs).items():
-        found = by_patch_size(members)
-        losses = {size: [run["test_loss"] for run in same] for size, same in found.items()}
+        losses = {size: [run["test_loss"] for run in same] for size, same in by_axis(members).items()}
         rows.append(
             (
                 name_series(series),
-                *(_format_mean(losses[size], ".3f", interval=False) if size in losses else "..." for size in sizes),
+                *(format_mean(losses[size], ".3f", interval=False) if size in losses else "..." for size in sizes),
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -153,31 +185,38 @@ def format_preview(runs: list[dict[str, Any]], patch_sizes: Iterable[int]) -> st
 
 
 def format_falls(runs: list[dict[str, Any]]) -> str:
-    """A line for each series: whether its test loss falls with each smaller patch, in the mean and in single runs."""
+    """A line for each series: whether its test loss falls towards more computation, in the mean and in single runs."""
     lines = []
     for series, members in by_series(runs).items():
         falls = find_falls(members)
         if not falls:
             continue
-        rises = [fall for fall in falls if fall.ratio >= 1]
-        first, last = falls[0].patch_sizes[0], falls[-1].patch_sizes[1]
-        steps = ", ".join(f"{fall.patch_sizes[0]} to {fall.patch_sizes[1]}" for fall in rises)
-        verdict = f"does not fall from patch {steps}" if rises else f"falls at every step from patch {first} to {last}"
+        unit = AXIS_UNITS[axis_of(members[0])]
+        first, last = falls[0].places[0], falls[-1].places[1]
+        steps = ", ".join(_format_step(fall) for fall in falls if fall.ratio >= 1)
+        verdict = f"falls at every step from {unit.format(_readable(first))} to {_readable(last)}"
+        if steps:
+            verdict = f"does not fall from {unit.format(steps)}"
         falling, whole = count_falling_runs(members)
         single = f"; at every step in {falling} of {whole} single runs" if whole > 1 else ""
-        lines.append(f"{name_series(series)}: test loss {verdict}{single} ({_format_ratios(falls)})")
+        ratios = ", ".join(f"{_format_step(fall)}: {format_ratio(fall.ratio, fall.interval)}" for fall in falls)
+        lines.append(f"{name_series(series)}: test loss {verdict}{single} ({ratios})")
     return "\n".join(lines)
 
 
-def _format_ratios(falls: list[Any]) -> str:
-    def one(fall):
-        around = "" if fall.interval is None else f" [{fall.interval[0]:.2f}, {fall.interval[1]:.2f}]"
-        return f"{fall.patch_sizes[0]} to {fall.patch_sizes[1]}: x {fall.ratio:.2f}{around}"
-
-    return ", ".join(map(one, falls))
+def _format_step(fall: Fall) -> str:
+    return " to ".join(map(_readable, fall.places))
 
 
-def format_fits(fits: dict[tuple[str, str | None], PowerLaw | None]) -> str:
+def _readable(number: float) -> str:
+    return f"{number:,}" if number < 1e6 else f"{number:.2e}"
+
+
+def format_ratio(ratio: float, interval: tuple[float, float] | None) -> str:
+    return f"x {ratio:.2f}" + ("" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]")
+
+
+def format_fits(fits: dict[Series, PowerLaw | None]) -> str:
     """A line for each series: the fitted law, or why there is none."""
     missing = f"no power law fitted, because fewer than {FEWEST_POINTS} patch sizes have runs that learned"
     return "\n".join(f"{name_series(series)}: {fit or missing}" for series, fit in fits.items())
@@ -185,7 +224,8 @@ def format_fits(fits: dict[tuple[str, str | None], PowerLaw | None]) -> str:
 
 def format_decoder_gaps(runs: list[dict[str, Any]]) -> str:
     """A line for each family that was trained with both decoders: by how much UperNet's mean IoU is higher."""
-    scores = {(*series_of(run), run["patch_size"]): score_of(run, "mean_iou") for run in runs if run["decoder"]}
+    swept = [run for run in runs if run["decoder"] and "series" not in run]
+    scores = {(*series_of(run), run["patch_size"]): score_of(run, "mean_iou") for run in swept}
     lines = []
     for family in dict.fromkeys(run["family"] for run in runs):
         gaps = [
@@ -198,9 +238,10 @@ def format_decoder_gaps(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def format_report(runs: list[dict[str, Any]]) -> str:
+def format_report(runs: list[dict[str, Any]], further: str = "") -> str:
+    """Table, falls, fits and what else there is to say, and what the columns mean."""
     parts = [format_table(runs), format_falls(runs), format_fits(fit_series(runs))]
-    parts.append(format_decoder_gaps(runs))
+    parts += [format_decoder_gaps(runs), further]
     notes = COLUMN_NOTES.format(loss=TASKS[runs[0]["task"]].loss_name)
     if len({run.get("seed") for run in runs}) > 1:
         notes = f"After ±, and in brackets, what Student's t gives at {CONFIDENCE:.0%} over the seeds. {notes}"
@@ -208,10 +249,10 @@ def format_report(runs: list[dict[str, Any]]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def draw(runs: list[dict[str, Any]], title: str, path: Path):
+def draw(runs: list[dict[str, Any]], title: str, path: Path, front: Sequence[dict[str, Any]] = ()):
     """
-    Test loss against patch size, both logarithmic, with the fitted laws, and the task's scores beside it: PNG. Runs
-    that had not converged are hollow.
+    Test loss against patch size or another axis, both logarithmic, with the fitted laws, and the task's scores beside
+    it: PNG. Runs that had not converged are hollow; the points of a front are joined.
     """
     import matplotlib
 
@@ -224,16 +265,20 @@ def draw(runs: list[dict[str, Any]], title: str, path: Path):
     figure, axes = plt.subplots(1, panels, figsize=(6.4 if panels == 1 else 4.4 * panels, 4.4), layout="constrained")
     loss_axes, *score_axes = [axes] if panels == 1 else axes
     fits = fit_series(runs)
+    styles = styles_of(runs)
     for series, members in by_series(runs).items():
-        _draw_losses(loss_axes, series, members, fits[series])
+        _draw_losses(loss_axes, series, members, fits[series], styles[series])
+    if front:
+        places, losses = zip(*((row[axis_of(row)], row["test_loss"]) for row in front), strict=True)
+        loss_axes.plot(places, losses, color="0.6", linewidth=4, alpha=0.5, zorder=0, label="best at its computation")
     if any(not run["converged"] for run in runs):
         loss_axes.plot([], [], "o", color="0.4", markerfacecolor="white", label="twice the images might halve it")
     _scale_losses(loss_axes, [run["test_loss"] for run in runs])
     _label_axes(loss_axes, runs, "test loss")
     for panel, name in zip(score_axes, names, strict=True):
         for series, members in by_series(runs).items():
-            _draw_points(panel, series, members, lambda run, name=name: score_of(run, name))
-            color, marker = style_of(series)
+            color, marker = styles[series]
+            _draw_points(panel, members, lambda run, name=name: score_of(run, name), color, marker)
             panel.plot([], [], marker, color=color, label=name_series(series))
         _label_axes(panel, runs, f"{columns_of(runs[0])[name]} (%)")
     figure.suptitle(title, fontsize=10)
@@ -244,20 +289,19 @@ def draw(runs: list[dict[str, Any]], title: str, path: Path):
 
 
 def _draw_points(
-    axes, series: tuple[str, str | None], members: list[dict[str, Any]], value_of: Callable[[dict[str, Any]], float]
+    axes, members: list[dict[str, Any]], value_of: Callable[[dict[str, Any]], float], color: str, marker: str
 ):
     """The means of the seeds with their intervals, joined, and the single runs behind them, if there are several."""
-    color, marker = style_of(series)
     means = {}
-    for patch_size, same in by_patch_size(members).items():
+    for place, same in by_axis(members).items():
         values = [value_of(run) for run in same]
-        means[patch_size] = sum(values) / len(values)
+        means[place] = sum(values) / len(values)
         face = color if all(run["converged"] for run in same) else "white"
         if len(values) > 1:
-            axes.plot([patch_size] * len(values), values, ".", color=color, alpha=0.4, markersize=5)
+            axes.plot([place] * len(values), values, ".", color=color, alpha=0.4, markersize=5)
         axes.errorbar(
-            patch_size,
-            means[patch_size],
+            place,
+            means[place],
             yerr=half_width(values),
             fmt=marker,
             color=color,
@@ -270,10 +314,10 @@ def _draw_points(
     axes.plot(list(means), list(means.values()), color=color, linewidth=0.8, linestyle=":")
 
 
-def _draw_losses(axes, series: tuple[str, str | None], members: list[dict[str, Any]], fit: PowerLaw | None):
-    _draw_points(axes, series, members, lambda run: run["test_loss"])
-    color, marker = style_of(series)
-    label = f"{name_series(series)} (no fit)"
+def _draw_losses(axes, series: Series, members: list[dict[str, Any]], fit: PowerLaw | None, style: tuple[str, str]):
+    color, marker = style
+    _draw_points(axes, members, lambda run: run["test_loss"], color, marker)
+    label = name_series(series) if axis_of(members[0]) != "patch_size" else f"{name_series(series)} (no fit)"
     if fit is not None:
         law = f"$L = {fit.coefficient:.2f}\\,p^{{\\,{fit.exponent:.2f}}}$, $R^2 = {fit.r_squared:.2f}$"
         label = f"{name_series(series)}: {law}"
@@ -293,55 +337,31 @@ def _scale_losses(axes, losses: list[float]):
 
 
 def _label_axes(axes, runs: list[dict[str, Any]], value: str):
-    tokens = {run["patch_size"]: run["tokens"] for run in runs}
-    patch_sizes = sorted(tokens)
-    axes.set_xscale("log", base=2)
-    axes.invert_xaxis()  # towards more computation, as the paper draws it
-    axes.set_xticks(patch_sizes, [str(patch_size) for patch_size in patch_sizes])
-    axes.minorticks_off()
-    axes.set_xlabel("patch size (pixels)")
+    axis = axis_of(runs[0])
+    places = sorted({run[axis] for run in runs})
+    axes.set_xscale("log", base=2 if axis in ("patch_size", "tokens") else 10)
+    axes.set_xlabel(AXES[axis])
     axes.set_ylabel(value)
     axes.grid(True, color="0.9", linewidth=0.8)
     axes.spines["right"].set_visible(False)
-    upper = axes.secondary_xaxis("top")
-    upper.set_xticks(patch_sizes, [f"{tokens[patch_size]:,}" for patch_size in patch_sizes])
-    upper.minorticks_off()
-    upper.set_xlabel("tokens per image")
+    if axis in ("patch_size", "tokens"):
+        axes.set_xticks(places, [f"{place:,}" for place in places])
+        axes.minorticks_off()
+    if axis == "patch_size":
+        axes.invert_xaxis()  # towards more computation, as the paper draws it
+        tokens = {run["patch_size"]: run["tokens"] for run in runs}
+        upper = axes.secondary_xaxis("top")
+        upper.set_xticks(places, [f"{tokens[place]:,}" for place in places])
+        upper.minorticks_off()
+        upper.set_xlabel("tokens per image")
 
 
-def describe_machine() -> dict[str, Any]:
-    """What the seconds of a sweep depend on."""
-    processor = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo") as file:
-            processor = next(line for line in file if line.startswith("model name")).split(":", 1)[1].strip()
-    except (OSError, StopIteration):
-        pass
-    return {"processor": processor, "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"}
-
-
-def describe_versions() -> dict[str, str]:
-    packages = ("torch", "transformers", "numpy", "scikit-learn", "datasets")
-    versions = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def write_results(runs: list[dict[str, Any]], folder: Path, command: str, workers: int, threads: int):
-    """`results.json`: all runs and fits, and what they came from."""
-    content = {
-        "command": command,
+def describe_source(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """When and from what the results of runs were put together, and what they say."""
+    return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": describe_machine(),
-        "workers": workers,
-        "threads_per_worker": threads,
         "versions": describe_versions(),
-        "data": runs[0]["data"],
-        "recipes": {key_of(series_of(run)): run["recipe"] for run in runs},
         "convergence_rule": CONVERGENCE_RULE,
         "falls": {
             key_of(series): [dataclasses.asdict(fall) for fall in find_falls(members)]
@@ -350,6 +370,18 @@ def write_results(runs: list[dict[str, Any]], folder: Path, command: str, worker
         "fits": {
             key_of(series): None if fit is None else dataclasses.asdict(fit) for series, fit in fit_series(runs).items()
         },
+    }
+
+
+def write_results(runs: list[dict[str, Any]], folder: Path, command: str, workers: int, threads: int):
+    """`results.json` of a sweep: all runs and fits, and what they came from."""
+    content = {
+        "command": command,
+        "workers": workers,
+        "threads_per_worker": threads,
+        **describe_source(runs),
+        "data": runs[0]["data"],
+        "recipes": {key_of(series_of(run)): run["recipe"] for run in runs},
         "runs": [
             {name: value for name, value in run.items() if name not in ("data", "recipe")}
             for members in by_series(runs).values()

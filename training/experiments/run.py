@@ -1,39 +1,44 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-One run of the sweep: a recipe and images in, a checkpoint folder with `metrics.json` out.
+One point of an experiment: a recipe and images in, a checkpoint folder with `metrics.json` out.
 
 `metrics.json` is written last, so its presence says that the run is finished. Until then the folder holds a run of
 `training.engine.loop`, which goes on after an interruption, to the same result as without one.
 """
 
 import dataclasses
+import datetime
 import functools
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
-from transformers import PreTrainedModel
 
+from ..checkpoints.cost import model_cost
 from ..common.files import write_json
+from ..common.machine import code_revision, describe_versions, processor_name
 from ..common.throughput import PASSES_PER_STEP, peak_memory_mib
 from ..engine.checkpoints import BEST_LINK, COMPLETE_FILE, EVALUATION_FILE
 from ..engine.log import METRICS_FILE as LOG_FILE
 from ..engine.log import read_metrics
 from ..engine.loop import TrainingLoop
 from ..engine.options import LoopOptions
+from ..families.registry import FAMILIES
 from ..settings.course import Course
-from ..settings.recipe import Recipe
-from ..tasks.base import Task
+from ..settings.recipe import Recipe, build_recipe
 from ..tasks.registry import TASKS
 from .law import summarize_curve
 
 
 METRICS_FILE = "metrics.json"
 SETTINGS_FILE = "settings.json"
+RUN_FILE = "run.json"
 UNFINISHED_FOLDER = "unfinished_run"
 MINUTES_BETWEEN_CHECKPOINTS = 1 / 3
 
@@ -45,33 +50,32 @@ class Interrupted(Exception):
 @dataclasses.dataclass(frozen=True)
 class Run:
     """
-    One point of the sweep.
+    One training, and its test.
 
     Args:
         recipe: What is trained.
         num_batches: Batches of the recipe's size that it sees.
         data: What distinguishes the images: their source and size.
-        folder: For checkpoint and metrics.
-        is_one_of_seeds: Whether others differ from it by the seed alone, so that its name tells its own.
+        folder: For checkpoint and metrics; its last part is the run's name.
+        start: The run whose checkpoint it begins with.
+        how: Options of the training loop that do not change the result.
     """
 
     recipe: Recipe
     num_batches: int
     data: dict[str, Any]
     folder: str
-    is_one_of_seeds: bool = False
+    start: "Run | None" = None
+    how: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return Path(self.folder).name
 
     @property
     def decoder(self) -> str | None:
         """Of a segmentation model."""
         return self.recipe.model.get("decoder_type")
-
-    @property
-    def name(self) -> str:
-        """Of the run's folder; the decoder is told if there is one."""
-        decoder = "" if self.decoder in (None, "none") else f"-{self.decoder}"
-        seed = f"-seed{self.recipe.seed}" if self.is_one_of_seeds else ""
-        return f"{self.recipe.family}{decoder}-patch{self.recipe.patch_size}{seed}"
 
     @functools.cached_property
     def course(self) -> Course:
@@ -86,7 +90,15 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """What a finished run must agree with to count as this one, as it is after a round trip through JSON."""
-        return json.loads(json.dumps({"recipe": dataclasses.asdict(self.recipe), "data": self.data}))
+        settings = {"recipe": dataclasses.asdict(self.recipe), "data": self.data}
+        if self.start is not None:
+            settings["start"] = self.start.settings
+        return json.loads(json.dumps(settings))
+
+    @property
+    def key(self) -> str:
+        """The same for the same settings, also after recipes have got further fields, whose defaults do not count."""
+        return key_of(self.settings)
 
     def finished_metrics(self) -> dict[str, Any] | None:
         """The metrics of this run if it is finished."""
@@ -96,74 +108,140 @@ class Run:
             return None
 
 
-def execute(run: Run, images: Any, report: Callable[[int, float], None] = lambda step, loss: None) -> dict:
+def key_of(settings: dict[str, Any]) -> str:
+    """Of a run's settings, as they also stand in its metrics."""
+    defaults = json.loads(json.dumps(dataclasses.asdict(Recipe())))
+    own = {"recipe": {name: value for name, value in settings["recipe"].items() if value != defaults.get(name, ...)}}
+    own["data"] = settings["data"]
+    if "start" in settings:
+        own["start"] = key_of(settings["start"])
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def write_run(run: Run) -> Path:
+    """Writes what another process needs to carry out a run to the run's folder; returns the file."""
+    folder = Path(run.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RUN_FILE, dataclasses.asdict(run))
+    return folder / RUN_FILE
+
+
+def read_run(path: str | Path) -> Run:
     """
-    Trains, tests and saves one run, from where it was interrupted if it was.
+    What `write_run` wrote.
+
+    Raises:
+        ValueError: if there is no such file, or it is something else.
+    """
+    try:
+        return _run_from(json.loads(Path(path).read_text()))
+    except (OSError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} was given, which is no run that was written down ({error}).") from None
+
+
+def _run_from(fields: dict[str, Any]) -> Run:
+    start = None if fields["start"] is None else _run_from(fields["start"])
+    recipe = build_recipe(fields["recipe"], "the run")
+    return Run(**{**fields, "recipe": recipe, "start": start})
+
+
+def execute(
+    run: Run,
+    images: Any,
+    report: Callable[[int, float], None] = lambda step, loss: None,
+    accelerator: Accelerator | None = None,
+) -> dict[str, Any]:
+    """
+    Trains, tests and saves one run, from where it was interrupted if it was. Every process of a run that several share
+    calls this.
 
     Args:
         run: What to do; `run.folder` is made.
         images: The images that `run.data` tells of.
         report: Called after every step with the steps done and the step's training loss.
+        accelerator: The devices; one process on the CPU if not given.
 
     Returns:
         What `metrics.json` holds.
 
     Raises:
         Interrupted: after SIGINT or SIGTERM and a checkpoint.
+        ValueError: if the devices cannot share the run's batch.
     """
+    accelerator = accelerator or Accelerator(cpu=True)
     folder = Path(run.folder)
     unfinished = folder / UNFINISHED_FOLDER
-    _forget_other_run(unfinished, run.settings)
-    options = LoopOptions(
-        output_dir=str(unfinished),
-        resume="auto",
-        eval_epochs=0,
-        logging_steps=1,
-        save_minutes=MINUTES_BETWEEN_CHECKPOINTS,
-        keep_checkpoints=1,
-        report_to="none",
-    )
-    task = TASKS[run.recipe.task](run.recipe, images)
-    loop = TrainingLoop(Accelerator(cpu=True), run.recipe, task, options, quiet=True)
+    if accelerator.is_main_process:
+        _forget_other_run(unfinished, run.settings)
+    accelerator.wait_for_everyone()
+    how = {"eval_epochs": 0, "logging_steps": 1, "save_minutes": MINUTES_BETWEEN_CHECKPOINTS, "keep_checkpoints": 1}
+    options = LoopOptions(**{**how, **run.how}, output_dir=str(unfinished), resume="auto", report_to="none")
+    recipe = run.recipe
+    if run.start is not None:
+        recipe = dataclasses.replace(recipe, initial_checkpoint=run.start.folder)
+    task = TASKS[recipe.task](recipe, images)
+    loop = TrainingLoop(accelerator, recipe, task, options, quiet=True)
     outcome = loop.run(report)
     if outcome.signal:
         raise Interrupted(f"{run.name} was stopped by signal {outcome.signal}; it can go on.")
-    losses = [record["loss"] for record in read_metrics(unfinished) if "loss" in record]
     metrics = {
-        "task": run.recipe.task,
+        "task": recipe.task,
         "name": run.name,
-        "family": run.recipe.family,
+        "family": recipe.family,
         "decoder": run.decoder,
-        "patch_size": run.recipe.patch_size,
-        "seed": run.recipe.seed,
+        "patch_size": recipe.patch_size,
+        "seed": recipe.seed,
         "tokens": run.num_tokens,
         "num_classes": len(images.label_names),
         "chance_loss": task.chance_loss(),
-        "parameters": sum(parameter.numel() for parameter in loop.sharded.module.parameters()),
-        "images_seen": run.num_batches * run.recipe.total_batch_size,
-        "training_flops": training_flops(run, task, loop.template),
+        "parameters": sum(parameter.numel() for parameter in loop.template.parameters()),
+        "images_seen": run.num_batches * recipe.total_batch_size,
+        "training_flops": training_cost(run, len(images.label_names)),
         **{name.replace("eval_", "test_", 1): value for name, value in outcome.metrics.items()},
-        **summarize_curve(losses, final_part=run.course.num_steps - run.course.last_change),
         "seconds": loop.progress.seconds,
         "cpu_seconds": loop.progress.cpu_seconds,
         "peak_memory_mib": peak_memory_mib(),
+        "made_with": describe_origin(accelerator),
         **run.settings,
     }
-    left_out = shutil.ignore_patterns(COMPLETE_FILE, EVALUATION_FILE)
-    shutil.copytree(unfinished / BEST_LINK, folder, dirs_exist_ok=True, ignore=left_out)
-    shutil.copy(unfinished / LOG_FILE, folder)
-    write_json(folder / METRICS_FILE, metrics)
-    shutil.rmtree(unfinished)
+    if accelerator.is_main_process:
+        losses = [record["loss"] for record in read_metrics(unfinished) if "loss" in record]
+        metrics |= summarize_curve(losses, final_part=run.course.num_steps - run.course.last_change)
+        left_out = shutil.ignore_patterns(COMPLETE_FILE, EVALUATION_FILE)
+        shutil.copytree(unfinished / BEST_LINK, folder, dirs_exist_ok=True, ignore=left_out)
+        shutil.copy(unfinished / LOG_FILE, folder)
+        write_json(folder / METRICS_FILE, metrics)
+        shutil.rmtree(unfinished)
+    accelerator.wait_for_everyone()
     return metrics
 
 
-def training_flops(run: Run, task: Task, template: PreTrainedModel) -> int:
+def describe_origin(accelerator: Accelerator) -> dict[str, Any]:
+    """The devices, packages and code that a run was made with."""
+    on_gpu = accelerator.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(accelerator.device) if on_gpu else processor_name(),
+        "processes": accelerator.num_processes,
+        "precision": accelerator.mixed_precision,
+        "versions": describe_versions(),
+        "revision": code_revision(),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def forward_flops(recipe: Recipe, num_labels: int, patch_size: int) -> int:
+    """Operations of one image's forward pass through a recipe's model with so many classes, read by such patches."""
+    config = recipe.build_config(num_labels=num_labels)
+    config.patch_size = patch_size
+    model_class = FAMILIES[recipe.family].model_classes[TASKS[recipe.task].architecture]
+    return model_cost(config, model_class.__name__).flops
+
+
+def training_cost(run: Run, num_labels: int) -> int:
     """Floating-point operations of the forward and backward passes of the whole run."""
-    total = 0
-    for patch_size, batches in run.course.batches_by_patch_size().items():
-        per_image = task.cost(template, patch_size).flops
-        total += PASSES_PER_STEP * per_image * batches * run.recipe.total_batch_size
-    return total
+    batches = run.course.batches_by_patch_size()
+    images = {size: count * run.recipe.total_batch_size for size, count in batches.items()}
+    return sum(PASSES_PER_STEP * forward_flops(run.recipe, num_labels, size) * count for size, count in images.items())
 
 
 def _forget_other_run(unfinished: Path, settings: dict[str, Any]):

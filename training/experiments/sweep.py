@@ -10,10 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..tasks.classification import ClassificationTask
 from ..tasks.registry import TASKS
-from .arguments import DATASET_IMAGE_SIZE
-from .images import load_sweep_images, store_images
+from .arguments import DATASET_IMAGE_SIZE, sweep_recipes
+from .images import load_run_images
 from .law import judge_convergence
 from .plan import check_arguments, plan_runs, unfinished_runs
 from .predictions import PREDICTIONS_FILE, draw_predictions, save_example
@@ -27,7 +26,7 @@ from .report import (
     write_results,
 )
 from .run import Run
-from .workers import WorkerPool
+from .workers import WorkerPool, Workplace
 
 
 LOADING_EXAMPLE = """\
@@ -67,10 +66,10 @@ def sweep(options: argparse.Namespace, command: str) -> int:
     check_arguments(options, image_size)
     source = options.dataset or embedded.title
     with tempfile.TemporaryDirectory(prefix="sweep-") as images_folder:
-        if options.dataset and options.task == ClassificationTask.name:
-            store_images(source, image_size, Path(images_folder))
-        images = load_sweep_images(options.task, source, image_size, Path(images_folder))
-        runs = plan_runs(options, image_size, len(images.train), {"source": source, "image_size": image_size})
+        data = {"source": source, "image_size": image_size}
+        recipe = next(iter(sweep_recipes(options.task).values()))
+        images = load_run_images(recipe, **data, folder=Path(images_folder))
+        runs = plan_runs(options, image_size, len(images.train), data)
         to_do = unfinished_runs(runs, options.overwrite)
         Path(options.output_dir).mkdir(parents=True, exist_ok=True)
         print(
@@ -97,5 +96,5 @@ def train_runs(to_do: list[Run], runs: list[Run], images_folder: str, options: a
             write(f"\n{format_preview(finished, [run.recipe.patch_size for run in runs])}\n")
 
     num_series = len({(run.recipe.family, run.decoder) for run in runs})
-    pool = WorkerPool(to_do, images_folder, options.workers, options.threads, finished=show, short_runs=2 * num_series)
-    return pool.execute()
+    workplace = Workplace(images_folder, options.workers, options.threads)
+    return WorkerPool(to_do, workplace, finished=show, short_runs=2 * num_series).execute()

@@ -1,37 +1,43 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-Runs of the sweep side by side, each in a process of its own, under one progress bar.
+Runs of an experiment side by side, each in a process of its own, under one progress bar.
 
 A process per run makes its peak memory its own. On Linux they are forked from a server that has imported what they
 need, which takes each of a sweep's ten runs seconds otherwise. One thread each uses the cores better than one process
-with many threads does at the sweep's sizes.
+with many threads does at the sweep's sizes. On a machine with GPUs each process has one of them, or all together carry
+out one run after the other by a launcher, such as `accelerate launch`.
 """
 
+import json
 import multiprocessing
 import os
+import shlex
 import signal
+import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from tqdm import tqdm
 from transformers.utils import logging
 
 from ..families.registry import FAMILIES
-from .images import load_sweep_images
+from .images import load_run_images
 from .report import format_first_score
-from .run import Interrupted, Run, execute
+from .run import LOG_FILE, UNFINISHED_FOLDER, Interrupted, Run, execute, write_run
 
 
 SECONDS_BETWEEN_REPORTS = 0.5
 SECONDS_TO_WAIT = 0.5
+OUTPUT_FILE = "output.txt"
 SECONDS_BETWEEN_LINES = 15.0  # where the progress goes to a file
 # For glibc's allocator: to keep what a step frees for the next step. Given back to the system and asked for again, it
 # costs a page fault every 4 KiB, about a seventh of a step's time.
@@ -52,11 +58,36 @@ def work_of(run: Run, steps: int | None = None) -> float:
     return work
 
 
-def run_in_worker(run: Run, images_folder: str, threads: int, messages: Connection):
+@dataclass(frozen=True)
+class Workplace:
+    """
+    Where runs are carried out.
+
+    Args:
+        images_folder: Where their images are stored.
+        workers: Processes at a time.
+        threads: PyTorch's threads in each.
+        gpus: Ids of GPUs, as `CUDA_VISIBLE_DEVICES` has them, of which each process gets one; on the CPU if there are
+            none.
+        precision: "no", "fp16" or "bf16", of products on a GPU.
+        launcher: Words before `-m` of a command that carries out one run; not beside GPUs.
+    """
+
+    images_folder: str
+    workers: int = 1
+    threads: int = 1
+    gpus: tuple[str, ...] = ()
+    precision: str = "no"
+    launcher: tuple[str, ...] = ()
+
+
+def run_in_worker(run: Run, workplace: Workplace, gpu: str | None, messages: Connection):
     """The body of a worker: `execute`, with messages ("progress", steps, loss), ("done",) or ("error", traceback)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process; the parent ends its workers
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before anything has asked for them
     parent = os.getppid()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(workplace.threads)
     logging.disable_progress_bar()  # there is one already
     reported = 0.0
 
@@ -69,8 +100,12 @@ def run_in_worker(run: Run, images_folder: str, threads: int, messages: Connecti
             messages.send(("progress", steps, loss))
 
     try:
-        images = load_sweep_images(run.recipe.task, run.data["source"], run.data["image_size"], Path(images_folder))
-        execute(run, images, report)
+        if workplace.launcher:
+            launch(run, workplace.launcher, report)
+        else:
+            images = load_run_images(run.recipe, **run.data, folder=Path(workplace.images_folder))
+            accelerator = Accelerator(cpu=gpu is None, mixed_precision=None if gpu is None else workplace.precision)
+            execute(run, images, report, accelerator)
     except Interrupted:
         raise SystemExit(128 + signal.SIGTERM) from None
     except Exception:
@@ -79,11 +114,65 @@ def run_in_worker(run: Run, images_folder: str, threads: int, messages: Connecti
         messages.send(("done",))
 
 
+def launch(run: Run, launcher: Sequence[str], report: Callable[[int, float], None]):
+    """
+    Carries out a run by a command, whose output goes to `output.txt` in the run's folder.
+
+    Raises:
+        Interrupted: after SIGTERM, which the command gets too.
+        RuntimeError: if it fails, with the end of its output.
+    """
+    folder = Path(run.folder)
+    words = [*launcher, "-m", "training.experiment", "--point", str(write_run(run))]
+    with open(folder / OUTPUT_FILE, "a") as output:
+        process = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    stopped = False
+
+    def stop(number, frame):
+        nonlocal stopped
+        stopped = True
+        process.terminate()
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        while process.poll() is None:
+            time.sleep(SECONDS_TO_WAIT)
+            if (steps := last_step(folder / UNFINISHED_FOLDER / LOG_FILE)) is not None:
+                report(*steps)
+    finally:
+        if process.poll() is None:  # nobody waits for it any more
+            process.terminate()
+            process.wait()
+    if run.finished_metrics() is None:
+        if stopped:
+            raise Interrupted(f"{run.name} was stopped; it can go on.")
+        lines = (folder / OUTPUT_FILE).read_text(errors="replace").splitlines()[-20:]
+        raise RuntimeError("\n".join([f"{shlex.join(words)} ended with exit code {process.returncode}:", *lines]))
+
+
+def last_step(log: Path) -> tuple[int, float] | None:
+    """The last step that a run's log tells of, and its loss."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        try:
+            record = json.loads(line)
+            return record["step"], record["loss"]
+        except (ValueError, KeyError, TypeError):
+            continue  # half a line, or one of something else
+    return None
+
+
 @dataclass
 class _Active:
     """A run in progress, as far as its parent knows."""
 
     run: Run
+    gpu: str | None
     process: BaseProcess
     messages: Connection
     started: float = field(default_factory=time.monotonic)
@@ -101,27 +190,28 @@ class WorkerPool:
     Executes runs in up to `workers` processes: the longest first, so that all processes end together, but on one of
     them the shortest first until there is something to look at.
 
+    A run waits for the one that it starts from, unless that is finished or not among them; if that fails, so does it.
+
     Args:
         runs: What to do.
-        images_folder: Where their images are stored.
-        workers: Processes at a time.
-        threads: PyTorch's threads in each.
+        workplace: Where.
         finished: Called with each run that is done, and what writes a text above the progress bar.
         short_runs: So many of the shortest runs are not left to the end.
+        title: Of the progress bar.
     """
 
     def __init__(
         self,
         runs: list[Run],
-        images_folder: str,
-        workers: int,
-        threads: int,
+        workplace: Workplace,
         finished: Callable[[Run, Callable[[str], None]], None] = lambda run, write: None,
         short_runs: int = 0,
+        title: str = "sweep",
     ):
-        self.images_folder, self.finished, self.short_runs = images_folder, finished, short_runs
+        self.workplace, self.finished, self.short_runs, self.title = workplace, finished, short_runs, title
         self.waiting = sorted(runs, key=work_of, reverse=True)
-        self.workers, self.threads = workers, threads
+        self.workers = 1 if workplace.launcher else workplace.workers
+        self.free_gpus = list(workplace.gpus)
         self.active: dict[str, _Active] = {}
         self.errors: dict[str, str] = {}
         self.context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
@@ -142,8 +232,8 @@ class WorkerPool:
             os.environ.setdefault(name, value)  # the workers inherit it
         try:
             while self.waiting or self.active:
-                while self.waiting and len(self.active) < self.workers:
-                    self._start(self._next())
+                while len(self.active) < self.workers and (run := self._next()) is not None:
+                    self._start(run)
                 self._receive()
                 self._show()
             self.bar.n = self.bar.total
@@ -156,16 +246,23 @@ class WorkerPool:
             self.bar.close()
         return self.errors
 
-    def _next(self) -> Run:
+    def _next(self) -> Run | None:
+        """The next run, taken from those that wait; None if none of them can begin yet."""
+        unfinished = {run.folder for run in [*self.waiting, *(active.run for active in self.active.values())]}
+        ready = [run for run in self.waiting if run.start is None or run.start.folder not in unfinished]
+        if not ready:
+            return None
         # The last free process, or the only one, takes the short ones.
-        if self.short_runs and len(self.active) == self.workers - 1:
-            self.short_runs -= 1
-            return self.waiting.pop()
-        return self.waiting.pop(0)
+        takes_short = self.short_runs and len(self.active) == self.workers - 1
+        self.short_runs -= bool(takes_short)
+        run = ready[-1 if takes_short else 0]
+        self.waiting.remove(run)
+        return run
 
     def _start(self, run: Run):
         messages, sender = self.context.Pipe(duplex=False)
-        arguments = (run, self.images_folder, self.threads, sender)
+        gpu = self.free_gpus.pop(0) if self.free_gpus else None
+        arguments = (run, self.workplace, gpu, sender)
         process = self.context.Process(target=run_in_worker, args=arguments, daemon=True)
         # Inherited, so that Ctrl-C does not reach a worker that is still importing.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -174,7 +271,7 @@ class WorkerPool:
         finally:
             signal.signal(signal.SIGINT, handler)
         sender.close()  # the worker's end of the pipe is then the only one, so its death ends the messages
-        self.active[run.name] = _Active(run, process, messages)
+        self.active[run.name] = _Active(run, gpu, process, messages)
 
     def _receive(self):
         names = {active.messages: name for name, active in self.active.items()}
@@ -201,6 +298,7 @@ class WorkerPool:
     def _finish(self, name: str, error: str | None = None):
         active = self.active.pop(name)
         active.process.join()
+        self.free_gpus += [] if active.gpu is None else [active.gpu]
         self.finished_work += work_of(active.run)
         if error is None:
             metrics = active.run.finished_metrics()
@@ -208,8 +306,16 @@ class WorkerPool:
             self.bar.write(f"{name}: {text}, {metrics['seconds']:.0f} s")
             self.finished(active.run, self.bar.write)
         else:
-            self.errors[name] = error
-            self.bar.write(f"{name}: failed: {error.strip().splitlines()[-1]}")
+            self._fail(active.run, error)
+
+    def _fail(self, run: Run, error: str):
+        """Notes that a run has failed, and so all that start from it."""
+        self.errors[run.name] = error
+        self.bar.write(f"{run.name}: failed: {error.strip().splitlines()[-1]}")
+        for later in [one for one in self.waiting if one.start is not None and one.start.folder == run.folder]:
+            self.waiting.remove(later)
+            self.finished_work += work_of(later)
+            self._fail(later, f"{run.name}, from which it starts, failed.")
 
     def _show(self):
         pause = SECONDS_TO_WAIT if sys.stderr.isatty() else SECONDS_BETWEEN_LINES
@@ -222,7 +328,7 @@ class WorkerPool:
             for name, active in self.active.items()
         ]
         self.bar.n = min(100.0, 100 * done / self.total_work)
-        self.bar.set_description_str("sweep", refresh=False)
+        self.bar.set_description_str(self.title, refresh=False)
         waiting = f", {len(self.waiting)} waiting" if self.waiting else ""
         self.bar.set_postfix_str(f"{self._time_left()} | {', '.join(running)}{waiting}", refresh=False)
         self.bar.refresh()

@@ -4,7 +4,8 @@
 
 import math
 
-from transformers import PreTrainedConfig
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from modeling_pixelvit import (
     AdventurerConfig,
@@ -13,6 +14,9 @@ from modeling_pixelvit import (
     AdventurerForSemanticSegmentation,
     AdventurerModel,
 )
+from modeling_pixelvit.ops_conv1d import causal_conv1d
+from modeling_pixelvit.ops_segments import Workspace
+from modeling_pixelvit.ops_ssd import ssd_sequential
 
 from .base import BASE_MODEL, CLASSIFIER, DETECTOR, SEGMENTER, Family
 
@@ -54,6 +58,38 @@ def encoder_flops(config: PreTrainedConfig, num_patches: int) -> tuple[int, int]
     return embedding + mixing + config.num_hidden_layers * (projections + mlp), mixing
 
 
+@torch.no_grad()
+def state_map(model: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:
+    """
+    The norm of the scan's state in the last block after each patch, in the order in which the block reads them.
+    (B, channels, height, width) to (B, rows, columns).
+    """
+    base, seen = model.base_model, []
+    layer = base.layers[-1]
+    handle = layer.mixer.register_forward_pre_hook(lambda mixer, arguments: seen.append(arguments[0]))
+    try:
+        base(pixel_values, interpolate_pos_encoding=True)
+    finally:
+        handle.remove()
+    mixer, grid = layer.mixer, base.embeddings.grid_of(pixel_values)
+    _, convolved, dt = mixer.in_proj(seen[0]).split(mixer.projection_sizes, dim=-1)
+    convolved, _ = mixer.conv1d(convolved, None, causal_conv1d, Workspace())
+    x, B, C = convolved.split(mixer.conv_sizes, dim=-1)
+    x, B, C = (
+        part.unflatten(-1, shape)
+        for part, shape in ((x, (-1, mixer.head_dim)), *((p, (mixer.n_groups, -1)) for p in (B, C)))
+    )
+    state, norms = None, []
+    for step in range(x.shape[1]):
+        now = slice(step, step + 1)
+        _, state = ssd_sequential(
+            x[:, now], dt[:, now], mixer.A_log, B[:, now], C[:, now], mixer.D, mixer.dt_bias, initial_state=state
+        )
+        norms.append(state.flatten(1).norm(dim=1))
+    norms = torch.stack(norms, dim=1)[:, 1:, None]  # without the heading average
+    return layer.scan_order.undo(norms, grid)[:, :-1, 0].unflatten(1, grid)
+
+
 ADVENTURER = Family(
     config_class=AdventurerConfig,
     model_classes={
@@ -74,6 +110,8 @@ ADVENTURER = Family(
     growth="in proportion to",
     cost_of_half_the_patch="All of it grows in proportion to the tokens: half the patch costs four times as much",
     encoder_flops=encoder_flops,
+    token_map=state_map,
+    token_map_title="size of the scan's state after each patch in the last block",
     relative_work=lambda tokens: 6 + tokens,
     colours=("#0b6e99", "#65b5d8"),
     markers=("o", "^"),

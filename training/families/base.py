@@ -69,6 +69,9 @@ class Family:
         cost_of_half_the_patch: A sentence on that.
         encoder_flops: Operations of patch embedding and blocks for an image of so many patches, and those of them in
             which tokens meet each other.
+        token_map: From a model and normalized images of one size (B, channels, height, width) to a number for each
+            patch (B, rows, columns) that shows what its last block does.
+        token_map_title: What that is.
         relative_work: Of one training image of so many tokens at the sweep's width, in any unit that families share.
         colours: Of its line in pictures, and of its second line.
         markers: On these.
@@ -88,6 +91,8 @@ class Family:
     growth: str
     cost_of_half_the_patch: str
     encoder_flops: Callable[[Any, int], tuple[int, int]]
+    token_map: Callable[[Any, Any], Any]
+    token_map_title: str
     relative_work: Callable[[int], float]
     colours: tuple[str, str]
     markers: tuple[str, str]

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """PixelViT: DeiT's plain vision transformer."""
 
-from transformers import PreTrainedConfig
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from modeling_pixelvit import (
     PixelViTConfig,
@@ -40,6 +41,23 @@ def encoder_flops(config: PreTrainedConfig, num_patches: int) -> tuple[int, int]
     return embedding + mixing + config.num_hidden_layers * (projections + mlp), mixing
 
 
+@torch.no_grad()
+def attention_map(model: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:
+    """
+    How much each patch is attended to in the last block, mean over the heads: by the class token, or, where the mean of
+    the patches is classified, by all patches. (B, channels, height, width) to (B, rows, columns).
+    """
+    base = model.base_model
+    implementation = base.config._attn_implementation
+    base.set_attn_implementation("eager")  # which alone has the weights
+    try:
+        weights = base(pixel_values, interpolate_pos_encoding=True, output_attentions=True).attentions[-1].mean(1)
+    finally:
+        base.set_attn_implementation(implementation)
+    queries = weights[:, :1] if base.config.pooling == "cls" else weights[:, 1:]
+    return queries.mean(1)[:, 1:].unflatten(1, base.embeddings.grid_of(pixel_values))
+
+
 PIXELVIT = Family(
     config_class=PixelViTConfig,
     model_classes={
@@ -60,6 +78,8 @@ PIXELVIT = Family(
     growth="with the square of",
     cost_of_half_the_patch="Half the patch is four times the tokens and sixteen times the attention",
     encoder_flops=encoder_flops,
+    token_map=attention_map,
+    token_map_title="attention to each patch in the last block",
     relative_work=lambda tokens: 3 + 0.4 * tokens + 0.0012 * tokens**2,
     colours=("#c2410c", "#f2a074"),
     markers=("s", "v"),

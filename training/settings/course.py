@@ -29,10 +29,7 @@ class Course:
     def __init__(self, recipe: Recipe, batches_per_epoch: int):
         self.batches_per_epoch = batches_per_epoch
         self.num_batches = round(recipe.num_train_epochs * batches_per_epoch)
-        sizes, counts = [], []
-        for patch_size, batches in self._parts(recipe):
-            sizes.append(patch_size)
-            counts.append(batches)
+        sizes, counts = self._draw(recipe) if recipe.patch_draws else self._follow(recipe)
         # Patch size of each step, and the batch that it begins with; one more for the end.
         self._patch_sizes = np.array(sizes, dtype=np.int32)
         self._first_batches = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
@@ -42,34 +39,39 @@ class Course:
         if recipe.learning_rate_restarts and recipe.patch_schedule:
             self._rate_bounds[1:1] = self._first_batches[self._changes].tolist()
 
-    def _parts(self, recipe: Recipe):
-        """Patch size and number of batches of each step."""
-        if recipe.patch_draws:
-            yield from self._draw(recipe)
-            return
+    def _follow(self, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+        """Patch size and number of batches of each step, one patch size after the other."""
         shares = recipe.patch_shares
         # Rounded where a part ends, so that all together are the whole.
         ends = np.round(np.cumsum(list(shares.values())) * self.num_batches).astype(int)
         ends[-1] = self.num_batches
+        sizes, counts = [], []
         start = 0
         for patch_size, end in zip(shares, ends.tolist(), strict=True):
-            most = batches_per_step(recipe, patch_size)
-            for first in range(start, end, most):
-                yield patch_size, min(most, end - first)
+            steps, rest = divmod(max(0, end - start), batches_per_step(recipe, patch_size))
+            of_part = np.full(steps + bool(rest), batches_per_step(recipe, patch_size))
+            if rest:
+                of_part[-1] = rest
+            sizes.append(np.full(len(of_part), patch_size))
+            counts.append(of_part)
             start = max(start, end)
+        return np.concatenate(sizes), np.concatenate(counts)
 
-    def _draw(self, recipe: Recipe):
+    def _draw(self, recipe: Recipe) -> tuple[list[int], list[int]]:
+        """The same, each step's patch size drawn by the recipe's weights."""
         sizes, weights = zip(*recipe.patch_weights.items(), strict=True)
+        bounds = np.cumsum(weights) / sum(weights)
         generator = np.random.Generator(np.random.PCG64([recipe.seed, DRAWS]))
         most = {patch_size: batches_per_step(recipe, patch_size) for patch_size in sizes}
+        drawn, counts = [], []
         left = self.num_batches
         while left:
             # By its place on the line of cumulated weights, one number a step, so that a longer training begins alike.
-            place = np.searchsorted(np.cumsum(weights) / sum(weights), generator.random(), side="right")
-            patch_size = sizes[min(place, len(sizes) - 1)]
-            batches = min(most[patch_size], left)
-            yield patch_size, batches
-            left -= batches
+            place = np.searchsorted(bounds, generator.random(), side="right")
+            drawn.append(sizes[min(place, len(sizes) - 1)])
+            counts.append(min(most[drawn[-1]], left))
+            left -= counts[-1]
+        return drawn, counts
 
     @property
     def num_steps(self) -> int:

@@ -333,7 +333,7 @@ class NotedPool:
 
     trained: list[str] = []
 
-    def __init__(self, runs, images_folder, workers, threads):
+    def __init__(self, runs, workplace):
         self.runs = runs
 
     def execute(self):

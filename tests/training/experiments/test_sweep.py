@@ -27,12 +27,12 @@ from training.data.sources import load_images
 from training.engine.checkpoints import find_checkpoints
 from training.engine.muon import Muon, orthogonalize
 from training.experiments.arguments import parse_arguments
-from training.experiments.images import load_sweep_images, store_images
+from training.experiments.images import load_run_images
 from training.experiments.law import count_falling_runs, find_falls, fit_power_law, judge_convergence, summarize_curve
 from training.experiments.plan import plan_runs
 from training.experiments.report import format_decoder_gaps
 from training.experiments.run import METRICS_FILE, UNFINISHED_FOLDER, Interrupted, execute
-from training.experiments.workers import WorkerPool
+from training.experiments.workers import WorkerPool, Workplace
 from training.families.registry import FAMILIES
 from training.settings.recipe import load_recipe
 from training.tasks.classification import ClassificationTask
@@ -79,7 +79,7 @@ def in_process(monkeypatch):
 
     def execute_all(pool):
         for run in pool.waiting:
-            images = load_sweep_images(run.recipe.task, **run.data, folder=Path(pool.images_folder))
+            images = load_run_images(run.recipe, **run.data, folder=Path(pool.workplace.images_folder))
             if len(images.evaluation) > 4:
                 images = dataclasses.replace(images, evaluation=Subset(images.evaluation, range(4)))
             execute(run, images)
@@ -244,7 +244,7 @@ class TestSweep:
             pool.active[run.name].process.kill()
 
         monkeypatch.setattr(WorkerPool, "_start", start_and_kill)
-        errors = WorkerPool([make_run(tmp_path, "pixelvit")], str(tmp_path), workers=1, threads=1).execute()
+        errors = WorkerPool([make_run(tmp_path / "pixelvit-patch8", "pixelvit")], Workplace(str(tmp_path))).execute()
         assert errors == {"pixelvit-patch8": "its process ended with exit code -9 (if negative, by that signal)"}
 
     def test_image_folder(self, image_folder, tmp_path, monkeypatch, capsys):
@@ -272,7 +272,7 @@ class TestSweep:
         mean = (losses[16, 3] + losses[16, 5]) / 2
         assert f"|     2 | {mean:.3f} ± " in shown and "at every step in " in shown and "of 2 single runs" in shown
         (first, second) = results["falls"]["pixelvit"]
-        assert first["patch_sizes"] == [16, 8] and first["seeds"] == second["seeds"] == 2
+        assert first["places"] == [16, 8] and first["seeds"] == second["seeds"] == 2
         expected = math.sqrt(losses[8, 3] * losses[8, 5] / losses[16, 3] / losses[16, 5])
         assert first["ratio"] == pytest.approx(expected) and first["interval"][0] < expected < first["interval"][1]
         with pytest.raises(SystemExit):
@@ -330,8 +330,7 @@ class TestSweep:
         (tmp_path / "train").rename(tmp_path / "tree" / "train")
         (tmp_path / "tree" / "test" / "light").mkdir(parents=True)
         (tmp_path / "tree" / "train" / "light" / "9.png").rename(tmp_path / "tree" / "test" / "light" / "9.png")
-        store_images(str(tmp_path / "tree"), 8, tmp_path)
-        images = load_sweep_images("classification", str(tmp_path / "tree"), 8, tmp_path)
+        images = load_run_images(load_recipe("pixelvit-sweep"), str(tmp_path / "tree"), 8, tmp_path / "stored")
         assert len(images.train) == 19 and len(images.evaluation) == 1
         image, label = images.evaluation[0]
         assert label == 1 and image.size == (8, 8) and np.asarray(image).mean() > 155
@@ -364,7 +363,7 @@ class TestSweep:
         (tmp_path / "flat").mkdir()
         (image_folder / "dark" / "0.png").rename(tmp_path / "flat" / "0.png")
         with pytest.raises(ValueError, match=r"has images but no class labels .*subfolder of its own"):
-            store_images(str(tmp_path / "flat"), 8, tmp_path)
+            load_run_images(load_recipe("pixelvit-sweep"), str(tmp_path / "flat"), 8, tmp_path / "stored")
 
 
 class TestDenseTasks:
@@ -458,7 +457,7 @@ class TestLaw:
         losses = {(4, 0): 1.0, (2, 0): 0.5, (1, 0): 0.6, (4, 1): 2.0, (2, 1): 1.0, (1, 1): 0.5, (4, 2): 9.0}
         runs = [{"patch_size": size, "seed": seed, "test_loss": loss} for (size, seed), loss in losses.items()]
         first, second = find_falls(runs)
-        assert (first.patch_sizes, first.seeds, first.falling) == ((4, 2), 2, 2)
+        assert (first.places, first.seeds, first.falling) == ((4, 2), 2, 2)
         assert first.ratio == pytest.approx(0.5) and first.interval == pytest.approx((0.5, 0.5))
         assert second.ratio == pytest.approx(0.6**0.5) and second.falling == 1
         low, high = second.interval

@@ -21,6 +21,7 @@ from training.engine.optimizers import parameter_groups
 from training.engine.options import LoopOptions
 from training.experiments.arguments import parse_arguments
 from training.experiments.law import judge_convergence
+from training.experiments.plan import name_of
 from training.experiments.report import format_report
 from training.experiments.run import Run, execute
 from training.families.base import BASE_MODEL, CLASSIFIER
@@ -122,7 +123,7 @@ def test_it_is_swept(toy, tmp_path):
     data = {"source": "embedded digits", "image_size": 16}
     recipe = dataclasses.replace(recipe, patch_size=16, num_train_epochs=4 * 64 / 1400, warmup_epochs=0.0)
     run = Run(recipe, 4, data, str(tmp_path / "run"))
-    assert run.name == "toy-patch16"
+    assert name_of(recipe) == "toy-patch16"
     metrics = execute(run, load_images("digits"))
     assert metrics["training_flops"] > 0 and "Toy" in format_report(judge_convergence([metrics]))
 

@@ -1,0 +1,384 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""Experiments: their definitions and points, how they are carried out and gone on with, and what they say."""
+
+import dataclasses
+import itertools
+import json
+import math
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from launching import ONE_PROCESS, launch
+from scipy import stats
+
+from training import experiment as command
+from training.experiments import workers
+from training.experiments.definition import ExperimentError, find_experiments, load_experiment, load_scales
+from training.experiments.experiment import Results, compare, find_front, rows_of, without_defaults
+from training.experiments.points import Choices, Planner, every_run
+from training.experiments.run import execute, key_of, read_run, training_cost, write_run
+from training.experiments.workers import WorkerPool
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+REPOSITORY = Path(__file__).parents[3]
+TINY = {"hidden_size": 32, "num_hidden_layers": 1, "total_batch_size": 16}
+
+
+def images_of(recipe, source, image_size):
+    """In place of a data set, for plans: as large as the embedded digits."""
+    return SimpleNamespace(train=range(1400), label_names=list("0123456789"))
+
+
+def plan(name, scale="digits", **choices):
+    experiment, scale = load_experiment(name), load_scales()[scale]
+    return Planner(experiment.at(scale.name), scale, Choices(**choices), images_of)
+
+
+def write_experiment(folder, **fields):
+    """An experiment of tiny models in a file."""
+    own = {
+        "title": "A title",
+        "question": "A question?",
+        "families": ["pixelvit"],
+        "seeds": [0],
+        "base": TINY,
+        "grids": [{"patch_size": [16, 8]}],
+    }
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**own, **fields}))
+    return str(path)
+
+
+@pytest.fixture
+def few_images(monkeypatch):
+    """A test set that takes no time, in runs that this process carries out itself."""
+
+    def execute_all(pool):
+        errors = {}
+        while (run := pool._next()) is not None:
+            pool.workplace_run(run, errors)
+        pool.bar.close()
+        return errors
+
+    def workplace_run(pool, run, errors):
+        images = workers.load_run_images(run.recipe, **run.data, folder=Path(pool.workplace.images_folder))
+        evaluation = [images.evaluation[index] for index in range(20)]
+        try:
+            execute(run, dataclasses.replace(images, evaluation=evaluation))
+        except ValueError as error:
+            pool.errors = errors
+            pool._fail(run, str(error))
+        else:
+            pool.finished(run, print)
+
+    monkeypatch.setattr(WorkerPool, "execute", execute_all)
+    monkeypatch.setattr(WorkerPool, "workplace_run", workplace_run, raising=False)
+
+
+class TestDefinitions:
+    @pytest.mark.parametrize("name", list(find_experiments()))
+    def test_all_of_them_can_be_planned(self, name):
+        """On digits, and those of the paper at every scale that has their task."""
+        experiment = load_experiment(name)
+        if experiment.parts:
+            assert all(load_experiment(part).grids for part in experiment.parts)
+            return
+        scales = [scale for scale in load_scales().values() if scale.has(experiment.task)]
+        assert scales[0].name == "digits"
+        for scale in scales if experiment.paper else scales[:1]:
+            planner = plan(name, scale.name, seeds=(0,))
+            points = planner.points()
+            runs = every_run(points)
+            assert len({run.folder for run in runs}) == len({run.key for run in runs}) == len(runs)
+            labels = {point.variant for point in points}
+            assert experiment.at(scale.name).reference in {None, *labels}
+            # A scale's images are not read to plan what the paper trains.
+            assert scale.num_train_images is None or set(planner.known_images.values()) <= {
+                images for images in planner.known_images.values() if images.num_train > 20_000
+            }
+
+    def test_experiments_share_the_runs_that_they_have_in_common(self):
+        keys = {name: {point.run.key for point in plan(name).points()} for name in ("table1", "pooling", "positions")}
+        assert keys["table1"] < keys["pooling"] and len(keys["table1"] & keys["positions"]) == 15
+        by_rows = {point.run.key for point in plan("scan_order").points() if point.variant == "rows"}
+        assert {point.run.key for point in plan("flips").points() if point.variant == "every second block"} < by_rows
+
+    def test_what_points_start_from_has_their_family_patch_and_seed_and_is_shared(self):
+        points = plan("table2").points()
+        for point in points:
+            start = point.run.start
+            assert start.recipe.task == "classification" and "decoder_type" not in start.recipe.model
+            assert (start.recipe.family, start.recipe.patch_size, start.recipe.seed) == (
+                point.run.recipe.family,
+                point.run.recipe.patch_size,
+                point.run.recipe.seed,
+            )
+        assert len({point.run.start.key for point in points}) == len(points) / 2  # both decoders'
+        assert {point.run.start.key for point in points} < {point.run.key for point in plan("table1").points()}
+
+    def test_the_papers_stages_follow_one_another(self):
+        (point, *_) = plan("table1", "imagenet224", families=("adventurer",)).points()
+        last, middle, first = point.run, point.run.start, point.run.start.start
+        assert [run.recipe.image_size for run in (first, middle, last)] == [128, 224, 224]
+        assert [run.recipe.num_train_epochs for run in (first, middle, last)] == pytest.approx([300, 100, 20])
+        assert first.start is None and last.recipe.warmup_epochs == pytest.approx(5)
+        (detector, *_) = plan("table3", "coco", families=("adventurer",)).points()
+        assert detector.run.start.recipe.task == "classification" and detector.run.start.recipe.image_size == 224
+        assert detector.run.start.data["source"] == "ILSVRC/imagenet-1k"
+
+    def test_compute_is_a_share_of_the_operations_without_a_schedule(self):
+        costs = {}
+        for point in plan("curriculum", seeds=(0,)).points():
+            costs[point.group, point.variant, point.run.recipe.patch_size] = training_cost(point.run, 10)
+        for (family, variant, patch_size), cost in costs.items():
+            whole = costs[family, "new weights", patch_size]
+            if "half" in variant:
+                assert cost == pytest.approx(whole / 2, rel=0.01)
+            elif variant != "new weights":
+                assert cost < whole
+        costs = {}
+        for point in plan("one_checkpoint", seeds=(0,)).points():
+            costs.setdefault((point.group, point.variant), []).append(training_cost(point.run, 10))
+        for family in ("Adventurer", "PixelViT"):
+            (cost,) = costs[family, "one for all"]
+            assert cost == pytest.approx(sum(costs[family, "one for each"]), rel=0.05)
+
+    def test_the_key_does_not_change_with_fields_that_a_recipe_gets_later(self):
+        (point, *_) = plan("table1", seeds=(3,)).points()
+        older = json.loads(json.dumps(point.run.settings))
+        assert older["recipe"].pop("patch_draws") == []
+        assert key_of(older) == point.run.key == key_of(without_defaults(point.run.settings))
+        other = dataclasses.replace(point.run, recipe=dataclasses.replace(point.run.recipe, seed=4))
+        assert other.key != point.run.key
+        started = dataclasses.replace(point.run, start=other)
+        assert len({started.key, point.run.key, other.key}) == 3
+
+    def test_patches_that_do_not_fit_are_left_out_and_told(self):
+        planner = plan("curriculum", image_size=18)
+        assert {point.run.recipe.patch_size for point in planner.points()} == {2, 1}
+        assert planner.left_out == ["patch 4, which does not divide images of 18 pixels"]
+
+    def test_fast_is_a_few_batches_of_a_few_points(self):
+        points = plan("table1", fast=True).points()
+        assert {point.run.recipe.patch_size for point in points} == {16, 8}
+        assert {point.run.num_batches for point in points} == {12} and len(points) == 4
+
+    @pytest.mark.parametrize(
+        ("fields", "sentence"),
+        [
+            ({"gridz": []}, "sets 'gridz'; an experiment has"),
+            ({"grids": []}, "must have either grids or parts; it has none"),
+            ({"task": "tracking"}, "sets task: tracking; there are classification"),
+            ({"x": "colour"}, "sets x: colour; there are patch_size"),
+            ({"seeds": []}, "give one or more integers"),
+            ({"title": None}, "has no title"),
+            ({"grids": [{"patch_sise": [2]}]}, "varies 'patch_sise', which is no field"),
+            ({"grids": [{"patch_size": [3]}]}, "has no points left; left out: patch 3, which does not divide"),
+            ({"base": {"hidden_size": 33}}, "hidden_size"),
+        ],
+    )
+    def test_mistakes_get_a_sentence(self, tmp_path, capsys, fields, sentence):
+        assert command.main([write_experiment(tmp_path, **fields), "--plan"]) == 2
+        error = capsys.readouterr().err
+        assert sentence in error and error.startswith("error: ") and len(error.splitlines()) == 1
+
+    def test_other_mistakes_get_one_too(self, tmp_path, capsys):
+        for words, sentence in (
+            (["tabel5"], "Did you mean 'table5'?"),
+            (["table3", "--scale", "photos16"], "has no images for detection"),
+            (["table1", "--epochs", "-1"], "--epochs -1.0 was given; it must be above zero."),
+            (["table1", "--known", str(tmp_path / "none.json")], "no results of an experiment"),
+            (["table1", "--slurm", "partition"], "give parameters as NAME=VALUE"),
+            (["--point", str(tmp_path / "none.json")], "which is no run that was written down"),
+        ):
+            assert command.main(words) == 2
+            assert sentence in capsys.readouterr().err
+        with pytest.raises(ExperimentError, match="cannot be read"):
+            load_experiment(str(tmp_path / "none.yaml"))
+
+    def test_all_are_listed(self, capsys):
+        assert command.main([]) == 0
+        shown = capsys.readouterr().out
+        assert all(name in shown for name in (*find_experiments(), *load_scales()))
+
+
+class TestCarryingOut:
+    def test_from_a_file_to_its_results(self, tmp_path, few_images, capsys, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        path = write_experiment(tmp_path, start={"task": "classification", "total_batch_size": 32})
+        assert command.main([path, "--epochs", "0.1", "--plan"]) == 0
+        planned = capsys.readouterr().out
+        assert "4 of 4 runs to do" in planned and "as on one core of" in planned and not Path("runs").exists()
+        assert command.main([path, "--epochs", "0.1"]) == 0
+        results = json.loads(Path("runs/experiments/tiny-digits/results.json").read_text())
+        assert [(point["series"], point["patch_size"]) for point in results["points"]] == [
+            ("PixelViT", 16),
+            ("PixelViT", 8),
+        ]
+        assert len(results["runs"]) == 4
+        for run in results["runs"]:
+            assert run["made_with"]["revision"] and run["made_with"]["device"] and run["made_with"]["date"]
+        assert Path("runs/experiments/tiny-digits/scaling.png").stat().st_size > 10_000
+        assert "A question?" in Path("runs/experiments/tiny-digits/table.md").read_text()
+        capsys.readouterr()
+
+        # Nothing is repeated, under another name neither, nor what is known from elsewhere.
+        assert command.main([path, "--epochs", "0.1"]) == 0
+        assert "4 runs, 0 of them to do" in capsys.readouterr().out
+        renamed = Path(path).rename(tmp_path / "renamed.yaml")
+        kept = str(Path("runs/experiments/tiny-digits/results.json").rename(tmp_path / "kept.json"))
+        Path("runs/points").rename(tmp_path / "away")
+        assert command.main([str(renamed), "--epochs", "0.1", "--known", kept]) == 0
+        assert "4 runs, 0 of them to do" in capsys.readouterr().out
+        again = json.loads(Path("runs/experiments/renamed-digits/results.json").read_text())
+        assert again["runs"] == results["runs"] and again["points"] == results["points"]
+
+    def test_a_broken_point_does_not_stop_the_others_and_is_named(self, tmp_path, few_images, capsys, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        broken = sys.modules["training.experiments.run"].TrainingLoop
+
+        def build(accelerator, recipe, *rest, **options):
+            if recipe.patch_size == 16 and recipe.total_batch_size == 32:
+                raise ValueError("this one is broken")
+            return broken(accelerator, recipe, *rest, **options)
+
+        monkeypatch.setattr("training.experiments.run.TrainingLoop", build)
+        path = write_experiment(tmp_path, start={"task": "classification", "total_batch_size": 32})
+        assert command.main([path, "--epochs", "0.1"]) == 1
+        shown = capsys.readouterr()
+        assert "this one is broken" in shown.err and shown.err.count("from which it starts, failed.") == 1
+        results = json.loads(Path("runs/experiments/tiny-digits/results.json").read_text())
+        assert [point["patch_size"] for point in results["points"]] == [8]
+
+    def test_a_checkpoint_that_is_not_here_is_trained_for_what_starts_from_it(self, tmp_path):
+        (point,) = [
+            point
+            for point in plan("table2", points_dir=str(tmp_path), seeds=(0,), families=("pixelvit",)).points()
+            if point.variant == "UperNet" and point.run.recipe.patch_size == 8
+        ]
+        known = Results()
+        known.elsewhere = {point.run.start.key: {}}
+        assert known.to_do(every_run([point])) == [point.run.start, point.run]
+        known.elsewhere[point.run.key] = {}
+        assert known.to_do(every_run([point])) == []
+
+    def test_a_run_that_is_written_down_is_the_same_run(self, tmp_path):
+        (point, *_) = plan("table2", points_dir=str(tmp_path), how={"num_workers": 2}).points()
+        assert read_run(write_run(point.run)) == point.run
+
+    def test_killed_it_goes_on_to_the_same_result(self, tmp_path):
+        path = write_experiment(tmp_path, grids=[{"patch_size": 4}], base={**TINY, "num_hidden_layers": 2})
+
+        def start(name):
+            words = [path, "--epochs", "1", "--workers", "1", "--device", "cpu"]
+            words += ["--points_dir", str(tmp_path / name / "points"), "--output_dir", str(tmp_path / name / "out")]
+            return launch(ONE_PROCESS, [], words, tmp_path / name, command="experiment")
+
+        whole, killed = start("whole"), start("killed")
+        deadline = time.monotonic() + 120
+        log = None
+        while time.monotonic() < deadline and (log is None or len(log.read_text().splitlines()) < 30):
+            log = next(tmp_path.glob("killed/points/*/unfinished_run/metrics.jsonl"), None)
+            time.sleep(0.02)
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait(60)
+        assert not list(tmp_path.glob("killed/points/*/metrics.json"))
+        again = start("killed")
+        assert (whole.wait(240), again.wait(240)) == (0, 0), (tmp_path / "killed.log").read_text()
+        paths = [next(tmp_path.glob(f"{name}/points/*/metrics.json")) for name in ("whole", "killed")]
+        first, second = (json.loads(path.read_text()) for path in paths)
+        assert first["test_loss"] == second["test_loss"] and first["train_loss"] == second["train_loss"]
+
+    def test_a_launcher_carries_out_each_run_and_its_failure_is_told(self, tmp_path, monkeypatch, capfd):
+        monkeypatch.chdir(tmp_path)
+        path = write_experiment(tmp_path, grids=[{"patch_size": 16}])
+        words = [path, "--epochs", "0.05", "--num_workers", "0"]
+        assert command.main([*words, "--launch", f"{sys.executable} -X no_such_option -m no_such_module"]) == 1
+        assert "No module named no_such_module" in capfd.readouterr().err
+        launcher = f"env PYTHONPATH={REPOSITORY} OMP_NUM_THREADS=1 {sys.executable} -m accelerate.commands.launch"
+        assert command.main([*words, "--launch", f"{launcher} --cpu --num_processes 2"]) == 0, capfd.readouterr()
+        (metrics,) = (json.loads(path.read_text()) for path in Path("runs/points").glob("*/metrics.json"))
+        assert metrics["made_with"]["processes"] == 2
+
+    def test_jobs_of_a_scheduler(self, tmp_path, monkeypatch, capfd):
+        """Submitit's processes of this machine in the place of Slurm's: what starts from a job comes after it."""
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+        path = write_experiment(
+            tmp_path, grids=[{"patch_size": 16}], start={"task": "classification", "total_batch_size": 32}
+        )
+        words = [path, "--epochs", "0.05", "--slurm", "timeout_min=10", "--slurm_cluster", "local"]
+        assert command.main(words) == 0, capfd.readouterr()
+        shown = capfd.readouterr().out
+        assert shown.count("1 jobs submitted, 0 were going on") == 2
+        assert len(list(Path("runs/points").glob("*/metrics.json"))) == 2
+        assert command.main(words) == 0 and "0 of them to do" in capfd.readouterr().out
+        assert command.main([*words, "--slurm", "timeout_min=10", "no_such_parameter=1", "--seeds", "1"]) == 2
+        assert "no_such_parameter" in capfd.readouterr().err
+
+
+def row(series, place, loss, seed=0, **fields):
+    group, _, variant = series.partition(", ")
+    return {
+        "series": series,
+        "group": group,
+        "variant": variant,
+        "axis": "training_flops",
+        "training_flops": place,
+        "task": "classification",
+        "patch_size": 1,
+        "seed": seed,
+        "test_loss": loss,
+        "test_accuracy": 100 - 10 * loss,
+        **fields,
+    }
+
+
+class TestWhatItSays:
+    def test_curves_are_compared_with_the_reference_seed_by_seed(self):
+        losses = {("old", 0): 1.0, ("old", 1): 2.0, ("old", 2): 4.0, ("new", 0): 0.5, ("new", 1): 0.8, ("new", 2): 2.4}
+        rows = [row(f"A, {variant}", 10, loss, seed) for (variant, seed), loss in losses.items()]
+        rows += [row("A, new", 20, 0.1), row("B, new", 10, 0.1)]  # which have nothing to be compared with
+        (found,) = compare(rows, "old")
+        logs = [math.log(losses["new", seed] / losses["old", seed]) for seed in range(3)]
+        mean, half = sum(logs) / 3, stats.t.ppf(0.975, 2) * stats.sem(logs)
+        assert (found["group"], found["variant"], found["place"], found["seeds"]) == ("A", "new", 10, 3)
+        assert found["ratio"] == pytest.approx(math.exp(mean))
+        assert found["interval"] == pytest.approx((math.exp(mean - half), math.exp(mean + half)))
+        assert found["score_gain"] == pytest.approx(10 * (7 / 3 - 3.7 / 3))
+
+    def test_the_front_is_what_no_other_point_beats_at_less_computation(self):
+        points = [(1, 3.0), (2, 3.5), (3, 2.0), (4, 2.0), (5, 1.0), (6, 1.5), (7, 0.9)]
+        rows = [row("A, wide" if place % 2 else "A, narrow", place, loss) for place, loss in points]
+        for order in itertools.islice(itertools.permutations(rows), 0, 5040, 500):
+            front = [(one["training_flops"], one["test_loss"]) for one in find_front(list(order))]
+            beaten = [
+                any(
+                    other <= place and loss_of <= loss and (other, loss_of) != (place, loss)
+                    for other, loss_of in points
+                )
+                for place, loss in points
+            ]
+            assert front == [point for point, is_beaten in zip(points, beaten, strict=True) if not is_beaten]
+
+    def test_a_model_of_all_patch_sizes_has_a_row_for_each(self):
+        (point, *_) = [p for p in plan("one_checkpoint", seeds=(0,)).points() if p.variant == "one for all"]
+        results = Results()
+        metrics = {"family": "adventurer", "patch_size": 1, "tokens": 256, "test_loss": 0.1, "test_accuracy": 99.0}
+        for patch_size in (16, 8, 4, 2):
+            metrics |= {f"test_patch{patch_size}_loss": 0.1 * patch_size, f"test_patch{patch_size}_accuracy": 50.0}
+        results.elsewhere = {point.run.key: metrics}
+        rows = rows_of(load_experiment("one_checkpoint"), [point], results)
+        assert {(one["patch_size"], one["tokens"], one["test_loss"]) for one in rows} == {
+            (1, 256, 0.1),
+            *((size, (16 // size) ** 2, 0.1 * size) for size in (16, 8, 4, 2)),
+        }

@@ -1,0 +1,376 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""An experiment from its points to its results."""
+
+import dataclasses
+import functools
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..common.files import write_json
+from ..settings.recipe import Recipe
+from .definition import Experiment, Scale
+from .images import load_run_images
+from .law import axis_of, by_axis, judge_convergence, losses_by_seed, ratio_of
+from .points import Choices, Planner, Point, every_run
+from .report import (
+    PICTURE_FILE,
+    RESULTS_FILE,
+    TABLE_FILE,
+    by_series,
+    columns_of,
+    describe_source,
+    draw,
+    format_preview,
+    format_ratio,
+    format_report,
+    format_rows,
+    score_of,
+)
+from .run import Run, key_of, training_cost
+from .slurm import SlurmPool
+from .workers import WorkerPool, Workplace
+
+
+DRAWN_PREFIX = "test_patch"
+POINT_FIELDS = ("series", "group", "variant", "patch_size", "tokens", "seed", "learned", "converged")
+KEPT_RESULTS = Path(__file__).parents[1] / "benchmarks"
+KEPT_SWEEPS = ("sweep_digits.json", "sweep_segmentation.json", "sweep_detection.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Carrying:
+    """
+    How an experiment is carried out, which does not change its results.
+
+    Args:
+        output_dir: Folder of tables, pictures and numbers, below which each experiment has its own.
+        workers, threads, gpus, precision, launcher: See [`Workplace`].
+        slurm: Parameters of Slurm jobs; None: the runs are carried out here.
+        cluster: "slurm", or "local" to try the same in processes of this machine.
+        known: Files with results of the same runs, made elsewhere, which are not repeated.
+    """
+
+    output_dir: str = "runs/experiments"
+    workers: int = 1
+    threads: int = 1
+    gpus: tuple[str, ...] = ()
+    precision: str = "no"
+    launcher: tuple[str, ...] = ()
+    slurm: dict[str, Any] | None = None
+    cluster: str = "slurm"
+    known: tuple[str, ...] = ()
+
+
+class Results:
+    """
+    What is known of runs: what they left in their folders, and what was made elsewhere.
+
+    Args:
+        files: `results.json` of other calls.
+
+    Raises:
+        ValueError: if one of them is something else.
+    """
+
+    def __init__(self, files: Iterable[str] = ()):
+        self.elsewhere: dict[str, dict[str, Any]] = {}
+        for file in files:
+            try:
+                runs = json.loads(Path(file).read_text())["runs"]
+                self.elsewhere |= {key_of(run): run for run in runs}
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"--known {file} was given, which has no results of an experiment ({error})."
+                ) from None
+
+    def of(self, run: Run) -> dict[str, Any] | None:
+        return run.finished_metrics() or self.elsewhere.get(run.key)
+
+    def to_do(self, runs: list[Run]) -> list[Run]:
+        """The runs without results, and those whose checkpoint one of them starts from and which are not here."""
+        wanted: dict[str, Run] = {}
+        for run in reversed(runs):  # what starts from another one comes after it
+            if self.of(run) is None or (run.key in wanted and run.finished_metrics() is None):
+                wanted[run.key] = run
+                if run.start is not None and run.start.finished_metrics() is None:
+                    wanted[run.start.key] = run.start
+        return [run for run in runs if run.key in wanted]
+
+
+def run_experiment(
+    experiment: Experiment, scale: Scale, choices: Choices, carrying: Carrying, command: str, only_plan: bool = False
+) -> int:
+    """
+    All points of an experiment and its report; what is finished is not repeated.
+
+    Returns:
+        The process's exit status: 1 if a run failed, while the others went on.
+
+    Raises:
+        ValueError: for whatever is asked for and cannot be had.
+    """
+    experiment = experiment.at(scale.name)
+    results = Results(carrying.known)
+    with tempfile.TemporaryDirectory(prefix="experiment-") as images_folder:
+        planner = Planner(experiment, scale, choices, functools.partial(load_run_images, folder=Path(images_folder)))
+        points = planner.points()
+        runs = every_run(points)
+        to_do = results.to_do(runs)
+        for line in planner.left_out:
+            print(f"left out: {line}")
+        if only_plan:
+            print(format_plan(experiment, scale, runs, to_do, results, planner))
+            return 0
+        seeds = len({point.run.recipe.seed for point in points})
+        print(
+            f"{experiment.name} at {scale.name}: {len(points)} points of {seeds} seeds, {len(runs)} runs, {len(to_do)} "
+            "of them to do.",
+            flush=True,
+        )
+        started = time.monotonic()
+        errors = _carry_out(experiment, points, to_do, results, choices, carrying, images_folder) if to_do else {}
+        print(f"{len(to_do) - len(errors)} runs done in {time.monotonic() - started:.0f} s.")
+    rows = judge_convergence(rows_of(experiment, points, results))
+    if rows:
+        folder = Path(carrying.output_dir, f"{experiment.name}-{scale.name}" + ("-fast" if choices.fast else ""))
+        write_report(experiment, scale, rows, runs, results, folder, command)
+        if choices.fast:
+            print("--fast was given: it shows that all works, and the numbers mean nothing.")
+    for name, error in errors.items():
+        print(f"{name} failed:\n{error}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def _carry_out(
+    experiment: Experiment,
+    points: list[Point],
+    to_do: list[Run],
+    results: Results,
+    choices: Choices,
+    carrying: Carrying,
+    images_folder: str,
+) -> dict[str, str]:
+    """Trains what is to do, and shows what all points have come to whenever a run ends; the errors by run."""
+
+    def show(run: Run, write: Callable[[str], None]):
+        rows = rows_of(experiment, points, results)
+        if any(point.run is run for point in points) and any(results.of(point.run) is None for point in points):
+            write(f"\n{format_preview(rows, [row[axis_of(row)] for row in rows])}\n")
+
+    if carrying.slurm is not None:
+        folder = Path(choices.points_dir)
+        pool = SlurmPool(to_do, folder, carrying.launcher, carrying.slurm, carrying.cluster, finished=show)
+        return pool.execute()
+    workplace = Workplace(
+        images_folder, carrying.workers, carrying.threads, carrying.gpus, carrying.precision, carrying.launcher
+    )
+    return WorkerPool(to_do, workplace, finished=show, title=experiment.name).execute()
+
+
+def rows_of(experiment: Experiment, points: list[Point], results: Results) -> list[dict[str, Any]]:
+    """
+    The metrics of the finished points, each with its `series`, the `group` and `variant` that this is made of, and the
+    figure's `axis`. A model of many patch sizes has a row for each.
+    """
+    rows = []
+    for point in points:
+        metrics = results.of(point.run)
+        if metrics is None:
+            continue
+        of_point = {"series": point.series, "group": point.group, "variant": point.variant, "axis": experiment.x}
+        row = {**metrics, "patch_size": point.run.recipe.patch_size, **of_point}
+        rows.append(row)
+        for patch_size in point.run.recipe.patch_weights:
+            prefix = f"{DRAWN_PREFIX}{patch_size}_"
+            drawn = {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
+            if drawn:
+                tokens = (point.run.recipe.image_size // patch_size) ** 2
+                tested = {f"test_{name}": value for name, value in drawn.items()}
+                rows.append({**row, **tested, "patch_size": patch_size, "tokens": tokens})
+    return rows
+
+
+def write_report(
+    experiment: Experiment,
+    scale: Scale,
+    rows: list[dict[str, Any]],
+    runs: list[Run],
+    results: Results,
+    folder: Path,
+    command: str,
+):
+    """Writes table, picture and results, and prints what they say."""
+    folder.mkdir(parents=True, exist_ok=True)
+    compared = compare(rows, experiment.reference) if experiment.reference else []
+    front = find_front(rows) if experiment.front else []
+    further = [format_comparisons(compared, experiment.reference), format_front(front)]
+    text = format_report(rows, "\n\n".join(part for part in further if part))
+    (folder / TABLE_FILE).write_text(f"# {experiment.title}\n\n{experiment.question}\n\n{text}")
+    draw(rows, f"{experiment.title} ({scale.name})", folder / PICTURE_FILE, front)
+    known = {run.key: metrics for run in runs if (metrics := results.of(run)) is not None}
+    content = {
+        "experiment": {name: getattr(experiment, name) for name in ("name", "title", "question", "paper", "x")},
+        "scale": scale.name,
+        "command": command,
+        **describe_source(rows),
+        "comparisons": compared,
+        "front": [{"series": row["series"], "patch_size": row["patch_size"]} for row in front],
+        "points": [{"run": key_of(row), **{name: row[name] for name in row if _is_of_point(name)}} for row in rows],
+        "runs": [{"key": key, **without_defaults(metrics)} for key, metrics in known.items()],
+    }
+    write_json(folder / RESULTS_FILE, content)
+    print(f"\n{text}\nPicture: {folder / PICTURE_FILE}\nNumbers: {folder / RESULTS_FILE}")
+
+
+def _is_of_point(name: str) -> bool:
+    """Whether a row's value is the point's own: a run may stand for several points."""
+    drawn = name.startswith(DRAWN_PREFIX)
+    return name in POINT_FIELDS or (name.startswith("test_") and not drawn)
+
+
+def without_defaults(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics of a run, of whose recipe only what differs from the defaults is told."""
+    defaults = json.loads(json.dumps(dataclasses.asdict(Recipe())))
+    recipe = {name: value for name, value in metrics["recipe"].items() if value != defaults.get(name, ...)}
+    shorter = {**metrics, "recipe": recipe}
+    if "start" in metrics:
+        shorter["start"] = without_defaults(metrics["start"])
+    return shorter
+
+
+def compare(rows: list[dict[str, Any]], reference: str) -> list[dict[str, Any]]:
+    """
+    Of each place on the axis that a curve has in common with the reference of its group: the ratio of their test losses
+    over the seeds that both have, with its interval, and by how much the first score is higher, in points.
+    """
+    curves = {(members[0]["group"], members[0]["variant"]): members for members in by_series(rows).values()}
+    found = []
+    for (group, variant), members in curves.items():
+        if variant == reference or (group, reference) not in curves:
+            continue
+        others = by_axis(curves[group, reference])
+        for place, same in by_axis(members).items():
+            if place not in others:
+                continue
+            ratio = ratio_of(losses_by_seed(same), losses_by_seed(others[place]))
+            if ratio is None:
+                continue
+            score = next(iter(columns_of(same[0])))
+            scores = [[score_of(run, score) for run in side] for side in (same, others[place])]
+            gain = None if any(None in side for side in scores) else _mean(scores[0]) - _mean(scores[1])
+            found.append(
+                {
+                    "group": group,
+                    "variant": variant,
+                    "place": place,
+                    "seeds": len(ratio[2]),
+                    "ratio": ratio[0],
+                    "interval": ratio[1],
+                    "score_gain": gain,
+                    "score": columns_of(same[0])[score],
+                }
+            )
+    return found
+
+
+def format_comparisons(compared: list[dict[str, Any]], reference: str | None) -> str:
+    if not compared:
+        return ""
+    rows = [("model", "place", "seeds", f"test loss over that of: {reference}", f"{compared[0]['score']} higher by")]
+    for one in compared:
+        gain = "-" if one["score_gain"] is None else f"{one['score_gain']:+.1f}"
+        place = f"{one['place']:,}" if one["place"] < 1e6 else f"{one['place']:.2e}"
+        title = ", ".join(part for part in (one["group"], one["variant"]) if part)
+        rows.append((title, place, str(one["seeds"]), format_ratio(one["ratio"], one["interval"]), gain))
+    return format_rows(rows)
+
+
+def find_front(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """
+    Of the points, means over the seeds, those that no other one beats or equals in test loss with as little of the
+    axis: the compute-optimal front, from the least computation on. Each is the row of one seed with the mean loss.
+    """
+    means = [
+        {**same[0], "test_loss": _mean([run["test_loss"] for run in same])}
+        for members in by_series(rows).values()
+        for same in by_axis(members).values()
+    ]
+    front: list[dict[str, Any]] = []
+    for row in sorted(means, key=lambda row: (row[axis_of(row)], row["test_loss"])):
+        if not front or row["test_loss"] < front[-1]["test_loss"]:
+            front.append(row)
+    return front
+
+
+def format_front(front: list[dict[str, Any]]) -> str:
+    if not front:
+        return ""
+    steps = [f"{row['series']} at patch {row['patch_size']} ({row['test_loss']:.3f})" for row in front]
+    return f"Best at their computation, from the least on: {', '.join(steps)}."
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def format_plan(
+    experiment: Experiment, scale: Scale, runs: list[Run], to_do: list[Run], results: Results, planner: Planner
+) -> str:
+    """What is to be trained, and what it takes, as far as finished runs tell."""
+    rows = [("run", "patch", "tokens", "images", "FLOPs", "minutes", "")]
+    total = {"flops": 0.0, "minutes": 0.0}
+    speeds = Speeds(runs, results)
+    for run in runs:
+        flops = training_cost(run, planner.images_of(run).num_labels)
+        minutes = flops / speeds.of(run) / 60
+        if run in to_do:
+            total["flops"] += flops
+            total["minutes"] += minutes
+        images = run.num_batches * run.recipe.total_batch_size
+        numbers = (str(run.recipe.patch_size), f"{run.num_tokens:,}", f"{images:,}", f"{flops:.2e}", f"{minutes:,.1f}")
+        rows.append((run.name, *numbers, "to do" if run in to_do else "done"))
+    return (
+        f"{experiment.name} at {scale.name}: {experiment.question}\n\n{format_rows(rows)}\n\n"
+        f"{len(to_do)} of {len(runs)} runs to do: {total['flops']:.2e} FLOP, {total['minutes'] / 60:,.1f} hours one "
+        f"after the other ({'; '.join(speeds.bases)})"
+    )
+
+
+class Speeds:
+    """
+    Operations a second to expect of a run: those of finished ones of its family and task, here or on the machine of the
+    results that are kept, with the nearest number of tokens.
+    """
+
+    def __init__(self, runs: list[Run], results: Results):
+        self.known: dict[tuple[str, str], list[tuple[int, float, str]]] = {}
+        self.bases: dict[str, None] = {}
+        finished = [metrics for run in runs if (metrics := results.of(run)) is not None]
+        self._add(finished + list(results.elsewhere.values()), "as fast as finished runs of the family")
+        for name in KEPT_SWEEPS:
+            kept = json.loads((KEPT_RESULTS / name).read_text())
+            self._add(kept["runs"], f"as on one core of {kept['machine']['processor']}", unless_known=True)
+
+    def _add(self, finished: list[dict[str, Any]], basis: str, unless_known: bool = False):
+        before = set(self.known)
+        for metrics in finished:
+            kind = metrics["family"], metrics["task"]
+            if "training_flops" in metrics and not (unless_known and kind in before):
+                speed = metrics["training_flops"] / max(metrics["seconds"], 1e-3)
+                self.known.setdefault(kind, []).append((metrics["tokens"], speed, basis))
+
+    def of(self, run: Run) -> float:
+        known = self.known.get((run.recipe.family, run.recipe.task))
+        if run.how.get("eval_epochs") or not known:  # the paper's recipes, which are for GPUs
+            self.bases["if the devices keep up 1 TFLOP/s, and less in proportion"] = None
+            return 1e12
+        nearest = min(abs(tokens - run.num_tokens) for tokens, _, _ in known)
+        alike = [(speed, basis) for tokens, speed, basis in known if abs(tokens - run.num_tokens) == nearest]
+        self.bases[alike[0][1]] = None
+        return _mean([speed for speed, _ in alike])
