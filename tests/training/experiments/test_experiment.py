@@ -304,8 +304,8 @@ class TestCarryingOut:
         words = [path, "--epochs", "0.05", "--num_workers", "0"]
         assert command.main([*words, "--launch", f"{sys.executable} -X no_such_option -m no_such_module"]) == 1
         assert "No module named no_such_module" in capfd.readouterr().err
-        launcher = f"env PYTHONPATH={REPOSITORY} OMP_NUM_THREADS=1 {sys.executable} -m accelerate.commands.launch"
-        assert command.main([*words, "--launch", f"{launcher} --cpu --num_processes 2"]) == 0, capfd.readouterr()
+        launcher = f"env PYTHONPATH={REPOSITORY} OMP_NUM_THREADS=1 {sys.executable} -m torch.distributed.run"
+        assert command.main([*words, "--launch", f"{launcher} --nproc_per_node 2"]) == 0, capfd.readouterr()
         (metrics,) = (json.loads(path.read_text()) for path in Path("runs/points").glob("*/metrics.json"))
         assert metrics["made_with"]["processes"] == 2
 
