@@ -44,7 +44,7 @@ def scan_flops(config: PreTrainedConfig, length: int) -> int:
 
 def encoder_flops(config: PreTrainedConfig, num_patches: int) -> tuple[int, int]:
     """See [`Family`]."""
-    width, length = config.hidden_size, num_patches + 1
+    width, length = config.hidden_size, config.sequence_extension * num_patches + 1
     embedding = 2 * num_patches * config.num_channels * config.patch_size**2 * width
     mixed_length = length + 1  # with the average that goes first
     mixing = scan_flops(config, mixed_length)
