@@ -43,9 +43,14 @@ class PixelPreTrainedConfig(BackboneConfigMixin, SegmentationHeadConfig, Detecti
             Side in pixels at which the patch-embedding kernel is stored, if not `patch_size`: on the way in it is
             resampled to the patches that are read. A kernel stored for large patches, beside the position table of
             `patch_size`, is what a model needs that is trained at several patch sizes (`forward(patch_size=)`).
+        sequence_extension (`int`, *optional*, defaults to 1):
+            Tokens k of each patch: copies of it, next to each other in the sequence, each with a row of its own in the
+            position table. The sequence grows and the image does not, as in Table 5 of the paper, which does not say
+            how it is extended. Above 1 there must be a position table. What is told of a patch (feature maps, mean
+            pooling) is the mean of its copies; `last_hidden_state` and `hidden_states` have all tokens.
         patch_dropout (`float`, *optional*, defaults to 0.0):
             Share of the patches that encoder and classifier leave out in training, drawn for each image, in [0, 1); the
-            rest keeps its order. Not for the dense tasks, which need every patch.
+            rest keeps its order. A patch goes with all of its copies. Not for the dense tasks, which need every patch.
         pooling (`"cls"` or `"mean"`, *optional*, defaults to `"cls"`):
             What the classifier sees after the final norm: the class token, as in the paper, or the mean of the patch
             tokens, which has more to say at once while a model is new.
@@ -76,6 +81,7 @@ class PixelPreTrainedConfig(BackboneConfigMixin, SegmentationHeadConfig, Detecti
     image_size: int | list[int] | tuple[int, int] = 224
     patch_size: int = 16
     patch_kernel_size: int | None = None
+    sequence_extension: int = 1
     patch_dropout: float | int = 0.0
     pooling: Literal["cls", "mean"] = "cls"
     num_channels: int = 3
@@ -126,9 +132,14 @@ class PixelPreTrainedConfig(BackboneConfigMixin, SegmentationHeadConfig, Detecti
 
     @property
     def num_patches(self) -> int:
-        """Patch tokens N of an image of `image_size`, the class token not counted."""
+        """Patches N of an image of `image_size`."""
         rows, columns = self.grid_size
         return rows * columns
+
+    @property
+    def num_patch_tokens(self) -> int:
+        """Tokens k N of these patches, the class token not counted."""
+        return self.sequence_extension * self.num_patches
 
     @property
     def stored_patch_size(self) -> int:
@@ -151,7 +162,9 @@ class PixelPreTrainedConfig(BackboneConfigMixin, SegmentationHeadConfig, Detecti
 
     def validate_architecture(self):
         """Checks the fields' ranges; run at construction and when saving (by `@strict`) and when a model is built."""
-        self._require_positive_integers("hidden_size", "num_hidden_layers", "patch_size", "num_channels")
+        self._require_positive_integers(
+            "hidden_size", "num_hidden_layers", "patch_size", "num_channels", "sequence_extension"
+        )
         self._require_at_most(MOST_BLOCKS, "num_hidden_layers")
         super().validate_architecture()
         if self.patch_kernel_size is not None:
@@ -163,6 +176,11 @@ class PixelPreTrainedConfig(BackboneConfigMixin, SegmentationHeadConfig, Detecti
                 f"a patch of num_channels={self.num_channels} must have at most {MOST_PATCH_VALUES} values",
             )
         self._require_geometry()
+        self._require(
+            self.num_patch_tokens <= MOST_PATCHES,
+            "sequence_extension",
+            f"the tokens of {self.num_patches} patches must be at most {MOST_PATCHES}; make it smaller",
+        )
         self._require_rates("drop_path_rate", "patch_dropout")
         self._require_positive("initializer_range")
 

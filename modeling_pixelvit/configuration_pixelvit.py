@@ -116,6 +116,12 @@ class PixelViTConfig(PixelPreTrainedConfig):
                 "num_attention_heads",
                 f"rotary positions need heads of a multiple of 4 channels, of hidden_size={self.hidden_size}",
             )
+        self._require(
+            self.has_position_table or self.sequence_extension == 1,
+            "sequence_extension",
+            "without a position table the copies of a patch would never differ; choose position_embedding_type="
+            '"absolute" or "absolute_rotary", or set it to 1',
+        )
         if self.layer_scale_init_value is not None:
             self._require_positive("layer_scale_init_value")
 

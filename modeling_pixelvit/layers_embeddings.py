@@ -4,7 +4,7 @@
 From pixels to tokens: patch embedding, class token and position table, and how all three change with the patch grid.
 
 Grids are (rows, columns). The class token's position row stands where the class token stands: first in PixelViT, last
-in Adventurer.
+in Adventurer. A patch has k tokens in a row, copies of it, if the configuration's `sequence_extension` is k.
 """
 
 import functools
@@ -24,27 +24,28 @@ def resize_position_embeddings(
 ) -> torch.Tensor:
     """
     Resamples the patch positions as a picture: bicubic, antialiased where it shrinks, in float32 at least; the class
-    position is kept as it is.
+    position is kept as it is. Of k rows for each patch, next to each other, the first ones are a picture, and so on.
 
     The released Adventurer code takes the first row for the class position although it is the last one, so each of its
     resizes moves the table by one; `tests/test_layers_embeddings.py` fixes that ours does not.
 
     Args:
-        position_embeddings (`torch.Tensor` of shape `(1, rows * columns + 1, hidden_size)`): The table.
+        position_embeddings (`torch.Tensor` of shape `(1, k * rows * columns + 1, hidden_size)`): The table.
         grid (`tuple[int, int]`): The grid that the table is made for.
         new_grid (`tuple[int, int]`): The grid that is wanted.
         class_token_last (`bool`): Whether the class position is the last row, or else the first.
 
     Returns:
-        `torch.Tensor` of shape `(1, new rows * new columns + 1, hidden_size)` and of the same dtype.
+        `torch.Tensor` of shape `(1, k * new rows * new columns + 1, hidden_size)` and of the same dtype.
     """
     if tuple(grid) == tuple(new_grid):
         return position_embeddings
     patches = position_embeddings[:, :-1] if class_token_last else position_embeddings[:, 1:]
     class_position = position_embeddings[:, -1:] if class_token_last else position_embeddings[:, :1]
-    picture = patches.unflatten(1, tuple(grid)).permute(0, 3, 1, 2).to(compute_dtype(patches.dtype))
+    picture = patches.unflatten(1, (*grid, -1)).flatten(3).permute(0, 3, 1, 2).to(compute_dtype(patches.dtype))
     picture = F.interpolate(picture, size=tuple(new_grid), mode="bicubic", antialias=True)
-    patches = picture.flatten(2).transpose(1, 2).to(position_embeddings.dtype)
+    patches = picture.flatten(2).transpose(1, 2).unflatten(2, (-1, patches.shape[2])).flatten(1, 2)
+    patches = patches.to(position_embeddings.dtype)
     return torch.cat([patches, class_position] if class_token_last else [class_position, patches], dim=1)
 
 
@@ -180,10 +181,11 @@ class PixelEmbeddings(nn.Module):
         self.patch_size = config.patch_size
         self.image_size = as_pair(config.image_size)
         self.grid_size = config.grid_size
+        self.sequence_extension = config.sequence_extension
         self.patch_dropout = config.patch_dropout
         self.patch_embeddings = PatchEmbeddings(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
-        table = torch.zeros(1, config.num_patches + 1, config.hidden_size) if config.has_position_table else None
+        table = torch.zeros(1, config.num_patch_tokens + 1, config.hidden_size) if config.has_position_table else None
         self.position_embeddings = None if table is None else nn.Parameter(table)
         self.dropout = nn.Dropout(dropout)
         self.cache = EvaluationCache()
@@ -229,7 +231,7 @@ class PixelEmbeddings(nn.Module):
         return patch_size
 
     def grid_of(self, pixel_values: torch.Tensor, patch_size: int | None = None) -> tuple[int, int]:
-        """The grid (rows, columns) of tokens that `forward` makes of these images."""
+        """The grid (rows, columns) of patches that `forward` makes of these images."""
         patch_size = self.patch_size if patch_size is None else patch_size
         return tuple(-(-side // patch_size) for side in pixel_values.shape[-2:])
 
@@ -246,7 +248,7 @@ class PixelEmbeddings(nn.Module):
         return draws.argsort(dim=1)[:, :count].sort(dim=1).values
 
     def positions_for(self, patch_size: int, grid: tuple[int, int]) -> torch.Tensor:
-        """The position table (1, rows columns + 1, D), as `resize_patches` and then the image's size make it."""
+        """The position table (1, k rows columns + 1, D), as `resize_patches` and then the image's size make it."""
         parameter, own_grid = self.position_embeddings, tuple(side // patch_size for side in self.image_size)
         table = parameter
         if self.grid_size != own_grid:
@@ -279,7 +281,7 @@ class PixelEmbeddings(nn.Module):
                 Raster indices of the patches to keep, all if not given; see `draw_kept_patches`.
 
         Returns:
-            `torch.Tensor` of shape `(batch_size, rows * columns + 1, hidden_size)`, or `(batch_size, n + 1,
+            `torch.Tensor` of shape `(batch_size, k * rows * columns + 1, hidden_size)`, or `(batch_size, k * n + 1,
             hidden_size)`.
         """
         patch_size = self.resolve_patch_size(patch_size)
@@ -293,12 +295,15 @@ class PixelEmbeddings(nn.Module):
             if bottom or right:
                 pixel_values = F.pad(pixel_values, (0, right, 0, bottom))
         patches = self.patch_embeddings(pixel_values, patch_size)
+        if self.sequence_extension > 1:
+            patches = patches.repeat_interleave(self.sequence_extension, dim=1)
         cls_token = self.cls_token.expand(patches.shape[0], -1, -1)
         tokens = torch.cat([patches, cls_token] if self.class_token_last else [cls_token, patches], dim=1)
         if self.position_embeddings is not None:
             tokens = tokens + self.positions_for(patch_size, grid)
         if kept_patches is not None:
-            kept = self.patch_tokens(tokens).gather(1, kept_patches[..., None].expand(-1, -1, tokens.shape[-1]))
+            kept = self.patch_tokens(tokens).unflatten(1, (-1, self.sequence_extension))
+            kept = kept.take_along_dim(kept_patches[..., None, None], dim=1).flatten(1, 2)
             cls_token = self.class_token(tokens)[:, None]
             tokens = torch.cat([kept, cls_token] if self.class_token_last else [cls_token, kept], dim=1)
         return self.dropout(tokens)
@@ -320,9 +325,16 @@ class PixelEmbeddings(nn.Module):
             raise ValueError(f"The input is {size[0]} by {size[1]} pixels; height and width must be at least 1.")
 
     def patch_tokens(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """The N patch tokens of a sequence (B, N + 1, D)."""
+        """The patch tokens (B, k N, D) of a sequence (B, k N + 1, D), a view of it."""
         return hidden_states[:, :-1] if self.class_token_last else hidden_states[:, 1:]
 
+    def patch_features(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """One vector for each patch, (B, N, D), of a sequence (B, k N + 1, D): the mean of its tokens."""
+        patches = self.patch_tokens(hidden_states)
+        if self.sequence_extension == 1:
+            return patches
+        return patches.unflatten(1, (-1, self.sequence_extension)).mean(dim=2)
+
     def class_token(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """The class token (B, D) of a sequence (B, N + 1, D)."""
+        """The class token (B, D) of a sequence (B, k N + 1, D)."""
         return hidden_states[:, -1] if self.class_token_last else hidden_states[:, 0]

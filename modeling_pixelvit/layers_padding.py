@@ -119,12 +119,14 @@ def by_image_size(forward: Callable) -> Callable:
         grid = self.embeddings.grid_of(pixel_values, patch_size)
 
         def join(parts: list[torch.Tensor]) -> torch.Tensor:
-            joined = parts[0].new_zeros(len(pixel_values), *grid, parts[0].shape[-1])
+            joined = parts[0].new_zeros(
+                len(pixel_values), *grid, self.embeddings.sequence_extension, parts[0].shape[-1]
+            )
             class_tokens = parts[0].new_zeros(len(pixel_values), parts[0].shape[-1])
             for part, (index, _), (rows, columns) in zip(parts, groups, grids, strict=True):
-                joined[index, :rows, :columns] = self.embeddings.patch_tokens(part).unflatten(1, (rows, columns))
+                joined[index, :rows, :columns] = self.embeddings.patch_tokens(part).unflatten(1, (rows, columns, -1))
                 class_tokens[index] = self.embeddings.class_token(part)
-            order = [joined.flatten(1, 2), class_tokens[:, None]]
+            order = [joined.flatten(1, 3), class_tokens[:, None]]
             return torch.cat(order if self.embeddings.class_token_last else order[::-1], dim=1)
 
         joined = type(outputs[0])(last_hidden_state=join([output.last_hidden_state for output in outputs]))

@@ -3,7 +3,7 @@
 """
 The order in which a causal block reads the patches of an image: by rows or by columns, forwards or backwards.
 
-The class token ends the sequence in every order.
+The class token ends the sequence in every order. Of several tokens for each patch, those of one stay together.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class ScanOrder:
         Tokens in the order of this block.
 
         Args:
-            tokens: (B, n + 1, D), patches in raster order and then the class token.
+            tokens: (B, k n + 1, D), patches in raster order, each with its k tokens, and then the class token.
             grid: Patches of the whole image as (rows, columns).
             kept_patches: (B, n) raster indices, rising, of the patches that there are; all if not given.
         """
@@ -37,7 +37,7 @@ class ScanOrder:
             return tokens
         patches = tokens[:, :-1]
         if self.by_columns and kept_patches is None:
-            patches = patches.unflatten(1, grid).transpose(1, 2).flatten(1, 2)
+            patches = patches.unflatten(1, (*grid, -1)).transpose(1, 2).flatten(1, 3)
         elif self.by_columns:
             patches = _select(patches, _column_order(kept_patches, grid))
         if self.backwards:
@@ -54,7 +54,7 @@ class ScanOrder:
         if self.backwards:
             patches = patches.flip(1)
         if self.by_columns and kept_patches is None:
-            patches = patches.unflatten(1, (grid[1], grid[0])).transpose(1, 2).flatten(1, 2)
+            patches = patches.unflatten(1, (grid[1], grid[0], -1)).transpose(1, 2).flatten(1, 3)
         elif self.by_columns:
             patches = _select(patches, _column_order(kept_patches, grid).argsort(dim=1))
         return torch.cat([patches, tokens[:, -1:]], dim=1)
@@ -67,4 +67,5 @@ def _column_order(kept_patches: torch.Tensor, grid: tuple[int, int]) -> torch.Te
 
 
 def _select(patches: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    return patches.gather(1, places[..., None].expand(-1, -1, patches.shape[-1]))
+    """The tokens (B, k n, D) in the order of their patches' places (B, n)."""
+    return patches.unflatten(1, (places.shape[1], -1)).take_along_dim(places[..., None, None], dim=1).flatten(1, 2)

@@ -51,7 +51,7 @@ class AdventurerLayer(GradientCheckpointingLayer):
     ) -> torch.Tensor:
         """
         Args:
-            hidden_states: (B, n + 1, D), patches in raster order and then the class token.
+            hidden_states: (B, k n + 1, D), patches in raster order, each with its k tokens, and then the class token.
             grid: Patches of the whole image as (rows, columns); needed where blocks read by columns.
             kept_patches: (B, n) raster indices of the patches that there are; all if not given.
         """
@@ -66,7 +66,7 @@ class AdventurerLayer(GradientCheckpointingLayer):
         kept_patches: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
-        The mixer under a heading average, in the order of this block: (B, n + 1, D) to (B, n + 1, D), class token last.
+        The mixer under a heading average, in the order of this block: (B, k n + 1, D) to that shape, class token last.
 
         A causal model's first tokens see nothing of the image, so the mean of all tokens goes first ("heading
         average").
@@ -158,11 +158,11 @@ class AdventurerModel(AdventurerPreTrainedModel):
                 then read without its padding, for which there are zeros in the sequences.
 
         Returns:
-            [`BaseModelOutputWithPooling`]: `last_hidden_state` of shape `(batch_size, num_patches + 1, hidden_size)`,
-            class token last, after the final norm (in training with `config.patch_dropout`, of fewer patches);
-            `pooler_output` of shape `(batch_size, hidden_size)`, the class token or the mean of the patch tokens, as
-            `config.pooling` says. `hidden_states` are the input of the first block and the output of each one, before
-            the final norm.
+            [`BaseModelOutputWithPooling`]: `last_hidden_state` of shape `(batch_size, num_patch_tokens + 1,
+            hidden_size)`, class token last, after the final norm (in training with `config.patch_dropout`, of fewer
+            patches); `pooler_output` of shape `(batch_size, hidden_size)`, the class token or the mean of the patch
+            tokens, as `config.pooling` says. `hidden_states` are the input of the first block and the output of each
+            one, before the final norm.
 
         Raises:
             ValueError: if the input's shape does not fit the model.
@@ -254,7 +254,7 @@ class AdventurerBackbone(BackboneMixin, AdventurerPreTrainedModel):
 
         Returns:
             [`BackboneOutput`]: `feature_maps`, each of shape `(batch_size, hidden_size, rows, columns)`, or with
-            `config.reshape_hidden_states=False` `(batch_size, num_patches + 1, hidden_size)`.
+            `config.reshape_hidden_states=False` `(batch_size, num_patch_tokens + 1, hidden_size)`.
         """
         outputs = self.adventurer(pixel_values, True, patch_size, pixel_mask, **kwargs)
         return BackboneOutput(

@@ -101,7 +101,7 @@ class PixelPreTrainedModel(PreTrainedModel):
     def _pool(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Tokens after the final norm to what the classifier sees of them, `(batch_size, hidden_size)`."""
         if self.config.pooling == "mean":
-            return self.embeddings.patch_tokens(hidden_states).mean(dim=1)
+            return self.embeddings.patch_features(hidden_states).mean(dim=1)
         return self.embeddings.class_token(hidden_states)
 
     def remove_unused_layers(self):
@@ -142,7 +142,7 @@ class PixelPreTrainedModel(PreTrainedModel):
             if self.config.apply_layernorm:
                 hidden_state = norm(hidden_state)
             if self.config.reshape_hidden_states:
-                patches = embeddings.patch_tokens(hidden_state)
+                patches = embeddings.patch_features(hidden_state)
                 grid = embeddings.grid_of(pixel_values, patch_size)
                 hidden_state = patches.unflatten(1, grid).permute(0, 3, 1, 2).contiguous()
             feature_maps.append(hidden_state)
@@ -200,6 +200,7 @@ class PixelPreTrainedModel(PreTrainedModel):
         config=None,
         patch_size: int | None = None,
         image_size: int | tuple[int, int] | None = None,
+        sequence_extension: int | None = None,
         **kwargs,
     ):
         """
@@ -209,7 +210,8 @@ class PixelPreTrainedModel(PreTrainedModel):
         Weights are read from safetensors only, unless `use_safetensors=False` is given.
 
         Raises:
-            ValueError: if a folder has its weights in a pickle.
+            ValueError: if a folder has its weights in a pickle, or `sequence_extension`, given or that of `config`, is
+                not the checkpoint's.
         """
         if pretrained_model_name_or_path is None:
             return super().from_pretrained(None, *model_args, config=config, **kwargs)
@@ -220,13 +222,20 @@ class PixelPreTrainedModel(PreTrainedModel):
         if isinstance(config, PreTrainedConfig):
             patch_size = config.patch_size if patch_size is None else patch_size
             image_size = config.image_size if image_size is None else image_size
+            sequence_extension = config.sequence_extension if sequence_extension is None else sequence_extension
             hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
             stored, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **hub_arguments)
             config = copy.deepcopy(config)
-            for name in ("patch_size", "patch_kernel_size", "image_size"):
+            for name in ("patch_size", "patch_kernel_size", "image_size", "sequence_extension"):
                 setattr(config, name, stored.get(name, getattr(type(config), name)))
         loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info=True
+        if sequence_extension not in (None, model.config.sequence_extension):
+            raise ValueError(
+                f"{cls.__name__}: sequence_extension={sequence_extension!r} was given for a checkpoint with "
+                f"{model.config.sequence_extension}, which has no positions for other copies of its patches; leave it "
+                "out, or train a new model."
+            )
         patch_size = model.config.patch_size if patch_size is None else patch_size
         image_size = model.config.image_size if image_size is None else image_size
         if patch_size != model.config.patch_size:

@@ -50,7 +50,7 @@ class PixelDetectionOutput(ModelOutput):
             Centre x, centre y, width, height in shares, from 0 to 1, of the image's own width and height; float32.
         pred_masks (`torch.Tensor` of shape `(batch_size, K, 28, 28)`, *optional*):
             Probability that a cell of the box belongs to the object, float32; None if the model has no masks.
-        last_hidden_state (`torch.Tensor` of shape `(batch_size, num_patches + 1, hidden_size)`, *optional*):
+        last_hidden_state (`torch.Tensor` of shape `(batch_size, num_patch_tokens + 1, hidden_size)`, *optional*):
             The encoder's tokens after the final norm.
         hidden_states (`tuple[torch.Tensor]`, *optional*): The encoder's, if asked for.
         attentions (`tuple[torch.Tensor]`, *optional*): PixelViT's, if asked for.
@@ -185,7 +185,7 @@ class PixelDetectionMixin:
             targets = prepare_targets(labels, image_sizes, size, self.num_labels, with_masks, pixel_values.device)
         outputs = self.base_model(pixel_values, interpolate_pos_encoding=True, patch_size=patch_size, **kwargs)
         embeddings = self.base_model.embeddings
-        patches = embeddings.patch_tokens(outputs.last_hidden_state)
+        patches = embeddings.patch_features(outputs.last_hidden_state)
         features = patches.unflatten(1, embeddings.grid_of(pixel_values, patch_size)).permute(0, 3, 1, 2)
         pyramid = self.pyramid(features, size, embeddings.resolve_patch_size(patch_size))
         samples_again = targets is not None and not self.training

@@ -108,11 +108,11 @@ class PixelViTModel(PixelViTPreTrainedModel):
                 then read without its padding, for which there are zeros in the sequences.
 
         Returns:
-            [`BaseModelOutputWithPooling`]: `last_hidden_state` of shape `(batch_size, 1 + num_patches, hidden_size)`,
-            class token first, after the final norm (in training with `config.patch_dropout`, of fewer patches);
-            `pooler_output` of shape `(batch_size, hidden_size)`, the class token or the mean of the patch tokens, as
-            `config.pooling` says. `hidden_states` are the input of the first block and the output of each one, before
-            the final norm.
+            [`BaseModelOutputWithPooling`]: `last_hidden_state` of shape `(batch_size, 1 + num_patch_tokens,
+            hidden_size)`, class token first, after the final norm (in training with `config.patch_dropout`, of fewer
+            patches); `pooler_output` of shape `(batch_size, hidden_size)`, the class token or the mean of the patch
+            tokens, as `config.pooling` says. `hidden_states` are the input of the first block and the output of each
+            one, before the final norm.
 
         Raises:
             ValueError: if the input's shape or the patch size does not fit the model.
@@ -146,6 +146,9 @@ class PixelViTModel(PixelViTPreTrainedModel):
         if kept_patches is not None:
             class_token = kept_patches.new_zeros(kept_patches.shape[0], 1)
             angles = angles[torch.cat([class_token, kept_patches + 1], dim=1)][:, None]
+        if config.sequence_extension > 1:  # the copies of a patch are all at its place
+            copies = angles[..., 1:, :].repeat_interleave(config.sequence_extension, dim=-2)
+            angles = torch.cat([angles[..., :1, :], copies], dim=-2)
         return angles.cos(), angles.sin()
 
 
@@ -225,7 +228,7 @@ class PixelViTBackbone(BackboneMixin, PixelViTPreTrainedModel):
 
         Returns:
             [`BackboneOutput`]: `feature_maps`, each of shape `(batch_size, hidden_size, rows, columns)`, or with
-            `config.reshape_hidden_states=False` `(batch_size, 1 + num_patches, hidden_size)`.
+            `config.reshape_hidden_states=False` `(batch_size, 1 + num_patch_tokens, hidden_size)`.
         """
         outputs = self.pixelvit(pixel_values, True, patch_size, pixel_mask, **kwargs)
         return BackboneOutput(

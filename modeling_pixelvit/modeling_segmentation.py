@@ -272,7 +272,7 @@ class SemanticSegmentationMixin:
             return tokens.transpose(1, 2).unflatten(2, grid)
 
         if self.pyramid is None:
-            logits = on_grid(self.decode_head(embeddings.patch_tokens(outputs.last_hidden_state))).contiguous()
+            logits = on_grid(self.decode_head(embeddings.patch_features(outputs.last_hidden_state))).contiguous()
             covered = [cells * patch_size for cells in grid]
             return crop_to_image(logits, covered, image_size), None
 
@@ -281,7 +281,7 @@ class SemanticSegmentationMixin:
             self.final_norm(outputs.hidden_states[layer - self.config.num_hidden_layers - 1])
             for layer in self.config.pyramid_layers[:-1]
         ]
-        feature_maps = [on_grid(embeddings.patch_tokens(state)) for state in (*states, outputs.last_hidden_state)]
+        feature_maps = [on_grid(embeddings.patch_features(state)) for state in (*states, outputs.last_hidden_state)]
         strides = self.config.pyramid_strides_at(patch_size)
         feature_maps = self.pyramid(feature_maps, image_size, patch_size, strides)
         covered = self.pyramid.extent_of(image_size, strides)

@@ -88,6 +88,8 @@ WRONG_VALUES = [
     ("drop_path_rate", -0.1, "at least 0 and below 1"),
     ("drop_path_rate", float("nan"), "at least 0 and below 1"),
     ("initializer_range", 0, "above 0"),
+    ("sequence_extension", 0, "at least 1"),
+    ("sequence_extension", 65_537, "at most 65536"),
 ]
 WRONG_PIXELVIT_VALUES = [
     ("num_attention_heads", 5, "must divide hidden_size=768"),
@@ -131,6 +133,8 @@ def test_wrong_values(config_class, field, value, allowed):
         (PixelViTConfig, "pooling", "max"),
         (AdventurerConfig, "pooling", "last"),
         (AdventurerConfig, "hidden_size", True),
+        (AdventurerConfig, "sequence_extension", True),
+        (PixelViTConfig, "sequence_extension", 2.0),
         (AdventurerConfig, "flip_blocks", "odd"),
         (AdventurerConfig, "mixer_implementation", "triton"),
     ],
@@ -141,6 +145,23 @@ def test_wrong_types(config_class, field, value):
     config = config_class()
     with pytest.raises(StrictDataclassFieldValidationError, match=f"'{field}'"):
         setattr(config, field, value)
+
+
+@pytest.mark.parametrize("config_class", CONFIGS)
+def test_an_extended_sequence_is_told_from_its_patches(config_class):
+    config = config_class(image_size=(64, 32), sequence_extension=4)
+    assert (config.grid_size, config.num_patches, config.num_patch_tokens) == ((4, 2), 8, 32)
+    assert config_class().sequence_extension == 1 and config_class().num_patch_tokens == config_class().num_patches
+    with pytest.raises(ValueError, match=r"sequence_extension=335 was given; the tokens of 50176 patches must be at"):
+        config_class(patch_size=1, sequence_extension=335)
+    config_class(patch_size=1, sequence_extension=334)
+
+
+def test_copies_of_a_patch_need_a_position_table():
+    sentence = r"PixelViTConfig: sequence_extension=2 was given; without a position table .* set it to 1\.$"
+    with pytest.raises(ValueError, match=sentence):
+        PixelViTConfig(sequence_extension=2, position_embedding_type="rotary")
+    PixelViTConfig(sequence_extension=2, position_embedding_type="absolute_rotary")
 
 
 def test_a_value_set_later_is_checked_when_a_model_is_built():

@@ -110,10 +110,10 @@ def test_an_exported_program_survives_its_file(family, tmp_path):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("patch_size", [None, 1, 4])
-def test_patch_sizes_and_options_in_one_graph(family, patch_size):
+@pytest.mark.parametrize(("patch_size", "copies"), [(None, 1), (1, 1), (4, 1), (None, 2), (1, 2)])
+def test_patch_sizes_and_options_in_one_graph(family, patch_size, copies):
     """Of a kernel that is stored for other patches, with all options of the family."""
-    model = interop_model("classification", family, **OPTIONS[family])
+    model = interop_model("classification", family, sequence_extension=copies, **OPTIONS[family])
     pixels, options = pixels_for(model), {"patch_size": patch_size}
     with torch.no_grad():
         expected = model(pixels, **options)

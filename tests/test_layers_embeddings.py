@@ -50,6 +50,24 @@ def test_the_class_position_stays_and_patch_positions_are_a_picture(class_token_
     assert picture[:, :, 0].std(dim=1).max() < 1e-5 and picture[:, :, 1].std(dim=0).max() < 1e-5
 
 
+@pytest.mark.parametrize("class_token_last", [False, True])
+@pytest.mark.parametrize("new_grid", [(8, 3), (2, 5)])
+def test_positions_of_each_copy_are_a_picture_of_their_own(class_token_last, new_grid):
+    copies = [torch.randn(1, 4 * 6, 5) for _ in range(3)]
+    class_position = torch.randn(1, 1, 5)
+
+    def join(patches):
+        return torch.cat([patches, class_position] if class_token_last else [class_position, patches], dim=1)
+
+    table = resize_position_embeddings(join(torch.stack(copies, 2).flatten(1, 2)), (4, 6), new_grid, class_token_last)
+    for index, copy in enumerate(copies):
+        expected = resize_position_embeddings(join(copy), (4, 6), new_grid, class_token_last)
+        patches = table[:, :-1] if class_token_last else table[:, 1:]
+        class_row = table[:, -1:] if class_token_last else table[:, :1]
+        assert torch.equal(class_row, class_position)
+        torch.testing.assert_close(join(patches[:, index::3]), expected)
+
+
 @pytest.mark.parametrize("new_grid", [(7, 7), (28, 28), (14, 28), (5, 30)])
 def test_positions_are_resampled_as_timm_does(new_grid):
     timm_layers = pytest.importorskip("timm.layers")

@@ -46,9 +46,9 @@ def close(actual, expected):
 
 
 @pytest.mark.parametrize("model_class", [AdventurerModel, PixelViTModel])
-@pytest.mark.parametrize("patch_size", [None, 4])
-def test_sequences(model_class, patch_size):
-    model = tiny_model(model_class)
+@pytest.mark.parametrize(("patch_size", "copies"), [(None, 1), (4, 1), (None, 3)])
+def test_sequences(model_class, patch_size, copies):
+    model = tiny_model(model_class, sequence_extension=copies)
     images, pixels, mask = make_batch()
     options = {"patch_size": patch_size, "output_hidden_states": True}
     together = model(pixels, pixel_mask=mask, **options)
@@ -63,17 +63,17 @@ def test_sequences(model_class, patch_size):
         for found, wanted in pairs:
             patches, own = (tokens[:, :-1] if last else tokens[:, 1:] for tokens in (found, wanted))
             close(found[index, -1 if last else 0], wanted[0, -1 if last else 0])
-            patches = patches[index].unflatten(0, (rows, columns))
-            close(patches[:own_rows, :own_columns].flatten(0, 1), own[0])
+            patches = patches[index].unflatten(0, (rows, columns, copies))
+            close(patches[:own_rows, :own_columns].flatten(0, 2), own[0])
             assert patches[own_rows:].eq(0).all() and patches[:, own_columns:].eq(0).all()
     as_tuple = model(pixels, pixel_mask=mask, return_dict=False)
     assert torch.equal(as_tuple[0], together.last_hidden_state) if patch_size is None else True
 
 
 @pytest.mark.parametrize("model_class", [AdventurerForImageClassification, PixelViTForImageClassification])
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_classes_and_gradients(model_class, pooling):
-    model = tiny_model(model_class, pooling=pooling)
+@pytest.mark.parametrize(("pooling", "copies"), [("cls", 1), ("mean", 1), ("mean", 2)])
+def test_classes_and_gradients(model_class, pooling, copies):
+    model = tiny_model(model_class, pooling=pooling, sequence_extension=copies)
     images, pixels, mask = make_batch()
     labels = torch.arange(len(images)) % 5
     together = model(pixels, pixel_mask=mask, labels=labels)
@@ -89,8 +89,9 @@ def test_classes_and_gradients(model_class, pooling):
 
 
 @pytest.mark.parametrize("model_class", [AdventurerBackbone, PixelViTBackbone])
-def test_feature_maps(model_class):
-    model = tiny_model(model_class, out_indices=[1, 4])
+@pytest.mark.parametrize("copies", [1, 2])
+def test_feature_maps(model_class, copies):
+    model = tiny_model(model_class, out_indices=[1, 4], sequence_extension=copies)
     images, pixels, mask = make_batch()
     together = model(pixels, pixel_mask=mask).feature_maps
     for index, image in enumerate(images):

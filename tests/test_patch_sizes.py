@@ -3,17 +3,21 @@
 """One set of weights read at any patch size: `forward(patch_size=)` of all models, and the options made for it."""
 
 import copy
+import json
 
 import pytest
 import torch
 from helpers import MODEL_CLASSES, SMALL_HEADS, relative_difference, tiny_config, tiny_model
-from transformers import AutoModel
+from torch.nn import functional as F
+from transformers import AutoModel, AutoModelForImageClassification
 
 from modeling_pixelvit import (
+    AdventurerBackbone,
     AdventurerForImageClassification,
     AdventurerForObjectDetection,
     AdventurerForSemanticSegmentation,
     AdventurerModel,
+    PixelViTBackbone,
     PixelViTForImageClassification,
     PixelViTForObjectDetection,
     PixelViTForSemanticSegmentation,
@@ -57,12 +61,12 @@ def assert_same(actual, expected):
         assert torch.equal(actual[name], tensor), name
 
 
-@pytest.mark.parametrize("with_options", [False, True])
+@pytest.mark.parametrize(("with_options", "copies"), [(False, 1), (True, 1), (False, 2), (True, 2)])
 @pytest.mark.parametrize(("model_class", "fields"), CASES)
 @pytest.mark.parametrize("patch_size", [1, 4])
-def test_a_patch_size_of_the_call_is_that_of_resize_patches(model_class, fields, patch_size, with_options):
+def test_a_patch_size_of_the_call_is_that_of_resize_patches(model_class, fields, patch_size, with_options, copies):
     """To the bit, in its own image size and in another one, with and without the options of both families."""
-    fields = {**fields, "image_size": [8, 16]}
+    fields = {**fields, "image_size": [8, 16], "sequence_extension": copies}
     if with_options:
         fields.update(OPTIONS[model_class.base_model_prefix])
     if patch_size == 4 and fields.get("decoder_type") == "upernet":
@@ -83,10 +87,13 @@ def test_a_patch_size_of_the_call_is_that_of_resize_patches(model_class, fields,
 
 
 @pytest.mark.parametrize("model_class", [AdventurerForImageClassification, PixelViTForImageClassification])
-@pytest.mark.parametrize(("stored", "patch_size"), [(None, 1), (None, 4), (4, 2), (4, 1)])
-def test_gradients_flow_through_the_resampling(model_class, stored, patch_size):
+@pytest.mark.parametrize(
+    ("stored", "patch_size", "copies"), [(None, 1, 1), (None, 4, 1), (4, 2, 1), (4, 1, 1), (None, 1, 2), (4, 4, 3)]
+)
+def test_gradients_flow_through_the_resampling(model_class, stored, patch_size, copies):
     """To every parameter, kernel and positions above all, against differences in float64."""
-    model = tiny_model(model_class, patch_kernel_size=stored, num_hidden_layers=1).double()
+    fields = {"patch_kernel_size": stored, "sequence_extension": copies, "num_hidden_layers": 1}
+    model = tiny_model(model_class, **fields).double()
     images, labels = torch.randn(2, 3, 8, 8, dtype=torch.float64), torch.tensor([1, 3])
     model(images, labels=labels, patch_size=patch_size).loss.backward()
     embeddings = model.base_model.embeddings
@@ -261,31 +268,36 @@ class TestScanOrder:
     @pytest.mark.parametrize("grid", [(4, 4), (2, 5), (1, 6), (3, 1)])
     @pytest.mark.parametrize("by_columns", [False, True])
     @pytest.mark.parametrize("backwards", [False, True])
-    def test_orders_are_those_of_a_picture(self, grid, by_columns, backwards):
+    @pytest.mark.parametrize("copies", [1, 3])
+    def test_orders_are_those_of_a_picture(self, grid, by_columns, backwards, copies):
+        """Copies of a patch come one after the other, backwards the last one first."""
         rows, columns = grid
         places = [(r, c) for r in range(rows) for c in range(columns)]
         if by_columns:
             places = [(r, c) for c in range(columns) for r in range(rows)]
+        expected = [(r * columns + c) * copies + copy for r, c in places for copy in range(copies)]
         if backwards:
-            places.reverse()
-        tokens = torch.arange(rows * columns + 1.0)[None, :, None]
+            expected.reverse()
+        tokens = torch.arange(rows * columns * copies + 1.0)[None, :, None]
         order = ScanOrder(by_columns, backwards)
-        expected = [r * columns + c for r, c in places] + [rows * columns]
+        expected.append(rows * columns * copies)
         moved = order.apply(tokens, grid)
         assert moved.flatten().tolist() == expected
         assert torch.equal(order.undo(moved, grid), tokens)
 
     @pytest.mark.parametrize("backwards", [False, True])
-    def test_orders_of_some_patches_only(self, backwards):
+    @pytest.mark.parametrize("copies", [1, 2])
+    def test_orders_of_some_patches_only(self, backwards, copies):
         """Of each image others: those that are left come in the order that they have among all."""
-        grid = (3, 4)
+        grid, last = (3, 4), 12 * copies
         kept = torch.tensor([[0, 3, 4, 7, 9], [1, 2, 5, 8, 11]])
         order = ScanOrder(by_columns=True, backwards=backwards)
-        whole = order.apply(torch.arange(13.0)[None, :, None], grid).flatten().tolist()
-        tokens = torch.cat([kept.float(), torch.full((2, 1), 12.0)], dim=1)[..., None]
+        whole = order.apply(torch.arange(last + 1.0)[None, :, None], grid).flatten().tolist()
+        tokens = (copies * kept[..., None] + torch.arange(copies)).flatten(1)
+        tokens = torch.cat([tokens, torch.full((2, 1), last)], dim=1).float()[..., None]
         moved = order.apply(tokens, grid, kept)
         for row, patches in zip(moved[..., 0].tolist(), kept.tolist(), strict=True):
-            assert row == [place for place in whole if place in patches or place == 12]
+            assert row == [place for place in whole if place // copies in patches or place == last]
         assert torch.equal(order.undo(moved, grid, kept), tokens)
 
     def test_a_block_by_columns_reads_the_transposed_image(self):
@@ -330,9 +342,10 @@ class TestPatchDropout:
         assert not unused
 
     @pytest.mark.parametrize("model_class", [AdventurerModel, PixelViTModel])
-    def test_keeping_all_is_keeping_all(self, model_class):
+    @pytest.mark.parametrize("copies", [1, 2])
+    def test_keeping_all_is_keeping_all(self, model_class, copies):
         """What is computed of patches that are told by their indices is what is computed of the whole image."""
-        model = tiny_model(model_class, **OPTIONS[model_class.base_model_prefix])
+        model = tiny_model(model_class, sequence_extension=copies, **OPTIONS[model_class.base_model_prefix])
         images = torch.randn(2, 3, 8, 8)
         expected = model(images).last_hidden_state
         model.embeddings.draw_kept_patches = lambda *_: torch.arange(16).expand(2, -1)
@@ -349,6 +362,195 @@ class TestPatchDropout:
     def test_dense_tasks_refuse_it(self, model_class):
         with pytest.raises(ValueError, match=r"patch_dropout=0\.5 was given; .* needs every patch, so it must be 0"):
             tiny_model(model_class, patch_dropout=0.5)
+
+
+def extended_by_hand(model, images, kept=None):
+    """
+    The encoder's last hidden state, one token after the other as the definition says it: patch by patch in raster order
+    and copy by copy, each with its own row of the table, in Adventurer read in each block's own order.
+    """
+    config, embeddings, last = model.config, model.embeddings, model.base_model_prefix == "adventurer"
+    kernel, table = embeddings.patch_embeddings.projection, embeddings.position_embeddings[0]
+    pixels, (rows, columns), count = F.conv2d(images, kernel.weight, kernel.bias, stride=2), config.grid_size, 0
+    tokens, places = [], []
+    for row in range(rows):
+        for column in range(columns):
+            for place in range(config.sequence_extension):
+                if kept is None or row * columns + column in kept:
+                    tokens.append(pixels[:, :, row, column] + table[count if last else count + 1])
+                    places.append((row, column, place))
+                count += 1
+    class_token = (embeddings.cls_token[0] + table[-1 if last else 0]).expand(len(images), -1)
+    if not last:
+        tokens, angles = torch.stack([class_token, *tokens], 1), None
+        if config.has_rotary_positions:
+            head_dim = config.hidden_size // config.num_attention_heads
+            grid = rotary_angles((rows, columns), 2, head_dim, tuple(config.rotary_wavelengths), False, images.device)
+            grid = torch.stack([grid[0], *(grid[1 + row * columns + column] for row, column, _ in places)])
+            angles = grid.cos(), grid.sin()
+        for layer in model.layers:
+            tokens = layer(tokens, position_embeddings=angles)
+        return model.layernorm(tokens)
+    tokens = torch.stack([*tokens, class_token], 1)
+    for index, layer in enumerate(model.layers):
+        order = list(range(len(places)))
+        if config.scan_order == "rows_and_columns" and index in (2, 3):
+            order.sort(key=lambda place: (places[place][1], places[place][0], places[place][2]))
+        if index % 2:
+            order.reverse()
+        order.append(len(places))
+        normed = layer.mixer_norm(tokens)
+        mixed = layer.mixer(torch.cat([normed.mean(1, keepdim=True), normed[:, order]], 1))[:, 1:]
+        tokens = tokens + torch.stack([mixed[:, order.index(place)] for place in range(len(order))], 1)
+        tokens = tokens + layer.mlp(layer.mlp_norm(tokens))
+    return model.norm(tokens)
+
+
+def mean_of_copies(model, tokens, copies):
+    """(B, N, D) of a sequence with the class token."""
+    patches = tokens[:, :-1] if model.base_model_prefix == "adventurer" else tokens[:, 1:]
+    return sum(patches[:, copy::copies] for copy in range(copies)) / copies
+
+
+class TestSequenceExtension:
+    """Several tokens for each patch, for Table 5 of the paper."""
+
+    @pytest.mark.parametrize("kept", [None, [0, 3, 4, 5, 11, 19, 23]])
+    @pytest.mark.parametrize(
+        ("model_class", "fields"),
+        [
+            (AdventurerModel, {}),
+            (AdventurerModel, {"scan_order": "rows_and_columns"}),
+            (PixelViTModel, {}),
+            (PixelViTModel, {"position_embedding_type": "absolute_rotary"}),
+        ],
+    )
+    def test_it_is_its_definition(self, model_class, fields, kept):
+        """With gradients, in float64, on a grid of 4 by 6, of all patches and of some."""
+        model = tiny_model(model_class, image_size=[8, 12], sequence_extension=3, **fields).double()
+        assert model.embeddings.position_embeddings.shape[1] == 3 * 24 + 1
+        images = torch.randn(2, 3, 8, 12, dtype=torch.float64, requires_grad=True)
+        if kept is not None:
+            model.embeddings.draw_kept_patches = lambda *_: torch.tensor(kept).expand(2, -1)
+        actual, expected = model(images).last_hidden_state, extended_by_hand(model, images, kept)
+        assert actual.shape[1] == 3 * len(kept or range(24)) + 1
+        rotary = 1e-6 if "position_embedding_type" in fields else 1e-9  # turned in float32
+        torch.testing.assert_close(actual, expected, rtol=rotary, atol=rotary)
+        weight, inputs = torch.randn_like(actual), [images, *model.parameters()]
+        for ours, theirs in zip(
+            torch.autograd.grad(actual, inputs, weight), torch.autograd.grad(expected, inputs, weight), strict=True
+        ):
+            torch.testing.assert_close(ours, theirs, rtol=1e3 * rotary, atol=1e3 * rotary)
+
+    @pytest.mark.parametrize("model_class", [AdventurerModel, PixelViTModel])
+    def test_in_training_patches_are_left_out_with_all_of_their_copies(self, model_class):
+        model = tiny_model(model_class, patch_dropout=0.5, sequence_extension=2, pooling="mean").train()
+        images = torch.randn(3, 3, 8, 8)
+        torch.manual_seed(1)
+        kept = model.embeddings.draw_kept_patches(images)
+        model.embeddings.draw_kept_patches = lambda *_: kept
+        output = model(images)
+        assert kept.shape == (3, 8) and output.last_hidden_state.shape[1] == 17
+        for index, patches in enumerate(kept.tolist()):
+            expected = extended_by_hand(model, images[index : index + 1], patches)
+            torch.testing.assert_close(output.last_hidden_state[index], expected[0], rtol=1e-4, atol=1e-5)
+            pooled = mean_of_copies(model, expected, 2).mean(1)
+            torch.testing.assert_close(output.pooler_output[index], pooled[0], rtol=1e-4, atol=1e-5)
+        output.pooler_output.sum().backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+
+    @pytest.mark.parametrize("model_class", [AdventurerModel, PixelViTModel])
+    def test_copies_start_apart(self, model_class):
+        """Each with a row of its own, drawn as all rows are."""
+        embeddings = model_class(tiny_config(model_class.base_model_prefix, sequence_extension=4)).embeddings
+        rows = embeddings.patch_tokens(embeddings.position_embeddings)[0].unflatten(0, (16, 4))
+        assert (rows[:, :, None] - rows[:, None]).std(dim=-1)[:, ~torch.eye(4, dtype=torch.bool)].min() > 0.015
+        assert 0.015 < rows.std() < 0.025
+
+    def test_equal_rows_would_stay_equal(self):
+        """Why there must be a table, and why it must not start with equal rows: attention does not tell them apart."""
+        model = tiny_model(PixelViTModel, sequence_extension=2)
+        table = model.embeddings.position_embeddings
+        with torch.no_grad():
+            table[:, 2::2] = table[:, 1::2]
+        tokens = model(torch.randn(2, 3, 8, 8)).last_hidden_state
+        torch.testing.assert_close(tokens[:, 1::2], tokens[:, 2::2])
+        mean_of_copies(model, tokens, 2).pow(3).sum().backward()
+        torch.testing.assert_close(table.grad[:, 1::2], table.grad[:, 2::2])
+
+    @pytest.mark.parametrize("model_class", [AdventurerBackbone, PixelViTBackbone])
+    def test_feature_maps_are_means_of_copies(self, model_class):
+        model = tiny_model(model_class, sequence_extension=3, image_size=[8, 12], out_indices=[1, 4])
+        output = model(torch.randn(2, 3, 8, 12), output_hidden_states=True)
+        norm = model.base_model.norm if model_class is AdventurerBackbone else model.base_model.layernorm
+        for stage, feature_map in zip((1, 4), output.feature_maps, strict=True):
+            assert output.hidden_states[stage].shape == (2, 73, 32) and feature_map.shape == (2, 32, 4, 6)
+            expected = mean_of_copies(model, norm(output.hidden_states[stage]), 3)
+            for row in range(4):
+                for column in range(6):
+                    torch.testing.assert_close(feature_map[:, :, row, column], expected[:, 6 * row + column])
+        model.config.reshape_hidden_states = False
+        assert model(torch.randn(2, 3, 8, 12)).feature_maps[0].shape == (2, 73, 32)
+
+    @pytest.mark.parametrize(("model_class", "fields"), DENSE)
+    def test_heads_see_means_of_copies(self, model_class, fields):
+        fields = {**fields, "sequence_extension": 2, "image_size": [8, 16]}
+        model = tiny_model(model_class, num_hidden_layers=4, **fields)
+        seen, encoder, images = [], model.base_model, torch.randn(2, 3, 8, 16)
+        head = model.decode_head if model.pyramid is None else model.pyramid
+        head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        model(images)
+        states = encoder(images, output_hidden_states=True)
+        (found,), tokens = seen, [states.last_hidden_state]
+        if isinstance(found, list):
+            levels = model.config.pyramid_layers[:-1]
+            tokens = [model.final_norm(states.hidden_states[level]) for level in levels] + tokens
+        found = found if isinstance(found, list) else [found]
+        for features, sequence in zip(found, tokens, strict=True):
+            expected = mean_of_copies(model, sequence, 2)
+            if features.dim() == 4:
+                expected = expected.transpose(1, 2).unflatten(2, (4, 8))
+            torch.testing.assert_close(features, expected)
+
+    @pytest.mark.parametrize("model_class", [AdventurerForImageClassification, PixelViTForImageClassification])
+    def test_a_checkpoint_keeps_its_number(self, model_class, tmp_path):
+        """It is saved, loaded and resized with it, and is never loaded with positions that nobody learned."""
+        family, images = model_class.base_model_prefix, torch.randn(2, 3, 8, 8)
+        for copies, other in ((1, 2), (2, 1), (2, 4)):
+            folder, model = tmp_path / f"{copies}-{other}", tiny_model(model_class, sequence_extension=copies)
+            model.save_pretrained(folder)
+            again = AutoModelForImageClassification.from_pretrained(folder)
+            assert again.config.sequence_extension == copies
+            assert torch.equal(again(images).logits, model(images).logits)
+            again = model_class.from_pretrained(folder, config=copy.deepcopy(model.config), sequence_extension=copies)
+            assert torch.equal(again(images).logits, model(images).logits)
+            again = model_class.from_pretrained(folder, patch_size=4, image_size=[8, 16])
+            resized = copy.deepcopy(model)
+            resized.resize_patches(4, [8, 16])
+            assert again.base_model.embeddings.position_embeddings.shape[1] == 8 * copies + 1
+            wide = torch.randn(2, 3, 8, 16)
+            assert torch.equal(again(wide).logits, resized(wide).logits)
+            sentence = rf"{model_class.__name__}: sequence_extension={other} was given for a checkpoint with {copies},"
+            config = tiny_config(family, sequence_extension=other)
+            for auto_class, arguments in (
+                (model_class, {"sequence_extension": other}),
+                (model_class, {"config": config}),
+                (model_class, {"config": config, "ignore_mismatched_sizes": True}),
+                (AutoModelForImageClassification, {"sequence_extension": other}),
+            ):
+                with pytest.raises(ValueError, match=sentence):
+                    auto_class.from_pretrained(folder, **arguments)
+
+    @pytest.mark.parametrize("model_class", [AdventurerForImageClassification, PixelViTForImageClassification])
+    def test_a_folder_from_before_there_was_the_field(self, model_class, tmp_path):
+        model, images = tiny_model(model_class), torch.randn(2, 3, 8, 8)
+        model.save_pretrained(tmp_path)
+        settings = json.loads((tmp_path / "config.json").read_text())
+        assert settings.pop("sequence_extension") == 1
+        (tmp_path / "config.json").write_text(json.dumps(settings))
+        for arguments in ({}, {"config": model.config}, {"sequence_extension": 1}):
+            loaded = model_class.from_pretrained(tmp_path, **arguments)
+            assert loaded.config.sequence_extension == 1 and torch.equal(loaded(images).logits, model(images).logits)
 
 
 @pytest.mark.parametrize(
@@ -368,7 +570,8 @@ def test_options_out_of_range_are_refused(family, fields, sentence):
 
 @pytest.mark.parametrize("model_class", [AdventurerModel, PixelViTModel])
 def test_options_survive_saving(model_class, tmp_path):
-    options = {**OPTIONS[model_class.base_model_prefix], "patch_kernel_size": 4, "patch_dropout": 0.1}
+    options = {"patch_kernel_size": 4, "sequence_extension": 2, "patch_dropout": 0.1}
+    options.update(OPTIONS[model_class.base_model_prefix])
     model = tiny_model(model_class, **options)
     model.save_pretrained(tmp_path)
     loaded = AutoModel.from_pretrained(tmp_path)

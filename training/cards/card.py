@@ -220,7 +220,7 @@ def render(card: Card) -> str:
         other_patch=other_patch,
         other_tokens=height * width // other_patch**2,
         cost_rows=[*counted_rows(config, task, cost), *(cost_rows(card.entry) if card.entry else [])],
-        cost_comparison=describe_cost(config, cost),
+        cost_comparison=describe_cost(config),
         result_rows=card.rows,
         results_note=card.note,
         training=card.training,

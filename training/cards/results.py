@@ -106,9 +106,10 @@ def paper_name_of(config: PreTrainedConfig, architecture: str) -> str | None:
         ):
             continue
         num_labels = load_results()["datasets"][dataset_of(entry)]["num_labels"]
-        if (entry["patch_size"], as_pair(entry["image_size"]), num_labels) == (
+        if (entry["patch_size"], as_pair(entry["image_size"]), num_labels, 1) == (
             *(config.patch_size, as_pair(config.image_size)),
             config.num_labels,
+            config.sequence_extension,
         ):
             return name
     return None

@@ -135,14 +135,14 @@ def counted_rows(config: PreTrainedConfig, task: str, cost: ModelCost) -> list[R
     ]
 
 
-def describe_cost(config: PreTrainedConfig, cost: ModelCost) -> str:
+def describe_cost(config: PreTrainedConfig) -> str:
     """How the encoder's cost grows when the patch shrinks, and what the other family costs at this length."""
     text, variant = FAMILIES[config.model_type].cost_of_half_the_patch, variant_of(config)
     other = next(family for family in FAMILIES.values() if family.name != config.model_type)
     if variant is None:
         return f"{text}."
-    sizes = {"patch_size": config.patch_size, "image_size": config.image_size}
-    flops, _ = other.encoder_flops(other.config_class.from_variant(variant, **sizes), cost.tokens)
+    sizes = {name: getattr(config, name) for name in ("patch_size", "image_size", "sequence_extension")}
+    flops, _ = other.encoder_flops(other.config_class.from_variant(variant, **sizes), config.num_patches)
     name = f"{other.paper_title}-{variant.capitalize()}"
     return f"{text}. {name}'s encoder costs {readable_flops(flops)} on the same tokens."
 

@@ -31,7 +31,7 @@ class ModelCost:
     What a model costs.
 
     Args:
-        tokens: Patch tokens N of an image, the class token not counted.
+        tokens: Patch tokens of an image, the class token not counted.
         parameters: All of them.
         position_parameters: Those of the position table, which grows with the tokens.
         encoder_flops: Of patch embedding and blocks.
@@ -70,7 +70,7 @@ def model_cost(config: PreTrainedConfig, architecture: str) -> ModelCost:
     encoder, mixing = FAMILIES[config.model_type].encoder_flops(config, config.num_patches)
     table = model.base_model.embeddings.position_embeddings
     return ModelCost(
-        tokens=config.num_patches,
+        tokens=config.num_patch_tokens,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         position_parameters=0 if table is None else table.numel(),
         encoder_flops=encoder,

@@ -35,7 +35,7 @@ class PatchView:
     """
     Args:
         patch_size: Side of a patch in pixels.
-        num_tokens: Patches of the image as the model gets it; the class token comes on top.
+        num_tokens: Patch tokens of the image as the model gets it; the class token comes on top.
         tokens: The drawing of `draw_tokens`.
         prediction: In a few words.
         picture: Of the prediction, for dense tasks.
@@ -89,12 +89,12 @@ def _views(
 ) -> tuple[list[PatchView], list[int]]:
     views, left_out, processor = [], [], None
     for patch_size, load in loaders.items():
-        # What a patch size costs is known before its model is loaded, once one of the image processors is there.
+        # What a patch size costs at least is known before its model is loaded, once there is an image processor.
         if processor is not None and count_tokens(processor, image, patch_size) > most_tokens:
             left_out.append(patch_size)
             continue
         model, processor = load()
-        if count_tokens(processor, image, patch_size) > most_tokens:
+        if count_tokens(processor, image, patch_size, model.config.sequence_extension) > most_tokens:
             left_out.append(patch_size)
             continue
         views.append(view_patches(model, processor, image))
@@ -106,10 +106,10 @@ def _views(
     return views, left_out
 
 
-def count_tokens(processor: BaseImageProcessor, image: Image.Image, patch_size: int) -> int:
-    """Patches of the image as the processor prepares it."""
+def count_tokens(processor: BaseImageProcessor, image: Image.Image, patch_size: int, tokens_per_patch: int = 1) -> int:
+    """Patch tokens of the image as the processor prepares it."""
     height, width = processor(image, return_tensors="pt")["pixel_values"].shape[-2:]
-    return math.ceil(height / patch_size) * math.ceil(width / patch_size)
+    return tokens_per_patch * math.ceil(height / patch_size) * math.ceil(width / patch_size)
 
 
 def view_patches(model: PreTrainedModel, processor: BaseImageProcessor, image: Image.Image) -> PatchView:
@@ -122,7 +122,7 @@ def view_patches(model: PreTrainedModel, processor: BaseImageProcessor, image: I
         memory = forward_memory(lambda: model(**inputs), model.device)
     return PatchView(
         patch_size=patch_size,
-        num_tokens=count_tokens(processor, image, patch_size),
+        num_tokens=count_tokens(processor, image, patch_size, model.config.sequence_extension),
         tokens=draw_tokens(seen_pixels(inputs["pixel_values"][0], processor), patch_size),
         prediction=prediction,
         picture=picture,

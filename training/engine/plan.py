@@ -47,8 +47,8 @@ def format_plan(recipe: Recipe, task: Task, share: Share) -> str:
     }
     for size in course.patch_sizes:
         part = f"{batches.get(size, 0) / sum(batches.values()):.0%} of the images, " if len(flops) > 1 else ""
-        tokens = (recipe.image_size // size) ** 2
-        lines[f"patch {size}"] = f"{part}{tokens:,} tokens, {_readable(flops[size], 'FLOP')} an image, forward"
+        tokens = f"{recipe.tokens_per_image(size):,} tokens"
+        lines[f"patch {size}"] = f"{part}{tokens}, {_readable(flops[size], 'FLOP')} an image, forward"
     lines["training"] = (
         f"{_readable(total, 'FLOP')}: {_hours(total)} if all devices together keep up 1 TFLOP/s, and less in proportion"
     )

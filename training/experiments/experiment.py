@@ -190,7 +190,7 @@ def rows_of(experiment: Experiment, points: list[Point], results: Results) -> li
             prefix = f"{DRAWN_PREFIX}{patch_size}_"
             drawn = {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
             if drawn:
-                tokens = (point.run.recipe.image_size // patch_size) ** 2
+                tokens = point.run.recipe.tokens_per_image(patch_size)
                 tested = {f"test_{name}": value for name, value in drawn.items()}
                 rows.append({**row, **tested, "patch_size": patch_size, "tokens": tokens})
     return rows

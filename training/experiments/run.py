@@ -84,8 +84,8 @@ class Run:
 
     @property
     def num_tokens(self) -> int:
-        """Patches of an image; the class token comes on top."""
-        return (self.recipe.image_size // self.recipe.patch_size) ** 2
+        """Patch tokens of an image; the class token comes on top."""
+        return self.recipe.tokens_per_image(self.recipe.patch_size)
 
     @property
     def settings(self) -> dict[str, Any]:

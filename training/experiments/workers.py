@@ -52,8 +52,7 @@ def work_of(run: Run, steps: int | None = None) -> float:
     """
     work = 0.0
     for patch_size, batches in run.course.batches_by_patch_size(steps).items():
-        tokens = (run.recipe.image_size // patch_size) ** 2
-        of_image = FAMILIES[run.recipe.family].relative_work(tokens)
+        of_image = FAMILIES[run.recipe.family].relative_work(run.recipe.tokens_per_image(patch_size))
         work += batches * run.recipe.total_batch_size * of_image
     return work
 

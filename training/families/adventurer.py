@@ -48,7 +48,7 @@ def scan_flops(config: PreTrainedConfig, length: int) -> int:
 
 def encoder_flops(config: PreTrainedConfig, num_patches: int) -> tuple[int, int]:
     """See [`Family`]."""
-    width, length = config.hidden_size, num_patches + 1
+    width, length = config.hidden_size, config.sequence_extension * num_patches + 1
     embedding = 2 * num_patches * config.num_channels * config.patch_size**2 * width
     mixed_length = length + 1  # with the average that goes first
     mixing = scan_flops(config, mixed_length)
@@ -87,7 +87,7 @@ def state_map(model: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tenso
         )
         norms.append(state.flatten(1).norm(dim=1))
     norms = torch.stack(norms, dim=1)[:, 1:, None]  # without the heading average
-    return layer.scan_order.undo(norms, grid)[:, :-1, 0].unflatten(1, grid)
+    return layer.scan_order.undo(norms, grid)[:, :-1, 0].unflatten(1, (*grid, -1)).mean(-1)
 
 
 ADVENTURER = Family(

@@ -33,7 +33,7 @@ def attention_flops(config: PreTrainedConfig, length: int) -> int:
 
 def encoder_flops(config: PreTrainedConfig, num_patches: int) -> tuple[int, int]:
     """See [`Family`]."""
-    width, length = config.hidden_size, num_patches + 1
+    width, length = config.hidden_size, config.sequence_extension * num_patches + 1
     embedding = 2 * num_patches * config.num_channels * config.patch_size**2 * width
     mixing = attention_flops(config, length)
     projections = 2 * length * 4 * width**2
@@ -55,7 +55,7 @@ def attention_map(model: PreTrainedModel, pixel_values: torch.Tensor) -> torch.T
     finally:
         base.set_attn_implementation(implementation)
     queries = weights[:, :1] if base.config.pooling == "cls" else weights[:, 1:]
-    return queries.mean(1)[:, 1:].unflatten(1, base.embeddings.grid_of(pixel_values))
+    return queries.mean(1)[:, 1:].unflatten(1, (*base.embeddings.grid_of(pixel_values), -1)).mean(-1)
 
 
 PIXELVIT = Family(

@@ -77,7 +77,7 @@ def expect(job: FolderJob, work: Path) -> dict[str, Any]:
     """Writes what the source gives to files of a new folder, and describes them for the fresh process."""
     work.mkdir(parents=True)
     images = [Image.open(job.folder / EXAMPLE_FILE).convert("RGB")]
-    if getattr(job.model.config, "num_patches", MANY_TOKENS + 1) <= MANY_TOKENS:
+    if getattr(job.model.config, "num_patch_tokens", MANY_TOKENS + 1) <= MANY_TOKENS:
         images.append(wide_image(images[0].size))
     files = []
     for index, image in enumerate(images):

@@ -131,5 +131,4 @@ def batches_per_step(recipe: Recipe, patch_size: int) -> int:
     """Batches of `total_batch_size` images that a step at this patch size has."""
     if recipe.tokens_per_step is None:
         return 1
-    tokens = recipe.total_batch_size * (recipe.image_size // patch_size) ** 2
-    return max(1, recipe.tokens_per_step // tokens)
+    return max(1, recipe.tokens_per_step // (recipe.total_batch_size * recipe.tokens_per_image(patch_size)))

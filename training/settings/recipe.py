@@ -262,6 +262,15 @@ class Recipe:
         return dict(map(_parse_part, self.patch_draws))
 
     @property
+    def tokens_per_patch(self) -> int:
+        """More than one in a model with a `sequence_extension`."""
+        return self.model.get("sequence_extension", 1)
+
+    def tokens_per_image(self, patch_size: int) -> int:
+        """Patch tokens of a training image; the class token comes on top."""
+        return self.tokens_per_patch * (self.image_size // patch_size) ** 2
+
+    @property
     def learning_rate(self) -> float:
         """The peak learning rate: the base rate, in proportion to the batch where the recipe says so."""
         if self.learning_rate_batch_size is None:

@@ -327,6 +327,7 @@ class Task(ABC):
         return self.cost(template, patch_size).flops
 
     def num_tokens(self, batch: Batch) -> int:
-        """Patches in a batch, those that stand out over an edge included, from which the tokens per second are told."""
+        """Patch tokens of a batch, those over an edge included, from which the tokens per second are told."""
         images, patch_size = batch["pixel_values"], batch.get(PATCH_SIZE) or self.recipe.patch_size
-        return images.shape[0] * -(-images.shape[-2] // patch_size) * -(-images.shape[-1] // patch_size)
+        patches = -(-images.shape[-2] // patch_size) * -(-images.shape[-1] // patch_size)
+        return images.shape[0] * patches * self.recipe.tokens_per_patch

@@ -16,7 +16,15 @@ from ..settings.recipe import Recipe, RecipeError
 
 
 # What makes a checkpoint another model, rather than the same model on another grid.
-SIZE_FIELDS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "head_dim", "state_size")
+SIZE_FIELDS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "head_dim",
+    "state_size",
+    "sequence_extension",
+)
 
 
 def build_initial_model(recipe: Recipe, model_class: type[PreTrainedModel], **fields: Any) -> PreTrainedModel:
@@ -86,6 +94,8 @@ def start_positions(model: PreTrainedModel, scale: float):
     Fills the patch positions, if there is a table, with sines and cosines of row and column, of amplitude `scale`.
 
     Wavelengths go from 4 pixels to four times the image, whatever the patch size. The table is learned from there on.
+    The copies of a patch, if the model has several, keep their random values on top: equal ones would get the same
+    gradients from attention, and stay equal.
     """
     embeddings = model.base_model.embeddings
     if embeddings.position_embeddings is None:
@@ -103,7 +113,11 @@ def start_positions(model: PreTrainedModel, scale: float):
     picture = torch.zeros(rows, columns, table.shape[-1])
     picture[..., : 2 * waves] = encode(rows)[:, None]
     picture[..., 2 * waves : 4 * waves] = encode(columns)
-    table.copy_(scale * picture.flatten(0, 1))
+    start = scale * picture.flatten(0, 1)
+    if embeddings.sequence_extension == 1:
+        table.copy_(start)
+    else:
+        table.add_(start.repeat_interleave(embeddings.sequence_extension, dim=0))
 
 
 def _load_initial_checkpoint(recipe: Recipe, config: Any) -> PreTrainedModel:

@@ -15,11 +15,12 @@ from huggingface_hub import InferenceClient, ModelCard
 from huggingface_hub.repocard import metadata_load
 from PIL import Image
 
-from modeling_pixelvit import AdventurerConfig, PixelViTImageProcessor
+from modeling_pixelvit import AdventurerConfig, PixelViTConfig, PixelViTImageProcessor
 from training import model_card
 from training.cards.card import out_of_date, render_checkpoint_card, render_paper_card, rendered_files
 from training.cards.checks import split_card, validate_card
 from training.cards.results import CARDS_FOLDER, load_results, numbers_of, paper_checkpoints, task_of
+from training.checkpoints.cost import model_cost, readable_flops
 from training.families.registry import model_classes
 from training.model_card import main
 from training.settings.recipe import load_recipe
@@ -52,7 +53,7 @@ TRIED = {
     "upernet": ("AdventurerForSemanticSegmentation", {"decoder": "upernet", "decoder_hidden_size": 8}),
     "masks": ("PixelViTForObjectDetection", SMALL_HEADS),
     "boxes": ("AdventurerForObjectDetection", {**SMALL_HEADS, "use_masks": False, "use_cascade": False}),
-    "features": ("PixelViTModel", {}),
+    "features": ("PixelViTModel", {"sequence_extension": 2}),
 }
 PYTHON_BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 RUN_SNIPPETS = """
@@ -251,7 +252,7 @@ def test_snippets_print_what_the_card_says(outputs_of_snippets):
         assert lines[-1] == re.search(r"num_patches\)  # ([\d,]+)\n", text)[1] == "4", name
         if name == "features":
             assert lines[0] == "torch.Size([1, 32])" and "# (1, 32), the class token" in text
-            assert lines[1] == "torch.Size([1, 17, 32])" and "# (1, 17, 32), class token first" in text
+            assert lines[1] == "torch.Size([1, 33, 32])" and "# (1, 33, 32), class token first" in text
             continue
         # In segmentation the image keeps its form, 21 by 16 pixels; otherwise it gets the model's size.
         tokens = 6 * 4 + 1 if name in ("segmenter", "upernet") else 17
@@ -347,8 +348,19 @@ def test_own_weights_of_the_papers_configuration_do_not_get_its_numbers():
     config = AdventurerConfig.from_variant("tiny", patch_size=2, image_size=512, num_labels=150)
     metadata, body = split_card(card_of("AdventurerForSemanticSegmentation", config=config))
     assert "model-index" not in metadata and "42.5% | paper, Table 2" in body and "not of the weights here" in body
-    config.num_labels = 149
+    config.sequence_extension = 4
     assert "42.5%" not in card_of("AdventurerForSemanticSegmentation", config=config)
+    config.sequence_extension, config.num_labels = 1, 149
+    assert "42.5%" not in card_of("AdventurerForSemanticSegmentation", config=config)
+
+
+def test_the_other_familys_costs_are_of_as_many_tokens():
+    for copies in (1, 4):
+        config = AdventurerConfig.from_variant("tiny", sequence_extension=copies)
+        other = PixelViTConfig.from_variant("tiny", sequence_extension=copies)
+        flops = readable_flops(model_cost(other, "PixelViTModel").encoder_flops)
+        text = card_of("AdventurerModel", config=config)
+        assert f"DeiT-Tiny's encoder costs {flops} on the same tokens" in text and f"{196 * copies} token" in text
 
 
 def test_the_image_processor_is_told():

@@ -51,6 +51,18 @@ def test_operations_are_those_of_a_forward_pass(family, image_size, patch_size, 
     assert model_cost(config, architecture).flops == counted_flops(architecture, config)
 
 
+@pytest.mark.parametrize("family", PREFIXES)
+@pytest.mark.parametrize("image_size, patch_size", [(8, 2), (16, 1)])  # 48 and 768 tokens
+@pytest.mark.parametrize("task", ["Model", "ForImageClassification", "ForSemanticSegmentation"])
+def test_operations_of_an_extended_sequence(family, image_size, patch_size, task):
+    config = tiny_config(family, image_size=image_size, patch_size=patch_size, sequence_extension=3)
+    architecture = PREFIXES[family] + task
+    cost = model_cost(config, architecture)
+    assert cost.flops == counted_flops(architecture, config)
+    tokens = 3 * (image_size // patch_size) ** 2
+    assert (cost.tokens, cost.position_parameters) == (tokens, (tokens + 1) * 32)
+
+
 @pytest.mark.parametrize(
     "fields", [{"num_labels": 5}, {"n_groups": 2, "state_size": 4, "expand": 4}, {"chunk_size": 7}]
 )
@@ -74,6 +86,7 @@ def test_operations_of_a_sequence_that_is_worked_through_in_segments():
         ("PixelViTForSemanticSegmentation", {"decoder": "upernet", "decoder_hidden_size": 8, "patch_size": 8}),
         ("PixelViTForObjectDetection", {**ALL_BOXES, "patch_size": 8}),
         ("AdventurerForObjectDetection", {**ALL_BOXES, "use_cascade": False, "use_masks": False}),
+        ("AdventurerForObjectDetection", {**ALL_BOXES, "sequence_extension": 2}),
     ],
 )
 def test_operations_of_decoders_and_detection_heads(architecture, fields):

@@ -268,6 +268,15 @@ def test_views_of_dense_models(folders):
     assert all(view.picture is not None for view in views)
 
 
+def test_tokens_of_an_extended_sequence(folders, tmp_path):
+    save_tiny(tmp_path / "extended", "classification", patch_size=8, sequence_extension=3)
+    store = ModelStore()
+    described = store.describe(str(tmp_path / "extended"))
+    views, left_out = views_of_checkpoint(store, described, photograph(), most_tokens=48)
+    assert [(view.patch_size, view.num_tokens) for view in views] == [(32, 3), (16, 12), (8, 48)]
+    assert left_out == [4, 2, 1]
+
+
 def test_tokens_are_drawn_apart():
     pixels = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3)
     drawn = np.asarray(draw_tokens(pixels, 2))

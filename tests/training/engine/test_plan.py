@@ -71,6 +71,18 @@ def test_its_numbers_are_those_of_the_run(digits, muon):
     assert f"{flops / 1e9:.3g} GFLOP: {flops / 1e12 / 60:.1f} minutes" in told
 
 
+def test_tokens_of_an_extended_sequence(digits):
+    """Those that are told, counted for the tokens per second, and seen by the model."""
+    recipe = load_recipe("pixelvit-sweep", patch_size=4, model={**TINY["pixelvit"], "sequence_extension": 3})
+    recipe.model["position_embedding_type"] = "absolute"
+    task = ClassificationTask(recipe, digits)
+    assert re.search(r"patch 4 +48 tokens, ", format_plan(recipe, task, Share()))
+    images = torch.zeros(2, 3, 16, 16)
+    assert task.num_tokens({"pixel_values": images}) == 2 * 48
+    assert task.num_tokens({"pixel_values": images, "patch_size": 8}) == 2 * 12
+    assert task.build_model().base_model(images).last_hidden_state.shape[1] == 48 + 1
+
+
 def test_a_compiled_run_is_the_same_run(tmp_path):
     small = [*FEW_STEPS, "--model", json.dumps(TINY["pixelvit"])]
     for name, options in (("plain", []), ("compiled", ["--compile"])):

@@ -32,7 +32,7 @@ from training.experiments.law import count_falling_runs, find_falls, fit_power_l
 from training.experiments.plan import plan_runs
 from training.experiments.report import format_decoder_gaps
 from training.experiments.run import METRICS_FILE, UNFINISHED_FOLDER, Interrupted, execute
-from training.experiments.workers import WorkerPool, Workplace
+from training.experiments.workers import WorkerPool, Workplace, work_of
 from training.families.registry import FAMILIES
 from training.settings.recipe import load_recipe
 from training.tasks.classification import ClassificationTask
@@ -98,6 +98,14 @@ def stop_at_step(step):
 
 
 class TestRun:
+    @pytest.mark.parametrize("family", ["adventurer", "pixelvit"])
+    def test_tokens_of_an_extended_sequence(self, tmp_path, family):
+        """As many as of patches of half the side: as much work, but for the images' own."""
+        half = make_run(tmp_path, family, patch_size=4)
+        extended = make_run(tmp_path, family)
+        extended.recipe.model["sequence_extension"] = 4
+        assert extended.num_tokens == half.num_tokens == 16 and work_of(extended) == work_of(half)
+
     def test_a_checkpoint_loads_and_gives_the_logged_test_result(self, finished, few_digits):
         folder = finished / "adventurer-patch8"
         metrics = json.loads((folder / METRICS_FILE).read_text())

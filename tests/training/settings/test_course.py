@@ -17,7 +17,7 @@ from training.engine.log import read_metrics
 from training.engine.loop import TrainingLoop
 from training.engine.optimizers import build_optimizer
 from training.engine.options import LoopOptions
-from training.settings.course import Course
+from training.settings.course import Course, batches_per_step
 from training.settings.recipe import RecipeError, load_recipe
 from training.tasks.classification import ClassificationTask
 
@@ -96,6 +96,17 @@ def test_draws_have_the_weights_and_are_a_function_of_the_seed():
     assert patches(longer)[:4000] == patches(course)
     other = Course(dataclasses.replace(recipe, seed=1), 10)
     assert patches(other) != patches(course)
+
+
+def test_tokens_of_a_step_are_those_of_an_extended_sequence():
+    plain, extended = (
+        make_recipe(tokens_per_step=1024, model={**TINY, **fields}) for fields in ({}, {"sequence_extension": 4})
+    )
+    assert [plain.tokens_per_image(size) for size in (8, 2)] == [4, 64]
+    assert [extended.tokens_per_image(size) for size in (8, 2)] == [16, 256]
+    for size, batches in ((16, 16), (8, 4), (4, 1), (2, 1)):
+        assert batches_per_step(extended, size) == batches
+        assert batches_per_step(plain, size) == min(4 * batches, 1024 // (16 * plain.tokens_per_image(size)))
 
 
 @pytest.mark.parametrize("fields", [{"patch_schedule": ["8:0.5", "2:0.5"]}, {"patch_draws": ["8:1", "4:1", "2:1"]}])
