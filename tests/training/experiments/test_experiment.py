@@ -14,23 +14,20 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import yaml
 from launching import ONE_PROCESS, launch
 from scipy import stats
+from tiny_experiments import TINY, write_experiment
 
 from training import experiment as command
-from training.experiments import workers
 from training.experiments.definition import ExperimentError, find_experiments, load_experiment, load_scales
 from training.experiments.experiment import Results, compare, find_front, rows_of, without_defaults
 from training.experiments.points import Choices, Planner, every_run
-from training.experiments.run import execute, key_of, read_run, training_cost, write_run
-from training.experiments.workers import WorkerPool
+from training.experiments.run import key_of, read_run, training_cost, write_run
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 REPOSITORY = Path(__file__).parents[3]
-TINY = {"hidden_size": 32, "num_hidden_layers": 1, "total_batch_size": 16}
 
 
 def images_of(recipe, source, image_size):
@@ -41,47 +38,6 @@ def images_of(recipe, source, image_size):
 def plan(name, scale="digits", **choices):
     experiment, scale = load_experiment(name), load_scales()[scale]
     return Planner(experiment.at(scale.name), scale, Choices(**choices), images_of)
-
-
-def write_experiment(folder, **fields):
-    """An experiment of tiny models in a file."""
-    own = {
-        "title": "A title",
-        "question": "A question?",
-        "families": ["pixelvit"],
-        "seeds": [0],
-        "base": TINY,
-        "grids": [{"patch_size": [16, 8]}],
-    }
-    path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump({**own, **fields}))
-    return str(path)
-
-
-@pytest.fixture
-def few_images(monkeypatch):
-    """A test set that takes no time, in runs that this process carries out itself."""
-
-    def execute_all(pool):
-        errors = {}
-        while (run := pool._next()) is not None:
-            pool.workplace_run(run, errors)
-        pool.bar.close()
-        return errors
-
-    def workplace_run(pool, run, errors):
-        images = workers.load_run_images(run.recipe, **run.data, folder=Path(pool.workplace.images_folder))
-        evaluation = [images.evaluation[index] for index in range(20)]
-        try:
-            execute(run, dataclasses.replace(images, evaluation=evaluation))
-        except ValueError as error:
-            pool.errors = errors
-            pool._fail(run, str(error))
-        else:
-            pool.finished(run, print)
-
-    monkeypatch.setattr(WorkerPool, "execute", execute_all)
-    monkeypatch.setattr(WorkerPool, "workplace_run", workplace_run, raising=False)
 
 
 class TestDefinitions:
@@ -226,7 +182,8 @@ class TestCarryingOut:
         ]
         assert len(results["runs"]) == 4
         for run in results["runs"]:
-            assert run["made_with"]["revision"] and run["made_with"]["device"] and run["made_with"]["date"]
+            assert {"revision", "versions", "precision"} < run["made_with"].keys()
+            assert run["made_with"]["device"] and run["made_with"]["date"]
         assert Path("runs/experiments/tiny-digits/scaling.png").stat().st_size > 10_000
         assert "A question?" in Path("runs/experiments/tiny-digits/table.md").read_text()
         capsys.readouterr()

@@ -1,0 +1,101 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""The page of results: what stands on it, that it needs nothing beside it, and how a browser shows it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tiny_experiments import write_experiment
+
+from training import experiment, report
+from training.experiments.page import paper_rows
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def finished(tmp_path, few_images, monkeypatch):
+    """A folder of results of both families, whose runs are in `runs/points` below the working directory."""
+    monkeypatch.chdir(tmp_path)
+    path = write_experiment(
+        tmp_path,
+        title="Patches <small> & large",
+        families=["adventurer", "pixelvit"],
+        grids=[{"patch_size": [16, 4]}],
+        paper=["table1"],
+    )
+    assert experiment.main([path, "--epochs", "0.2"]) == 0
+    return Path("runs/experiments/tiny-digits")
+
+
+def test_the_page_has_it_all_and_needs_nothing(finished, capsys):
+    assert report.main([str(finished), "--output_dir", "out"]) == 0
+    page = Path("out/report.html").read_text()
+    assert not re.search(r'(src|href)="(?!data:|#)', page) and "<script" not in page
+    assert "Patches &lt;small&gt; &amp; large (digits)" in page and "A question?" in page
+    results = json.loads((finished / "results.json").read_text())
+    for point in results["points"]:
+        assert f"<td>{point['test_loss']:.3f}</td>" in page
+    # The paper's first table, as it was published.
+    assert "<td>DeiT, base, 64 px, accuracy</td><td>68.2</td><td>76.9</td><td>80.1</td>" in page
+    assert "test loss falls at every step" in page or "test loss does not fall" in page
+    for title in ("Adventurer, seed 0, on test images", "PixelViT, seed 0, on test images", "What it cost"):
+        assert title in page
+    assert "Size of the scan&#x27;s state after each patch" in page and "Attention to each patch" in page
+    assert "python -m training.experiment" in page and results["runs"][0]["made_with"]["device"] in page
+    card = Path("out/report.md").read_text()
+    assert "](tiny-digits.png)" in card and Path("out/tiny-digits.png").exists() and "| Adventurer |" in card
+
+
+def test_without_the_checkpoints_it_has_the_numbers(finished):
+    Path("runs/points").rename("elsewhere")
+    assert report.main([str(finished), "--output_dir", "out"]) == 0
+    page = Path("out/report.html").read_text()
+    assert "The checkpoints of these runs are not here" in page and "What it cost" in page
+    assert report.main([str(finished), "--output_dir", "out", "--points_dir", "elsewhere"]) == 0
+    assert "on test images" in Path("out/report.html").read_text()
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"runs": []}'])
+def test_what_is_no_result_gets_a_sentence(tmp_path, capsys, content):
+    if content is not None:
+        (tmp_path / "results.json").write_text(content)
+    assert report.main([str(tmp_path), "--output_dir", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "has no results of training.experiment" in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_papers_tables():
+    def table(number):
+        title, *rows = paper_rows(number)
+        return {row[0]: dict(zip(title[1:], row[1:], strict=True)) for row in rows}
+
+    assert table(1)["Adventurer, base, 224 px, accuracy"]["patch 1"] == "84.6"
+    assert table(2)["Adventurer, tiny, 512 px, upernet, mean iou"]["patch 16"] == "41.3"
+    assert table(4)["Adventurer, large, 128 px, accuracy"]["patch 1"] == "83.1"
+    extended = table(5)["Adventurer, base, 224 px, repeated tokens, accuracy"]
+    assert (extended["784 tokens"], extended["12,544 tokens"]) == ("82.7", "82.8")
+    assert table(6)["DeiT, base, 224 px, gpu hours per epoch"]["patch 1"] == "967.99"
+    assert paper_rows(7) == []
+
+
+def test_a_browser_shows_all_pictures(finished):
+    pytest.importorskip("playwright")
+    from training.demo.pictures import find_browser, open_browser
+
+    if not find_browser():
+        pytest.skip("missing: a Chromium")
+    assert report.main([str(finished), "--output_dir", "out"]) == 0
+    asked = []
+    with open_browser() as browser:
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(Path("out/report.html").absolute().as_uri())
+        widths = page.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
+        assert len(widths) > 10 and min(widths) > 0
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
