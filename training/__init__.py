@@ -6,7 +6,11 @@ import logging
 
 
 # What packages say while they are imported, wherever they are installed and whether a command uses them or not.
-GREETINGS = {"DeepSpeed": "Setting accelerator to CPU", "torch.utils._pytree": "<enum "}
+GREETINGS = {
+    "DeepSpeed": "Setting accelerator to CPU",
+    "torch.utils._pytree": "<enum ",
+    "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",  # on processors with AVX512_BF16
+}
 
 
 class _NoGreeting(logging.Filter):
