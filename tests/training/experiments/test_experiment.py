@@ -199,6 +199,14 @@ class TestCarryingOut:
         again = json.loads(Path("runs/experiments/renamed-digits/results.json").read_text())
         assert again["runs"] == results["runs"] and again["points"] == results["points"]
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", [name for name in find_experiments() if not load_experiment(name).parts])
+    def test_all_of_them_run(self, name, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert command.main([name, "--fast"]) == 0
+        results = json.loads(Path(f"runs/experiments/{name}-digits-fast/results.json").read_text())
+        assert len(results["points"]) == len(plan(name, fast=True).points())
+
     def test_a_broken_point_does_not_stop_the_others_and_is_named(self, tmp_path, few_images, capsys, monkeypatch):
         monkeypatch.chdir(tmp_path)
         broken = sys.modules["training.experiments.run"].TrainingLoop
