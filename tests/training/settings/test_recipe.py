@@ -126,6 +126,16 @@ def test_every_recipe_is_found_and_loads():
         assert isinstance(load_recipe(path), Recipe)
 
 
+@pytest.mark.parametrize("family", MODEL_CLASSES)
+@pytest.mark.parametrize("name", ["segmentation-sweep", "segmentation-upernet"])
+def test_upernets_coarsest_level_has_a_cell_for_each_of_its_pools(family, name):
+    """Else the pools repeat each other, and of where things are the last block's tokens tell nothing."""
+    recipe = load_recipe(f"{family}-{name}")
+    for patch_size in TASKS["segmentation"].patch_sizes:
+        config = recipe.build_config(patch_size=patch_size)
+        assert recipe.image_size >= config.pyramid_strides[-1] * max(config.pool_scales)
+
+
 def test_every_variant_has_every_recipe():
     for family in MODEL_CLASSES:
         for stage in (1, 2, 3):
