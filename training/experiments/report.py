@@ -11,19 +11,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..common.files import write_json
 from ..families.registry import FAMILIES
 from ..tasks.registry import TASKS
+from .fits import NEGLIGIBLE, Fits, fit_forms
 from .law import (
     CONFIDENCE,
     CONVERGENCE_RULE,
-    FEWEST_POINTS,
     GAIN_NOTE,
-    PowerLaw,
     count_falling_runs,
     expected_gain,
     find_falls,
-    fit_power_law,
     half_width,
     series_of,
 )
@@ -36,6 +36,12 @@ COLUMN_NOTES = (
     "test loss: {loss}; train loss: its mean over the last tenth of the training; "
     "tokens: patches of an image, without the class token; seconds: training, by the clock, beside the other workers; "
     "memory: most that the run's process had resident, libraries included."
+)
+FITS_NOTE = (
+    f"Laws: by maximum likelihood of log test loss, with intervals at {CONFIDENCE:.0%}. Over seeds: what other seeds "
+    "would give at these patch sizes. By the distances from the curve: what these would give if they were chance, "
+    "which says more of other patch sizes. The data support an offset if p is below "
+    f"{1 - CONFIDENCE:.2f}, and the power law if the offset's interval ends below {NEGLIGIBLE:.0%} of the lowest loss."
 )
 
 
@@ -64,8 +70,16 @@ def key_of(series: tuple[str, str | None]) -> str:
     return "-".join(part for part in series if part is not None)
 
 
-def fit_series(runs: list[dict[str, Any]]) -> dict[tuple[str, str | None], PowerLaw | None]:
-    return {series: fit_power_law(members) for series, members in by_series(runs).items()}
+def fit_series(runs: list[dict[str, Any]]) -> dict[tuple[str, str | None], Fits]:
+    """Both forms of the law through the runs of each series that have learned."""
+
+    def fit(members):
+        columns = {name: [run[name] for run in members] for name in ("learned", "converged")}
+        patch_sizes, losses = ([run[name] for run in members] for name in ("patch_size", "test_loss"))
+        seeds = [run.get("seed") for run in members]
+        return fit_forms(patch_sizes, losses, seeds=seeds, quantity="test loss", axis="patch", **columns)
+
+    return {series: fit(members) for series, members in by_series(runs).items()}
 
 
 def columns_of(run: dict[str, Any]) -> dict[str, str]:
@@ -177,12 +191,6 @@ def _format_ratios(falls: list[Any]) -> str:
     return ", ".join(map(one, falls))
 
 
-def format_fits(fits: dict[tuple[str, str | None], PowerLaw | None]) -> str:
-    """A line for each series: the fitted law, or why there is none."""
-    missing = f"no power law fitted, because fewer than {FEWEST_POINTS} patch sizes have runs that learned"
-    return "\n".join(f"{name_series(series)}: {fit or missing}" for series, fit in fits.items())
-
-
 def format_decoder_gaps(runs: list[dict[str, Any]]) -> str:
     """A line for each family that was trained with both decoders: by how much UperNet's mean IoU is higher."""
     scores = {(*series_of(run), run["patch_size"]): score_of(run, "mean_iou") for run in runs if run["decoder"]}
@@ -198,17 +206,17 @@ def format_decoder_gaps(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def format_report(runs: list[dict[str, Any]]) -> str:
-    parts = [format_table(runs), format_falls(runs), format_fits(fit_series(runs))]
-    parts.append(format_decoder_gaps(runs))
+def format_report(runs: list[dict[str, Any]], fits: dict[tuple[str, str | None], Fits]) -> str:
+    laws = "\n".join(f"{name_series(series)}: {fit}" for series, fit in fits.items())
+    parts = [format_table(runs), format_falls(runs), laws, format_decoder_gaps(runs)]
     notes = COLUMN_NOTES.format(loss=TASKS[runs[0]["task"]].loss_name)
     if len({run.get("seed") for run in runs}) > 1:
         notes = f"After ±, and in brackets, what Student's t gives at {CONFIDENCE:.0%} over the seeds. {notes}"
-    parts += [CONVERGENCE_RULE, f"{notes}\n{GAIN_NOTE}"]
+    parts += [CONVERGENCE_RULE, f"{notes}\n{GAIN_NOTE}\n{FITS_NOTE}"]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def draw(runs: list[dict[str, Any]], title: str, path: Path):
+def draw(runs: list[dict[str, Any]], fits: dict[tuple[str, str | None], Fits], title: str, path: Path):
     """
     Test loss against patch size, both logarithmic, with the fitted laws, and the task's scores beside it: PNG. Runs
     that had not converged are hollow.
@@ -223,7 +231,6 @@ def draw(runs: list[dict[str, Any]], title: str, path: Path):
     panels = 1 + len(names)
     figure, axes = plt.subplots(1, panels, figsize=(6.4 if panels == 1 else 4.4 * panels, 4.4), layout="constrained")
     loss_axes, *score_axes = [axes] if panels == 1 else axes
-    fits = fit_series(runs)
     for series, members in by_series(runs).items():
         _draw_losses(loss_axes, series, members, fits[series])
     if any(not run["converged"] for run in runs):
@@ -270,15 +277,19 @@ def _draw_points(
     axes.plot(list(means), list(means.values()), color=color, linewidth=0.8, linestyle=":")
 
 
-def _draw_losses(axes, series: tuple[str, str | None], members: list[dict[str, Any]], fit: PowerLaw | None):
+def _draw_losses(axes, series: tuple[str, str | None], members: list[dict[str, Any]], fits: Fits):
+    """The points with the power law, and with an offset where the points support one (dashed)."""
     _draw_points(axes, series, members, lambda run: run["test_loss"])
     color, marker = style_of(series)
-    label = f"{name_series(series)} (no fit)"
+    fit, label = fits.power, f"{name_series(series)} (no fit)"
     if fit is not None:
-        law = f"$L = {fit.coefficient:.2f}\\,p^{{\\,{fit.exponent:.2f}}}$, $R^2 = {fit.r_squared:.2f}$"
+        law = f"$L = {fit.coefficient:.2g}\\,p^{{\\,{fit.exponent:.2f}}}$, $R^2 = {fit.r_squared:.2f}$"
         label = f"{name_series(series)}: {law}"
-        ends = [min(fit.patch_sizes), max(fit.patch_sizes)]
+        ends = [min(fit.x), max(fit.x)]
         axes.plot(ends, [fit(patch_size) for patch_size in ends], color=color, linewidth=1.6)
+    if fits.comparison is not None and fits.comparison.preferred == "offset":
+        sizes = np.geomspace(*ends)
+        axes.plot(sizes, fits.offset(sizes), color=color, linewidth=1.2, linestyle="--")
     axes.plot([], [], marker, linestyle="-" if fit else "none", color=color, label=label)
 
 
@@ -331,7 +342,14 @@ def describe_versions() -> dict[str, str]:
     return versions
 
 
-def write_results(runs: list[dict[str, Any]], folder: Path, command: str, workers: int, threads: int):
+def write_results(
+    runs: list[dict[str, Any]],
+    fits: dict[tuple[str, str | None], Fits],
+    folder: Path,
+    command: str,
+    workers: int,
+    threads: int,
+):
     """`results.json`: all runs and fits, and what they came from."""
     content = {
         "command": command,
@@ -347,9 +365,7 @@ def write_results(runs: list[dict[str, Any]], folder: Path, command: str, worker
             key_of(series): [dataclasses.asdict(fall) for fall in find_falls(members)]
             for series, members in by_series(runs).items()
         },
-        "fits": {
-            key_of(series): None if fit is None else dataclasses.asdict(fit) for series, fit in fit_series(runs).items()
-        },
+        "fits": {key_of(series): dataclasses.asdict(fit) for series, fit in fits.items()},
         "runs": [
             {name: value for name, value in run.items() if name not in ("data", "recipe")}
             for members in by_series(runs).values()
