@@ -26,6 +26,7 @@ from .report import (
     columns_of,
     describe_source,
     draw,
+    fit_series,
     format_preview,
     format_ratio,
     format_report,
@@ -210,15 +211,16 @@ def write_report(
     compared = compare(rows, experiment.reference) if experiment.reference else []
     front = find_front(rows) if experiment.front else []
     further = [format_comparisons(compared, experiment.reference), format_front(front)]
-    text = format_report(rows, "\n\n".join(part for part in further if part))
+    fits = fit_series(rows)
+    text = format_report(rows, fits, "\n\n".join(part for part in further if part))
     (folder / TABLE_FILE).write_text(f"# {experiment.title}\n\n{experiment.question}\n\n{text}")
-    draw(rows, f"{experiment.title} ({scale.name})", folder / PICTURE_FILE, front)
+    draw(rows, fits, f"{experiment.title} ({scale.name})", folder / PICTURE_FILE, front)
     known = {run.key: metrics for run in runs if (metrics := results.of(run)) is not None}
     content = {
         "experiment": {name: getattr(experiment, name) for name in ("name", "title", "question", "paper", "x")},
         "scale": scale.name,
         "command": command,
-        **describe_source(rows),
+        **describe_source(rows, fits),
         "comparisons": compared,
         "front": [{"series": row["series"], "patch_size": row["patch_size"]} for row in front],
         "points": [{"run": key_of(row), **{name: row[name] for name in row if _is_of_point(name)}} for row in rows],

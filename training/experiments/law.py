@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Which runs had converged, what several seeds agree on, and the power law of test loss in patch size."""
+"""Which runs had converged, and what several seeds agree on. The law itself: `fits.py`."""
 
 import itertools
 import math
@@ -11,7 +11,6 @@ from typing import Any
 from scipy import stats
 
 
-FEWEST_POINTS = 3
 CONFIDENCE = 0.95
 # The training loss of a run that has learned, at most, as a share of the loss of guessing.
 MOST_OF_CHANCE = 0.9
@@ -172,57 +171,3 @@ def count_falling_runs(runs: Sequence[dict[str, Any]]) -> tuple[int, int]:
     whole = [seed for seed in places[0] if len(places) > 1 and all(seed in losses for losses in places)]
     falling = sum(all(one[seed] > other[seed] for one, other in itertools.pairwise(places)) for seed in whole)
     return falling, len(whole)
-
-
-@dataclass(frozen=True)
-class PowerLaw:
-    """
-    loss = coefficient * patch_size ** exponent, with R² in log-log coordinates, through runs at `patch_sizes`.
-
-    `exponent_interval` is the exponent's at `CONFIDENCE`, by the scatter of the runs about the line.
-    """
-
-    coefficient: float
-    exponent: float
-    r_squared: float
-    patch_sizes: list[int]
-    exponent_interval: tuple[float, float]
-
-    def __call__(self, patch_size: float) -> float:
-        return self.coefficient * patch_size**self.exponent
-
-    def __str__(self) -> str:
-        patch_sizes = ", ".join(map(str, self.patch_sizes))
-        low, high = self.exponent_interval
-        return (
-            f"test loss = {self.coefficient:.3f} * patch^{self.exponent:.2f} (exponent {low:.2f} to {high:.2f}), "
-            f"R^2 = {self.r_squared:.2f} (patch {patch_sizes})"
-        )
-
-
-def fit_power_law(runs: Sequence[dict[str, Any]]) -> PowerLaw | None:
-    """
-    Least squares on (log patch size, log test loss) of the runs among `runs` that have learned (of one family and
-    decoder, all seeds).
-
-    Returns:
-        The law, or None if they have fewer than three patch sizes, or are drawn over something else.
-    """
-    if any(axis_of(run) != "patch_size" for run in runs):
-        return None
-    learned = sorted((run for run in runs if run["learned"]), key=lambda run: run["patch_size"])
-    patch_sizes = sorted({run["patch_size"] for run in learned})
-    if len(patch_sizes) < FEWEST_POINTS:
-        return None
-    x = [math.log(run["patch_size"]) for run in learned]
-    y = [math.log(run["test_loss"]) for run in learned]
-    line = stats.linregress(x, y)
-    half = float(line.stderr * stats.t.ppf((1 + CONFIDENCE) / 2, len(x) - 2))
-    exponent = float(line.slope)
-    return PowerLaw(
-        coefficient=math.exp(line.intercept),
-        exponent=exponent,
-        r_squared=float(line.rvalue**2) if len(set(y)) > 1 else 1.0,
-        patch_sizes=patch_sizes,
-        exponent_interval=(exponent - half, exponent + half),
-    )

@@ -28,11 +28,13 @@ from ..settings.recipe import Recipe, build_recipe
 from ..tasks.classification import ClassificationTask
 from ..tasks.drawing import class_probabilities, visualize
 from ..tasks.registry import TASKS
+from .fits import fit_paper_rows, tabulate_fits
 from .images import load_run_images
 from .law import axis_of, by_axis
 from .report import PICTURE_FILE, RESULTS_FILE, TABLE_FILE, by_series, format_mean, format_rows, name_series
 
 
+FITTED_TABLES = {"table1", "table4"}  # of the paper's, of whose rows there are fits
 SEARCHED_IMAGES = 200  # for those that patch sizes disagree on
 SHOWN_IMAGES = 6
 MAPPED_IMAGES = 3
@@ -51,6 +53,7 @@ figcaption, .note { color: #57534e; font-size: .85rem }
 pre { background: #f5f5f4; padding: .8rem; overflow-x: auto; font-size: .85rem }
 .right { color: #15803d }
 .wrong { color: #b91c1c }
+.wide { overflow-x: auto }
 .side { display: flex; flex-wrap: wrap; gap: 2rem }
 .side > * { flex: 1 1 24rem; overflow-x: auto }
 """
@@ -134,6 +137,7 @@ def _section(finished: Finished, points_dir: Path, images_folder: Path) -> str:
         for name in experiment["paper"]
         if (number := name.removeprefix("table")).isdigit() and (rows := paper_rows(int(number)))
     )
+    fitted = _table(tabulate_fits(fit_paper_rows())) if FITTED_TABLES & set(experiment["paper"]) else ""
     parts = [
         f'<h2 id="{_anchor(finished)}">{html.escape(finished.title)}</h2>',
         f"<p>{html.escape(experiment['question'])}</p>",
@@ -142,6 +146,9 @@ def _section(finished: Finished, points_dir: Path, images_folder: Path) -> str:
         ),
         f'<div class="side"><div><h3>Measured here</h3>{ours}</div><div>{paper}</div></div>',
         "<h3>What it says</h3>" + "".join(f"<p>{html.escape(line)}</p>" for line in _sentences(folder)),
+        fitted
+        and f"<h3>The same two forms through the paper's errors, 100 - top-1 in percent</h3>"
+        f'<div class="wide">{fitted}</div>',
         *_checkpoints_at_work(finished, points_dir, images_folder),
         f"<h3>What it cost</h3>{_table(_costs(finished.rows))}",
         f"<h3>Again</h3><pre>{html.escape(content['command'])}</pre>",
@@ -233,7 +240,7 @@ def _costs(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
 def _sentences(folder: Path) -> list[str]:
     """Of the report beside the results, what is neither a table nor about its columns."""
     paragraphs = (folder / TABLE_FILE).read_text(encoding="utf-8").split("\n\n")[2:]
-    plain = [one for one in paragraphs if not one.startswith(("|", "After ±", "test loss: ", "A run counts"))]
+    plain = [one for one in paragraphs if not one.startswith(("|", "After ±", "test loss: ", "A run counts", "Laws: "))]
     return [line for one in plain for line in one.splitlines() if line.strip()]
 
 

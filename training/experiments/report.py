@@ -8,23 +8,23 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..common.files import write_json
 from ..common.machine import describe_machine, describe_versions
 from ..families.registry import FAMILIES
 from ..tasks.registry import TASKS
+from .fits import NEGLIGIBLE, Fits, fit_forms
 from .law import (
     CONFIDENCE,
     CONVERGENCE_RULE,
-    FEWEST_POINTS,
     GAIN_NOTE,
     Fall,
-    PowerLaw,
     axis_of,
     by_axis,
     count_falling_runs,
     expected_gain,
     find_falls,
-    fit_power_law,
     half_width,
     series_of,
 )
@@ -36,6 +36,13 @@ AXES = {
     "tokens": "tokens per image",
     "training_flops": "operations of the training (FLOP)",
     "images_seen": "images seen in training",
+    "parameters": "parameters",
+}
+AXIS_WORDS = {
+    "patch_size": "patch",
+    "tokens": "tokens",
+    "training_flops": "FLOPs",
+    "images_seen": "images",
     "parameters": "parameters",
 }
 AXIS_UNITS = {
@@ -52,6 +59,12 @@ COLUMN_NOTES = (
     "test loss: {loss}; train loss: its mean over the last tenth of the training; "
     "tokens: patches of an image, without the class token; seconds: training, by the clock, beside the other workers; "
     "memory: most that the run's process had resident, libraries included."
+)
+FITS_NOTE = (
+    f"Laws: by maximum likelihood of log test loss, with intervals at {CONFIDENCE:.0%}. Over seeds: what other seeds "
+    "would give at these patch sizes. By the distances from the curve: what these would give if they were chance, "
+    "which says more of other patch sizes. The data support an offset if p is below "
+    f"{1 - CONFIDENCE:.2f}, and the power law if the offset's interval ends below {NEGLIGIBLE:.0%} of the lowest loss."
 )
 
 
@@ -96,8 +109,17 @@ def key_of(series: Series) -> str:
     return series if isinstance(series, str) else "-".join(part for part in series if part is not None)
 
 
-def fit_series(runs: list[dict[str, Any]]) -> dict[Series, PowerLaw | None]:
-    return {series: fit_power_law(members) for series, members in by_series(runs).items()}
+def fit_series(runs: list[dict[str, Any]]) -> dict[Series, Fits]:
+    """Both forms of the law through the runs of each series that have learned."""
+
+    def fit(members):
+        columns = {name: [run[name] for run in members] for name in ("learned", "converged")}
+        axis = axis_of(members[0])
+        places, losses = ([run[name] for run in members] for name in (axis, "test_loss"))
+        seeds = [run.get("seed") for run in members]
+        return fit_forms(places, losses, seeds=seeds, quantity="test loss", axis=AXIS_WORDS[axis], **columns)
+
+    return {series: fit(members) for series, members in by_series(runs).items()}
 
 
 def columns_of(run: dict[str, Any]) -> dict[str, str]:
@@ -216,12 +238,6 @@ def format_ratio(ratio: float, interval: tuple[float, float] | None) -> str:
     return f"x {ratio:.2f}" + ("" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]")
 
 
-def format_fits(fits: dict[Series, PowerLaw | None]) -> str:
-    """A line for each series: the fitted law, or why there is none."""
-    missing = f"no power law fitted, because fewer than {FEWEST_POINTS} patch sizes have runs that learned"
-    return "\n".join(f"{name_series(series)}: {fit or missing}" for series, fit in fits.items())
-
-
 def format_decoder_gaps(runs: list[dict[str, Any]]) -> str:
     """A line for each family that was trained with both decoders: by how much UperNet's mean IoU is higher."""
     swept = [run for run in runs if run["decoder"] and "series" not in run]
@@ -238,18 +254,24 @@ def format_decoder_gaps(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def format_report(runs: list[dict[str, Any]], further: str = "") -> str:
+def format_report(runs: list[dict[str, Any]], fits: dict[Series, Fits], further: str = "") -> str:
     """Table, falls, fits and what else there is to say, and what the columns mean."""
-    parts = [format_table(runs), format_falls(runs), format_fits(fit_series(runs))]
-    parts += [format_decoder_gaps(runs), further]
+    laws = "\n".join(f"{name_series(series)}: {fit}" for series, fit in fits.items())
+    parts = [format_table(runs), format_falls(runs), laws, format_decoder_gaps(runs), further]
     notes = COLUMN_NOTES.format(loss=TASKS[runs[0]["task"]].loss_name)
     if len({run.get("seed") for run in runs}) > 1:
         notes = f"After ±, and in brackets, what Student's t gives at {CONFIDENCE:.0%} over the seeds. {notes}"
-    parts += [CONVERGENCE_RULE, f"{notes}\n{GAIN_NOTE}"]
+    parts += [CONVERGENCE_RULE, f"{notes}\n{GAIN_NOTE}\n{FITS_NOTE}"]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def draw(runs: list[dict[str, Any]], title: str, path: Path, front: Sequence[dict[str, Any]] = ()):
+def draw(
+    runs: list[dict[str, Any]],
+    fits: dict[Series, Fits],
+    title: str,
+    path: Path,
+    front: Sequence[dict[str, Any]] = (),
+):
     """
     Test loss against patch size or another axis, both logarithmic, with the fitted laws, and the task's scores beside
     it: PNG. Runs that had not converged are hollow; the points of a front are joined.
@@ -264,7 +286,6 @@ def draw(runs: list[dict[str, Any]], title: str, path: Path, front: Sequence[dic
     panels = 1 + len(names)
     figure, axes = plt.subplots(1, panels, figsize=(6.4 if panels == 1 else 4.4 * panels, 4.4), layout="constrained")
     loss_axes, *score_axes = [axes] if panels == 1 else axes
-    fits = fit_series(runs)
     styles = styles_of(runs)
     for series, members in by_series(runs).items():
         _draw_losses(loss_axes, series, members, fits[series], styles[series])
@@ -314,15 +335,19 @@ def _draw_points(
     axes.plot(list(means), list(means.values()), color=color, linewidth=0.8, linestyle=":")
 
 
-def _draw_losses(axes, series: Series, members: list[dict[str, Any]], fit: PowerLaw | None, style: tuple[str, str]):
+def _draw_losses(axes, series: Series, members: list[dict[str, Any]], fits: Fits, style: tuple[str, str]):
+    """The points with the power law, and with an offset where the points support one (dashed)."""
     color, marker = style
     _draw_points(axes, members, lambda run: run["test_loss"], color, marker)
-    label = name_series(series) if axis_of(members[0]) != "patch_size" else f"{name_series(series)} (no fit)"
+    fit, label = fits.power, f"{name_series(series)} (no fit)"
     if fit is not None:
-        law = f"$L = {fit.coefficient:.2f}\\,p^{{\\,{fit.exponent:.2f}}}$, $R^2 = {fit.r_squared:.2f}$"
+        law = f"$L = {fit.coefficient:.2g}\\,p^{{\\,{fit.exponent:.2f}}}$, $R^2 = {fit.r_squared:.2f}$"
         label = f"{name_series(series)}: {law}"
-        ends = [min(fit.patch_sizes), max(fit.patch_sizes)]
+        ends = [min(fit.x), max(fit.x)]
         axes.plot(ends, [fit(patch_size) for patch_size in ends], color=color, linewidth=1.6)
+    if fits.comparison is not None and fits.comparison.preferred == "offset":
+        sizes = np.geomspace(*ends)
+        axes.plot(sizes, fits.offset(sizes), color=color, linewidth=1.2, linestyle="--")
     axes.plot([], [], marker, linestyle="-" if fit else "none", color=color, label=label)
 
 
@@ -356,7 +381,7 @@ def _label_axes(axes, runs: list[dict[str, Any]], value: str):
         upper.set_xlabel("tokens per image")
 
 
-def describe_source(runs: list[dict[str, Any]]) -> dict[str, Any]:
+def describe_source(runs: list[dict[str, Any]], fits: dict[Series, Fits]) -> dict[str, Any]:
     """When and from what the results of runs were put together, and what they say."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -367,19 +392,24 @@ def describe_source(runs: list[dict[str, Any]]) -> dict[str, Any]:
             key_of(series): [dataclasses.asdict(fall) for fall in find_falls(members)]
             for series, members in by_series(runs).items()
         },
-        "fits": {
-            key_of(series): None if fit is None else dataclasses.asdict(fit) for series, fit in fit_series(runs).items()
-        },
+        "fits": {key_of(series): dataclasses.asdict(fit) for series, fit in fits.items()},
     }
 
 
-def write_results(runs: list[dict[str, Any]], folder: Path, command: str, workers: int, threads: int):
+def write_results(
+    runs: list[dict[str, Any]],
+    fits: dict[Series, Fits],
+    folder: Path,
+    command: str,
+    workers: int,
+    threads: int,
+):
     """`results.json` of a sweep: all runs and fits, and what they came from."""
     content = {
         "command": command,
         "workers": workers,
         "threads_per_worker": threads,
-        **describe_source(runs),
+        **describe_source(runs, fits),
         "data": runs[0]["data"],
         "recipes": {key_of(series_of(run)): run["recipe"] for run in runs},
         "runs": [

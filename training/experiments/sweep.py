@@ -21,6 +21,7 @@ from .report import (
     RESULTS_FILE,
     TABLE_FILE,
     draw,
+    fit_series,
     format_preview,
     format_report,
     write_results,
@@ -41,13 +42,14 @@ print([found["label"] for found in find({image!r})])  # the picture shows: {answ
 def report(runs: list[dict[str, Any]], images: Any, options: argparse.Namespace, command: str):
     """Writes table, pictures and results, and prints what they say."""
     folder = Path(options.output_dir)
-    text = format_report(runs)
+    fits = fit_series(runs)
+    text = format_report(runs, fits)
     (folder / TABLE_FILE).write_text(text)
     size = runs[0]["data"]["image_size"]
     seen = " and ".join(f"{number:,}" for number in dict.fromkeys(run["images_seen"] for run in runs))
     title = f"{images.name} on {size} by {size} pixels, {seen} images seen"
-    draw(runs, title, folder / PICTURE_FILE)
-    write_results(runs, folder, command, options.workers, options.threads)
+    draw(runs, fits, title, folder / PICTURE_FILE)
+    write_results(runs, fits, folder, command, options.workers, options.threads)
     print(f"\n{text}\nPicture: {folder / PICTURE_FILE}\nNumbers: {folder / RESULTS_FILE}")
     best = min(runs, key=lambda run: run["test_loss"])
     task = TASKS[options.task]

@@ -41,6 +41,7 @@ def test_the_page_has_it_all_and_needs_nothing(finished, capsys):
         assert f"<td>{point['test_loss']:.3f}</td>" in page
     # The paper's first table, as it was published.
     assert "<td>DeiT, base, 64 px, accuracy</td><td>68.2</td><td>76.9</td><td>80.1</td>" in page
+    assert "<td>Adventurer-Large, 128 pixels</td>" in page and "100 - top-1 in percent" in page
     assert "test loss falls at every step" in page or "test loss does not fall" in page
     for title in ("Adventurer, seed 0, on test images", "PixelViT, seed 0, on test images", "What it cost"):
         assert title in page

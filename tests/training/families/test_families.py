@@ -22,7 +22,7 @@ from training.engine.options import LoopOptions
 from training.experiments.arguments import parse_arguments
 from training.experiments.law import judge_convergence
 from training.experiments.plan import name_of
-from training.experiments.report import format_report
+from training.experiments.report import fit_series, format_report
 from training.experiments.run import Run, execute
 from training.families.base import BASE_MODEL, CLASSIFIER
 from training.families.pixelvit import PIXELVIT
@@ -125,7 +125,8 @@ def test_it_is_swept(toy, tmp_path):
     run = Run(recipe, 4, data, str(tmp_path / "run"))
     assert name_of(recipe) == "toy-patch16"
     metrics = execute(run, load_images("digits"))
-    assert metrics["training_flops"] > 0 and "Toy" in format_report(judge_convergence([metrics]))
+    runs = judge_convergence([metrics])
+    assert metrics["training_flops"] > 0 and "Toy" in format_report(runs, fit_series(runs))
 
 
 def test_it_is_known_only_while_it_is_registered(toy):
