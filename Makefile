@@ -5,12 +5,13 @@ RUN := $(VENV)/bin/python
 
 # Small models gain nothing from more threads, and the tests' processes would only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
-SUITE := --numprocesses auto --maxprocesses 8 --dist worksteal -m "not slow and not gpu and not hub"
+PROCESSES := --numprocesses auto --maxprocesses 8 --dist worksteal
+SUITE := $(PROCESSES) -m "not slow and not gpu and not hub"
 
 # Else setuptools says a page about folders named like a package, which is what this layout means.
 QUIETLY := PYTHONWARNINGS=ignore
 
-.PHONY: demo app test test-versions test-faults test-fresh lint format clean
+.PHONY: demo app test test-versions test-faults test-fresh test-transformers lint format clean
 
 # A stamp is newer than pyproject.toml once the environment holds what it asks for: what trains and shows, or, with the
 # second, what tests need too.
@@ -57,6 +58,18 @@ test-faults: $(VENV)/.installed-tests
 # Makes an environment of torch, torchvision, transformers and pillow alone (6 GB) and loads published folders in it.
 test-fresh: $(VENV)/.installed-tests
 	$(PYTEST) -m slow tests/training/hub/test_fresh_environment.py
+
+# transformers' own test suites on our classes; they are in the source distribution of the version that is installed. Their
+# marks are not ours, so those are not strict here; by the environment, since one of the suites' tests starts pytest anew.
+test-transformers: $(VENV)/.installed-tests
+	version=$$($(RUN) -c 'import importlib.metadata as metadata; print(metadata.version("transformers"))') && \
+	if [ ! -d build/transformers-$$version/tests ]; then \
+		$(RUN) -m pip download --quiet --no-deps --no-binary :all: --no-build-isolation --dest build transformers==$$version && \
+		tar -xzf build/transformers-$$version.tar.gz -C build transformers-$$version/tests; \
+	fi
+	[ -d build/parameterized ] || $(RUN) -m pip install --quiet --no-deps --target build/parameterized parameterized
+	PYTHONPATH=build/parameterized PYTEST_ADDOPTS='-o addopts=-ra -W ignore::pytest.PytestUnknownMarkWarning' \
+		$(PYTEST) $(PROCESSES) tests/transformers_suites.py
 
 lint: $(VENV)/.installed-tests
 	$(RUN) -m ruff check .

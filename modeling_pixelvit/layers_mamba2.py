@@ -50,9 +50,10 @@ class Mamba2Mixer(nn.Module):
 
         self.in_proj = linear_layer(config, config.hidden_size, sum(self.projection_sizes), bias=False)
         self.conv1d = CausalConv1d(conv_size, config.conv_kernel)
-        self.dt_bias = nn.Parameter(torch.empty(num_heads))
-        self.A_log = nn.Parameter(torch.empty(num_heads))
-        self.D = nn.Parameter(torch.empty(num_heads))
+        # In float32 from the start, as `_keep_in_fp32_modules_strict` has them when they are loaded.
+        self.dt_bias = nn.Parameter(torch.empty(num_heads, dtype=torch.float32))
+        self.A_log = nn.Parameter(torch.empty(num_heads, dtype=torch.float32))
+        self.D = nn.Parameter(torch.empty(num_heads, dtype=torch.float32))
         self.norm = RMSNormGated(inner_size, config.n_groups, config.rms_norm_eps)
         self.out_proj = linear_layer(config, inner_size, config.hidden_size, bias=False)
 

@@ -424,6 +424,18 @@ def test_weights_survive_bit_for_bit(model_class, dtype, arguments, tmp_path):
     assert bool(expected) == (loaded.base_model_prefix == "adventurer")
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("model_class", [AdventurerModel, AdventurerForImageClassification, AdventurerBackbone])
+def test_a_new_model_keeps_in_float32_what_a_loaded_one_does(model_class, dtype, tmp_path):
+    model = model_class._from_config(tiny_config("adventurer"), dtype=dtype)
+    dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    kept = {name for name in dtypes if name.rsplit(".", 1)[-1] in ("A_log", "D", "dt_bias")}
+    assert kept and all(dtypes[name] == (torch.float32 if name in kept else dtype) for name in dtypes)
+    model.save_pretrained(tmp_path)
+    loaded = model_class.from_pretrained(tmp_path, dtype=dtype)
+    assert hash_weights(loaded) == hash_weights(model)
+
+
 @pytest.mark.parametrize("model_class", CLASSIFIERS)
 def test_a_checkpoint_serves_all_classes_of_its_family(model_class, tmp_path):
     model = tiny_model(model_class)
