@@ -47,12 +47,54 @@ def test_a_broken_package_is_an_error_only_if_named(monkeypatch):
     assert select_mixer_backend("auto", cuda).name == "torch"
 
 
+def test_auto_warns_once_of_an_installed_package_that_it_cannot_take(monkeypatch, caplog):
+    monkeypatch.setattr(ops_backend.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(ops_backend, "_load_mamba_ssm", lambda: (None, "ImportError: undefined symbol"))
+    ops_backend._report_choice.cache_clear()
+    with caplog.at_level(logging.INFO):
+        assert [select_mixer_backend("auto", torch.device("cuda")).name for _ in range(3)] == ["torch"] * 3
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == (
+        "mixer_implementation='auto' picked 'torch' on cuda, which is slower: mamba-ssm is installed, but cannot be "
+        "imported (ImportError: undefined symbol)."
+    )
+
+
+def test_a_package_that_is_not_there_is_nothing_to_warn_about(monkeypatch, caplog):
+    monkeypatch.setattr(ops_backend.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(ops_backend, "_load_mamba_ssm", lambda: (None, "ModuleNotFoundError: No module"))
+    ops_backend._report_choice.cache_clear()
+    with caplog.at_level(logging.INFO):
+        select_mixer_backend("auto", torch.device("cuda"))
+    assert [record.levelno for record in caplog.records] == [logging.INFO]
+
+
+def test_whatever_an_import_raises_is_a_reason(monkeypatch):
+    def broken():
+        raise RuntimeError("0 active drivers")
+
+    monkeypatch.setattr(ops_backend, "load_mamba_ssm_ops", broken)
+    assert ops_backend._load_mamba_ssm.__wrapped__() == (None, "RuntimeError: 0 active drivers")
+
+
+def test_auto_gives_a_compiler_what_it_can_trace(monkeypatch):
+    kernels = ops_backend.MixerBackend("mamba_ssm", None, None, None)
+    monkeypatch.setattr(ops_backend, "_load_mamba_ssm", lambda: (kernels, ""))
+    cuda = torch.device("cuda")
+    assert select_mixer_backend("auto", cuda).name == "mamba_ssm"
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert select_mixer_backend("auto", cuda).name == "torch"
+
+
 @pytest.mark.gpu
+@pytest.mark.parametrize("hidden_size", [32, 128])  # rows of 162, which are not for causal-conv1d, and of 552
 @pytest.mark.parametrize("length", [1, 64, 257, 1025])
-def test_mamba_ssm_agrees_with_torch(length):
+def test_mamba_ssm_agrees_with_torch(length, hidden_size):
     pytest.importorskip("mamba_ssm")
-    ours = tiny_model(AdventurerForImageClassification, head_dim=32, state_size=16).cuda().adventurer.layers[0].mixer
-    tokens = torch.randn(2, length, 32, device="cuda", requires_grad=True)
+    model = tiny_model(AdventurerForImageClassification, hidden_size=hidden_size, head_dim=32, state_size=16)
+    ours = model.cuda().adventurer.layers[0].mixer
+    tokens = torch.randn(2, length, hidden_size, device="cuda", requires_grad=True)
     results = []
     for name in ("torch", "mamba_ssm"):
         ours.implementation = name
