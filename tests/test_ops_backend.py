@@ -2,13 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Choosing the mixer's implementation: what is picked, what is said, what is refused."""
 
+import json
 import logging
 
 import pytest
 import torch
 from helpers import relative_difference, tiny_config, tiny_model
+from transformers import AutoModel, AutoModelForImageClassification
 
-from modeling_pixelvit import AdventurerForImageClassification, ops_backend
+from modeling_pixelvit import AdventurerConfig, AdventurerForImageClassification, ops_backend
+from modeling_pixelvit.layers_mamba2 import Mamba2Mixer
 from modeling_pixelvit.ops_backend import select_mixer_backend
 
 
@@ -26,9 +29,72 @@ def test_auto_picks_torch_on_a_cpu_and_says_so_once(caplog):
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(ops_backend.importlib.util, "find_spec", lambda name: None)
-    config = tiny_config("adventurer", mixer_implementation="mamba_ssm")
-    with pytest.raises(ImportError, match=r"mamba-ssm is not installed; install it .* or use 'torch' or 'auto'"):
-        AdventurerForImageClassification(config)
+    sentence = r"mamba-ssm is not installed; install it .* or use 'torch' or 'auto'"
+    model = AdventurerForImageClassification(tiny_config("adventurer", mixer_implementation="mamba_ssm"))
+    with pytest.raises(ImportError, match=sentence):
+        model(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(ImportError, match=sentence):
+        model.set_mixer_implementation("mamba_ssm")
+
+
+class TestAChoiceOfTheRun:
+    """The mixer's implementation is neither kept by a checkpoint nor taken from one."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        """A checkpoint whose config names an implementation, as older versions wrote it."""
+        tiny_model(AdventurerForImageClassification, mixer_implementation="mamba_ssm").save_pretrained(tmp_path)
+        entries = json.loads((tmp_path / "config.json").read_text())
+        assert "mixer_implementation" not in entries and "layer_types" not in entries
+        (tmp_path / "config.json").write_text(json.dumps({**entries, "mixer_implementation": "mamba_ssm"}))
+        return tmp_path
+
+    @staticmethod
+    def chosen(model):
+        names = {module.implementation for module in model.modules() if isinstance(module, Mamba2Mixer)}
+        assert names == {model.config.mixer_implementation}
+        return names.pop()
+
+    @pytest.mark.parametrize("model_class", [AdventurerForImageClassification, AutoModelForImageClassification])
+    def test_by_from_pretrained(self, folder, model_class):
+        model = model_class.from_pretrained(folder)
+        assert self.chosen(model) == "auto"
+        model(torch.zeros(1, 3, 8, 8))
+        assert self.chosen(model_class.from_pretrained(folder, mixer_implementation="torch")) == "torch"
+        config = AdventurerConfig.from_pretrained(folder, mixer_implementation="torch")
+        assert self.chosen(model_class.from_pretrained(folder, config=config)) == "torch"
+        assert self.chosen(model_class.from_pretrained(folder, config=config, mixer_implementation="auto")) == "auto"
+        assert config.mixer_implementation == "torch"
+        model, info = model_class.from_pretrained(folder, mixer_implementation="torch", output_loading_info=True)
+        assert self.chosen(model) == "torch" and not info["unexpected_keys"]
+
+    def test_by_a_config(self, folder):
+        config = AdventurerConfig.from_pretrained(folder)
+        assert config.mixer_implementation == "auto"
+        config.mixer_implementation = "torch"
+        assert self.chosen(AdventurerForImageClassification(config)) == "torch"
+        assert "mixer_implementation" not in {**config.to_dict(), **config.to_diff_dict()}
+        config = tiny_config("adventurer")
+        assert self.chosen(AutoModel.from_config(config, mixer_implementation="torch")) == "torch"
+        assert self.chosen(AutoModel.from_config(tiny_config("adventurer"))) == "auto"
+
+    def test_later(self, folder):
+        model = AdventurerForImageClassification.from_pretrained(folder)
+        model.set_mixer_implementation("torch")
+        assert self.chosen(model) == "torch"
+        model.save_pretrained(folder)
+        assert "mixer_implementation" not in json.loads((folder / "config.json").read_text())
+
+    def test_a_wrong_name(self, folder):
+        sentence = "^mixer_implementation='triton' was given; choose one of auto, torch, mamba_ssm.$"
+        model = AdventurerForImageClassification(tiny_config("adventurer"))
+        with pytest.raises(ValueError, match=sentence):
+            model.set_mixer_implementation("triton")
+        assert self.chosen(model) == "auto"
+        with pytest.raises(ValueError, match=sentence):
+            AdventurerForImageClassification.from_pretrained(folder / "nowhere", mixer_implementation="triton")
+        with pytest.raises(ValueError, match=sentence):
+            AutoModel.from_config(tiny_config("adventurer"), mixer_implementation="triton")
 
 
 def test_kernels_do_not_run_on_a_cpu(monkeypatch):
