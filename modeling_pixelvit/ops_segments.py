@@ -76,10 +76,12 @@ def map_segments(
     Where autograd records, it is called once with all tokens: everything has to be kept for the backward pass anyway.
     So it is where a compiler or exporter traces, which would unroll the loop.
     """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return function(tokens)
     length = tokens.shape[1]
     if segment_length is None:
         segment_length = device_segment_length(tokens)
-    if length <= segment_length or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if length <= segment_length:
         return function(tokens)
     output = None
     for part in segments(length, segment_length):

@@ -4,6 +4,7 @@
 
 import pytest
 import torch
+from torch.export import Dim
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from modeling_pixelvit.layers_norm import RMSNorm
@@ -79,3 +80,14 @@ def test_norms_are_not_cut_on_a_device():
     with torch.no_grad(), Counter() as counter:
         RMSNorm(768, 1e-5).to("meta")(torch.empty(1, 1, 768, device="meta"))
     assert whole == counter.launches
+
+
+def test_an_export_for_a_device_takes_any_batch():
+    class Twice(torch.nn.Module):
+        def forward(self, tokens):
+            return map_segments(lambda part: 2 * part, tokens)
+
+    tokens = torch.empty(2, 5, 3, device="meta")
+    with torch.no_grad():
+        program = torch.export.export(Twice(), (tokens,), dynamic_shapes=({0: Dim("batch", min=1)},), strict=False)
+    assert program.module()(tokens.expand(2, 5, 3)[:1]).shape == (1, 5, 3)
