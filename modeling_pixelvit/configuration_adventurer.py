@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration of Adventurer, the causal Mamba-2 image model at any patch size."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 
@@ -38,7 +38,9 @@ class AdventurerConfig(PixelPreTrainedConfig):
             four blocks see the image from all its sides. At patch 1 the pixel below is a whole row away otherwise.
         mixer_implementation (`str`, *optional*, defaults to `"auto"`):
             `"torch"` (plain PyTorch, everywhere), `"mamba_ssm"` (Triton kernels, CUDA) or `"auto"`, which takes
-            `mamba_ssm` where it can run.
+            `mamba_ssm` where it can run. Like `attn_implementation` it is a choice of the run: it is not saved, and
+            what a file says of it is not read. Set it here, by `from_pretrained(mixer_implementation=...)`, or later by
+            [`~AdventurerPreTrainedModel.set_mixer_implementation`].
 
     Example:
 
@@ -80,6 +82,24 @@ class AdventurerConfig(PixelPreTrainedConfig):
         if self.intermediate_size is None:
             self.intermediate_size = 5 * self.hidden_size // 2
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+        stored = {name: value for name, value in config_dict.items() if name != "mixer_implementation"}
+        return super().from_dict(stored, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        output = super().to_dict()
+        output.pop("mixer_implementation", None)
+        return output
+
+    @property
+    def layer_types(self) -> list[str]:
+        """
+        What each block carries along the sequence, in transformers' words: a state, so that context parallelism, which
+        knows how to cut attention only, refuses the model.
+        """
+        return ["linear_attention"] * self.num_hidden_layers
 
     @property
     def inner_size(self) -> int:

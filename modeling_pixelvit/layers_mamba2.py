@@ -9,7 +9,7 @@ from torch import nn
 
 from .layers_linear import linear_layer
 from .layers_norm import RMSNormGated
-from .ops_backend import check_mixer_implementation, select_mixer_backend
+from .ops_backend import select_mixer_backend
 from .ops_segments import Workspace, map_segments
 
 
@@ -37,7 +37,6 @@ class Mamba2Mixer(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        check_mixer_implementation(config.mixer_implementation)
         self.implementation = config.mixer_implementation
         self.chunk_size = config.chunk_size
         self.head_dim = config.head_dim

@@ -28,6 +28,7 @@ from .layers_norm import RMSNorm, RMSNormGated
 from .layers_padding import by_image_size
 from .layers_scan_order import ScanOrder
 from .modeling_base import PixelPreTrainedModel, check_keywords
+from .ops_backend import check_mixer_implementation
 
 
 class AdventurerLayer(GradientCheckpointingLayer):
@@ -90,6 +91,45 @@ class AdventurerPreTrainedModel(PixelPreTrainedModel):
     _keep_in_fp32_modules_strict = ["A_log", "D", "dt_bias"]
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": AdventurerLayer}
+
+    @classmethod
+    def from_pretrained(cls, *args, mixer_implementation: str | None = None, **kwargs):
+        """
+        [`PixelPreTrainedModel.from_pretrained`], and with `mixer_implementation` a call of
+        [`~AdventurerPreTrainedModel.set_mixer_implementation`], which raises before anything is loaded.
+        """
+        if mixer_implementation is None:
+            return super().from_pretrained(*args, **kwargs)
+        check_mixer_implementation(mixer_implementation)
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info=True
+        model.set_mixer_implementation(mixer_implementation)
+        return loaded
+
+    @classmethod
+    def _from_config(cls, config: AdventurerConfig, mixer_implementation: str | None = None, **kwargs):
+        model = super()._from_config(config, **kwargs)
+        if mixer_implementation is not None:
+            model.set_mixer_implementation(mixer_implementation)
+        return model
+
+    def set_mixer_implementation(self, name: str):
+        """
+        What the blocks' mixers run on from now on.
+
+        Args:
+            name (`str`): `"auto"`, `"torch"` or `"mamba_ssm"`; see [`AdventurerConfig`].
+
+        Raises:
+            ValueError: for another name.
+            ImportError: if the package of the one that is named is not installed. (That it cannot run for another
+                reason, as on a CPU, is said at the first forward pass.)
+        """
+        check_mixer_implementation(name)
+        self.config.mixer_implementation = name
+        for module in self.modules():
+            if isinstance(module, Mamba2Mixer):
+                module.implementation = name
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):

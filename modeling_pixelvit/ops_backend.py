@@ -4,8 +4,9 @@
 Which implementation the mixer's ops run on: the one place that looks for compiled kernels.
 
 For the Mamba-2 mixer `"torch"` is plain PyTorch and runs everywhere. `"mamba_ssm"` takes the Triton kernels of the
-mamba-ssm package, and the CUDA convolution of causal-conv1d where that is installed too; it needs a CUDA device (or
-Triton's interpreter, `TRITON_INTERPRET=1`, for tests). `"auto"` takes mamba_ssm where it can run and torch elsewhere.
+mamba-ssm package (2.3.0 or newer), and the CUDA convolution of causal-conv1d where that is installed too; it needs a
+CUDA device (or Triton's interpreter, `TRITON_INTERPRET=1`, for tests). `"auto"` takes mamba_ssm where it can run, and
+torch elsewhere and in what `torch.compile` and `torch.export` trace.
 """
 
 import importlib.util
@@ -42,16 +43,25 @@ class MixerBackend:
     segment_length: int | None = None  # what suits the device
 
 
+MIXER_IMPLEMENTATIONS = ("auto", "torch", "mamba_ssm")
+
 _TORCH_CPU = MixerBackend("torch", ssd_chunked, causal_conv1d, rms_norm_gated)
 _TORCH_GPU = replace(_TORCH_CPU, ssd=partial(ssd_chunked, matrices_per_segment=8192))
 
 
 def check_mixer_implementation(name: str):
-    """Raises ImportError if `name` is an implementation whose package is not installed."""
-    if name == "mamba_ssm" and importlib.util.find_spec("mamba_ssm") is None:
+    """
+    Raises:
+        ValueError: if `name` is not `"auto"`, `"torch"` or `"mamba_ssm"`.
+        ImportError: if its package is not installed.
+    """
+    if name not in MIXER_IMPLEMENTATIONS:
+        raise ValueError(f"mixer_implementation={name!r} was given; choose one of {', '.join(MIXER_IMPLEMENTATIONS)}.")
+    if name == "mamba_ssm" and not _is_installed():
         raise ImportError(
             "mixer_implementation='mamba_ssm' was given, but the package mamba-ssm is not installed; install it on a "
-            "machine with CUDA by `pip install mamba-ssm causal-conv1d --no-build-isolation`, or use 'torch' or 'auto'."
+            "machine with CUDA by `pip install --no-build-isolation 'mamba-ssm>=2.3.0' causal-conv1d`, or use 'torch' "
+            "or 'auto'."
         )
 
 
@@ -82,18 +92,30 @@ def select_mixer_backend(name: str, device: torch.device) -> MixerBackend:
                 "it for this torch by `pip install --force-reinstall --no-build-isolation mamba-ssm`, or use 'torch'."
             )
         return backend
-    backend = torch_backend
-    if name == "auto":
-        if device.type == "cuda":
-            backend = _load_mamba_ssm()[0] or torch_backend
-        if not torch.compiler.is_compiling():
-            _report_choice(backend.name, device.type)
+    if name == "torch" or torch.compiler.is_compiling():
+        return torch_backend  # a compiler fuses it, and has no way through the hooks of mamba_ssm's kernels
+    backend, reason = _load_mamba_ssm() if device.type == "cuda" else (None, "")
+    backend = backend or torch_backend
+    _report_choice(backend.name, device.type, reason)
     return backend
 
 
+def _is_installed() -> bool:
+    return importlib.util.find_spec("mamba_ssm") is not None
+
+
 @cache
-def _report_choice(name: str, device_type: str):
-    logger.info("mixer_implementation='auto' picked %r on %s.", name, device_type)
+def _report_choice(name: str, device_type: str, reason: str):
+    if reason and _is_installed():
+        logger.warning(
+            "mixer_implementation='auto' picked %r on %s, which is slower: mamba-ssm is installed, but cannot be "
+            "imported (%s).",
+            name,
+            device_type,
+            reason,
+        )
+    else:
+        logger.info("mixer_implementation='auto' picked %r on %s.", name, device_type)
 
 
 @cache
@@ -101,7 +123,7 @@ def _load_mamba_ssm() -> tuple[MixerBackend | None, str]:
     """The mamba_ssm backend, or None with the reason why there is none."""
     try:
         ops = load_mamba_ssm_ops()
-    except ImportError as error:
-        return None, str(error)
+    except Exception as error:  # Triton and CUDA libraries that do not fit raise whatever they like
+        return None, f"{type(error).__name__}: {error}"
     # The kernels keep their own working set small, so they get the whole sequence.
     return MixerBackend("mamba_ssm", *ops, segment_length=sys.maxsize), ""

@@ -20,10 +20,10 @@ Sums are computed in float32 whatever the dtype of the arguments (in float64 if 
 import torch
 from torch.nn import functional as F
 
-from .ops_segments import Workspace, batch_blocks, compute_dtype, empty_like, segments
+from .ops_segments import Workspace, batch_blocks, compute_dtype, empty_like, op_segment_length, segments
 
 
-# Tokens that are worked on together: few enough for a CPU's cache at the widths of the paper.
+# Tokens that are worked on together on a CPU: few enough for its cache at the widths of the paper.
 SEGMENT_LENGTH = 1024
 
 
@@ -82,9 +82,14 @@ def _before_activation(inputs, weight, bias, out):
     return out
 
 
-def _parts(x, history):
-    """The first outputs apart: they alone need the initial state put before the inputs, which means a copy."""
-    return [slice(0, min(history, x.shape[1])), *segments(x.shape[1], SEGMENT_LENGTH, start=history)]
+def _blocks(x, history):
+    """
+    Rows of x with the parts of their sequences. The first outputs come apart: they alone need the initial state put
+    before the inputs, which means a copy.
+    """
+    length = op_segment_length(x.device, SEGMENT_LENGTH)
+    parts = [slice(0, min(history, x.shape[1])), *segments(x.shape[1], length, start=history)]
+    return [(rows, parts) for rows in batch_blocks(x, length)]
 
 
 def _forward(x, weight, bias, initial_state, workspace=None):
@@ -92,8 +97,8 @@ def _forward(x, weight, bias, initial_state, workspace=None):
     taps, bias = weight[:, 0].t().to(dtype).contiguous(), bias.to(dtype)
     y = empty_like("convolved", x, workspace)
     temporaries = Workspace()
-    for rows in batch_blocks(x, SEGMENT_LENGTH):
-        for part in _parts(x, initial_state.shape[1]):
+    for rows, parts in _blocks(x, initial_state.shape[1]):
+        for part in parts:
             y_part = y[rows, part]
             out = y_part if y.dtype == dtype else temporaries.buffer("out", y_part.shape, like=taps)
             _before_activation(_inputs_of(part, x[rows], initial_state[rows], dtype), taps, bias, out)
@@ -118,10 +123,10 @@ class _CausalConv1d(torch.autograd.Function):
         grad_taps, grad_bias = torch.zeros_like(taps), torch.zeros_like(bias_wide)
         grad_x, grad_initial = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x, initial_state))
         workspace = Workspace()
-        for rows in batch_blocks(x, SEGMENT_LENGTH):
+        for rows, parts in _blocks(x, initial_state.shape[1]):
             # Gradient of the inputs that a part shares with the one before it; first those kept as the final state.
             carried = grad_state[rows].to(dtype)
-            for part in reversed(_parts(x, initial_state.shape[1])):
+            for part in reversed(parts):
                 inputs = _inputs_of(part, x[rows], initial_state[rows], dtype)
                 grad = grad_y[rows, part].to(dtype)
                 carried, grad_part = _backward_part(

@@ -12,10 +12,10 @@ Both functions take y and z (B, T, M), weight (M,), the number of groups (M is a
 import torch
 from torch.nn import functional as F
 
-from .ops_segments import Workspace, batch_blocks, compute_dtype, empty_like, segments
+from .ops_segments import Workspace, batch_blocks, compute_dtype, empty_like, op_segment_length, segments
 
 
-# Tokens that are worked on together: few enough for a CPU's cache at the widths of the paper.
+# Tokens that are worked on together on a CPU: few enough for its cache at the widths of the paper.
 SEGMENT_LENGTH = 1024
 
 
@@ -50,7 +50,8 @@ def _scale(v, eps):
 
 
 def _blocks(y):
-    return [(rows, part) for rows in batch_blocks(y, SEGMENT_LENGTH) for part in segments(y.shape[1], SEGMENT_LENGTH)]
+    length = op_segment_length(y.device, SEGMENT_LENGTH)
+    return [(rows, part) for rows in batch_blocks(y, length) for part in segments(y.shape[1], length)]
 
 
 def _forward(y, z, weight, groups, eps, workspace=None):

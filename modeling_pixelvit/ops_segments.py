@@ -1,10 +1,20 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Long sequences in short segments, so that what is in use at one time stays in the cache, whatever the length."""
+"""
+Long sequences in segments, so that what is in use at one time stays in a CPU's cache or is a small part of a GPU's
+memory, whatever the length.
+"""
 
 from collections.abc import Callable, Iterable
 
 import torch
+
+
+# What a device other than a CPU works on together, in tokens of the whole batch. Launches cost nothing beside so much
+# work (an op that only moves memory takes about half a millisecond at the widths of the paper), and of the temporaries
+# of a layer or an op there are some gigabytes at most.
+DEVICE_LAYER_TOKENS = 2**19
+DEVICE_OP_TOKENS = 2**17
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -17,9 +27,17 @@ def segments(length: int, segment_length: int, start: int = 0) -> list[slice]:
     return [slice(first, min(first + segment_length, length)) for first in range(start, length, segment_length)]
 
 
-def device_segment_length(device: torch.device) -> int:
-    """Tokens to work on together: a CPU wants them to stay in its cache, a GPU wants much to do at once."""
-    return 2048 if device.type == "cpu" else 16384
+def device_segment_length(tokens: torch.Tensor) -> int:
+    """
+    Tokens of each sequence in `tokens` (B, T, ...) that a layer works on together: few on a CPU, which wants them to
+    stay in its cache, and elsewhere all, until the batch has more than a device's memory should hold at once.
+    """
+    return 2048 if tokens.device.type == "cpu" else max(1, DEVICE_LAYER_TOKENS // tokens.shape[0])
+
+
+def op_segment_length(device: torch.device, on_cpu: int) -> int:
+    """Tokens of a batch that an op with several float32 temporaries works on together: `on_cpu` there, else many."""
+    return on_cpu if device.type == "cpu" else DEVICE_OP_TOKENS
 
 
 def batch_blocks(tokens: torch.Tensor, segment_length: int) -> list[slice]:
@@ -58,10 +76,12 @@ def map_segments(
     Where autograd records, it is called once with all tokens: everything has to be kept for the backward pass anyway.
     So it is where a compiler or exporter traces, which would unroll the loop.
     """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return function(tokens)
     length = tokens.shape[1]
     if segment_length is None:
-        segment_length = device_segment_length(tokens.device)
-    if length <= segment_length or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        segment_length = device_segment_length(tokens)
+    if length <= segment_length:
         return function(tokens)
     output = None
     for part in segments(length, segment_length):

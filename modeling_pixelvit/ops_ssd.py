@@ -38,6 +38,11 @@ from .ops_segments import Workspace, compute_dtype, empty_like, segments
 # chunk small, so that the differences of its entries stay precise after an extreme step.
 MIN_LOG_DECAY = -104.0
 
+# For compilers the heads of a group come in at most so many parts of at least so many: more take less memory, and more
+# time to compile.
+MOST_PARTS = 4
+LEAST_HEADS = 4
+
 
 def ssd_sequential(
     x: torch.Tensor,
@@ -95,7 +100,8 @@ def ssd_chunked(
 
     Shapes and dtypes are those of the module's docstring. The sequence is worked through in segments of a few chunks,
     forward and backward, so that beyond inputs, outputs and their gradients the memory in use does not depend on T: a
-    segment's temporaries, and, for the backward pass, about sqrt(T) states.
+    segment's temporaries, and, for the backward pass, about sqrt(T) states. Products in float32 are as precise as
+    PyTorch is set to (`torch.set_float32_matmul_precision`: on CUDA in float32 unless TF32 is allowed).
 
     Args:
         chunk_size (`int`): Longest chunk Q. T need not be a multiple of it.
@@ -140,34 +146,80 @@ def ssd_chunked(
 
 def _ssd_for_compilers(x, dt, A_log, B, C, D, dt_bias, initial_state, chunk_size):
     """
-    The chunked form over the whole sequence without loops or writes in place: what `torch.compile` fuses and
-    `torch.export` records. Shapes as in `ssd_chunked`; letters in the products: b batch, k and z chunks, i and j
-    positions in a chunk, g group, r head in its group, p head dimension, s state.
+    The chunked form over the whole sequence at once, without writes in place: what `torch.compile` fuses and
+    `torch.export` records. Shapes as in `ssd_chunked`.
+
+    Every float32 intermediate is as large as x or so, from the inputs by head to the states. So the heads, which share
+    nothing but B, C and their scores, come one part after the other: neither batch nor length, which may be symbols,
+    has to be cut for that.
     """
     dtype, (batch, length, heads, head_dim), groups = compute_dtype(x.dtype), x.shape, B.shape[2]
     chunk_size = min(chunk_size, length)
-    step = F.softplus(dt.to(dtype) + dt_bias.to(dtype))
-    log_decay = (-torch.exp(A_log.to(dtype)) * step).clamp(min=MIN_LOG_DECAY)
-
-    def chunks(tensor):
-        padding = (0, 0) * (tensor.dim() - 2) + (0, -length % chunk_size)
-        return F.pad(tensor.to(dtype), padding).unflatten(1, (-1, chunk_size))
-
-    u = chunks(x.to(dtype) * step[..., None]).unflatten(3, (groups, -1))  # b k j g r p
-    B, C = chunks(B), chunks(C)  # b k j g s
-    log_decay = chunks(log_decay).unflatten(3, (groups, -1)).permute(0, 3, 4, 1, 2)  # b g r k i
-    cumulative = log_decay.cumsum(-1)
-    inside = torch.einsum("bkigs,bkjgs,bgrkij,bkjgrp->bkigrp", C, B, _between(log_decay).exp(), u)
-    to_end = torch.exp(cumulative[..., -1:] - cumulative)
-    updates = torch.einsum("bkjgs,bgrkj,bkjgrp->bkgrps", B, to_end, u)
     if initial_state is None:
         initial_state = x.new_zeros(batch, heads, head_dim, B.shape[-1], dtype=dtype)
-    updates = torch.cat([initial_state.to(dtype).unflatten(1, (groups, -1)).unsqueeze(1), updates], dim=1)
-    whole = F.pad(cumulative[..., -1], (1, 0))
-    states = torch.einsum("bgrkz,bzgrps->bkgrps", _between(whole).exp(), updates)
-    read_out = torch.einsum("bkigs,bgrki,bkgrps->bkigrp", C, cumulative.exp(), states[:, :-1])
-    y = (inside + read_out).flatten(1, 2)[:, :length].flatten(2, 3) + D.to(dtype)[:, None] * x.to(dtype)
-    return y.to(x.dtype), states[:, -1].flatten(1, 2)
+
+    def chunks(tensor):
+        """(b t ...) to (b g k q ...), of which ... starts with the heads of a group, if the tensor has heads."""
+        padding = (0, 0) * (tensor.dim() - 2) + (0, -length % chunk_size)
+        return F.pad(tensor.to(dtype), padding).unflatten(1, (-1, chunk_size)).movedim(3, 1)
+
+    B, C = chunks(B), chunks(C)  # b g k q s
+    scores = C @ B.transpose(3, 4)  # b g k i j
+
+    def by_group(tensor, dim):
+        return tensor.unflatten(dim, (groups, -1))
+
+    x, dt, state = by_group(x, 2), by_group(dt, 2), by_group(initial_state.to(dtype), 1)
+    A_log, D, dt_bias = (by_group(tensor.to(dtype), 0) for tensor in (A_log, D, dt_bias))
+    heads_per_group = heads // groups
+    outputs, states = [], []
+    for part in segments(heads_per_group, max(LEAST_HEADS, math.ceil(heads_per_group / MOST_PARTS))):
+        wide = x[:, :, :, part].to(dtype)
+        step = F.softplus(dt[..., part].to(dtype) + dt_bias[:, part])
+        log_decay = (-torch.exp(A_log[:, part]) * step).clamp(min=MIN_LOG_DECAY)
+        inputs = chunks(wide * step[..., None])  # b g k q r p
+        y, last = _heads_for_compilers(inputs, chunks(log_decay), B, C, scores, state[:, :, part])
+        outputs.append((y[:, :length] + D[:, part, None] * wide).to(x.dtype))
+        states.append(last)
+    return torch.cat(outputs, dim=3).flatten(2, 3), torch.cat(states, dim=2).flatten(1, 2)
+
+
+def _heads_for_compilers(u, log_decay, B, C, scores, state):
+    """
+    Some heads of each group. Letters: b batch, g group, r head, k chunk, q (or i, j) position in it, p head dimension,
+    s state.
+
+    Args:
+        u: Inputs times their steps, b g k q r p.
+        log_decay: b g k q r.
+        B, C: b g k q s.
+        scores: C_i . B_j, b g k i j.
+        state: Before the first chunk, b g r p s.
+
+    Returns:
+        Outputs (b, k q, g, r, p), and the state after the last chunk.
+    """
+    heads, head_dim = u.shape[4:]
+    cumulative = log_decay.cumsum(3).transpose(3, 4)  # b g k r q
+    inside = (_causal_decay(cumulative) * scores.unsqueeze(3)) @ u.transpose(3, 4)  # b g k r q p
+
+    to_end = torch.exp(cumulative[..., -1:] - cumulative).transpose(3, 4)  # b g k q r
+    updates = B.transpose(3, 4) @ (u * to_end[..., None]).flatten(4)  # b g k s (r p)
+    updates = updates.unflatten(4, (heads, head_dim)).permute(0, 1, 4, 2, 3, 5).flatten(4)  # b g r k (s p)
+    first = state.transpose(3, 4).flatten(3).unsqueeze(3)
+    whole = F.pad(cumulative[..., -1].transpose(2, 3), (1, 0))  # b g r k
+    states = _between(whole).exp() @ torch.cat([first, updates], dim=3)
+    starts = states[:, :, :, :-1].unflatten(4, (-1, head_dim)).permute(0, 1, 3, 4, 2, 5).flatten(4)  # b g k s (r p)
+    read_out = (C @ starts).unflatten(4, (heads, head_dim)) * cumulative.exp().transpose(3, 4)[..., None]
+    y = inside.transpose(3, 4) + read_out  # b g k q r p
+    return y.flatten(2, 3).movedim(1, 2), states[:, :, :, -1].unflatten(3, (-1, head_dim)).transpose(3, 4)
+
+
+def _causal_decay(cumulative: torch.Tensor) -> torch.Tensor:
+    """(..., i) to (..., i, j): the decay from j to i of a chunk, zero for j > i; as precise as that of `_Segment`."""
+    causal = torch.ones(*cumulative.shape[-1:] * 2, dtype=torch.bool, device=cumulative.device).tril()
+    log_decay = cumulative[..., :, None] - cumulative[..., None, :]
+    return log_decay.masked_fill(~causal, -torch.inf).exp()
 
 
 def _between(log_decay: torch.Tensor) -> torch.Tensor:

@@ -6,11 +6,14 @@ import copy
 
 import pytest
 import torch
+from accelerate import big_modeling
+from helpers import tiny_config, tiny_model
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 
 from modeling_pixelvit import (
     AdventurerConfig,
     AdventurerForImageClassification,
+    AdventurerModel,
     PixelViTConfig,
     PixelViTForImageClassification,
 )
@@ -182,6 +185,21 @@ def test_drop_path_rates_rise_from_zero_to_the_full_rate():
     rates = AdventurerConfig(num_hidden_layers=5, drop_path_rate=0.4).drop_path_rates
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
     assert PixelViTConfig(num_hidden_layers=1, drop_path_rate=0.4).drop_path_rates == [0.0]
+
+
+def test_guards_of_context_parallelism_see_a_recurrent_model():
+    config = tiny_config("adventurer")
+    assert config.layer_types == ["linear_attention"] * 4 and "layer_types" not in config.to_dict()
+    config.num_hidden_layers = 3
+    assert config.layer_types == ["linear_attention"] * 3
+    config.validate()
+    model = tiny_model(AdventurerModel)
+    for name in ("_attach_context_parallel_hooks", "_refuse_recurrent_layers_under_sequence_parallelism"):
+        if guard := getattr(big_modeling, name, None):  # not in every version
+            with pytest.raises(ValueError, match=r"does not support attention layers of type \['linear_attention'\]"):
+                guard(model)
+    with pytest.raises(AttributeError, match="layer_types"):
+        AdventurerConfig(layer_types=["full_attention"] * 12)
 
 
 def test_flipped_blocks():

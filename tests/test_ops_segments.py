@@ -1,0 +1,93 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""How long the segments are, on a CPU and on what is none: the meta device, which computes nothing."""
+
+import pytest
+import torch
+from torch.export import Dim
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from modeling_pixelvit.layers_norm import RMSNorm
+from modeling_pixelvit.ops_conv1d import causal_conv1d
+from modeling_pixelvit.ops_norm import rms_norm_gated
+from modeling_pixelvit.ops_segments import map_segments
+
+
+TOKENS = 224 * 224 + 2
+
+
+class Counter(TorchDispatchMode):
+    """Counts the operations that would each be a launch."""
+
+    def __init__(self):
+        super().__init__()
+        self.launches = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.launches += not func.is_view
+        return func(*args, **kwargs or {})
+
+
+def conv(*x):
+    weight, bias = torch.randn(1664, 1, 4, device="meta", requires_grad=True), torch.randn(1664, device="meta")
+    return causal_conv1d(*x, weight, bias)[0]
+
+
+def norm(y, z):
+    return rms_norm_gated(y, z, torch.randn(1664, device="meta", requires_grad=True), 1, 1e-5)
+
+
+@pytest.mark.parametrize(("op", "inputs"), [(conv, 1), (norm, 2)])
+def test_ops_do_much_at_once_on_a_device(op, inputs):
+    """Of sixteen images in pixels; in segments of a CPU's length these were 5,700 to 27,000."""
+    tensors = [
+        torch.empty(16, TOKENS, 1664, device="meta", dtype=torch.bfloat16, requires_grad=True) for _ in range(inputs)
+    ]
+    with Counter() as forward:
+        output = op(*tensors)
+    with Counter() as backward:
+        torch.autograd.grad(output, tensors, torch.empty_like(output))
+    assert forward.launches < 200 and backward.launches < 700, (forward.launches, backward.launches)
+
+
+@pytest.mark.parametrize(
+    ("device", "shape", "lengths"),
+    [
+        ("cpu", (1, 4099), [2048, 2048, 3]),
+        ("cpu", (300, 2049), [2048, 1]),
+        ("meta", (1, 2**19), [2**19]),
+        ("meta", (8, TOKENS), [TOKENS]),
+        ("meta", (16, TOKENS), [2**15, TOKENS - 2**15]),
+        ("meta", (2**19 + 1, 2), [1, 1]),
+    ],
+)
+def test_length_of_a_layers_segments(device, shape, lengths):
+    seen = []
+
+    def function(tokens):
+        seen.append(tokens.shape[1])
+        return tokens
+
+    with torch.no_grad():
+        map_segments(function, torch.empty(*shape, 1, device=device))
+    assert seen == lengths
+
+
+def test_norms_are_not_cut_on_a_device():
+    with torch.no_grad(), Counter() as counter:
+        RMSNorm(768, 1e-5).to("meta")(torch.empty(128, TOKENS, 768, device="meta"))
+    whole = counter.launches
+    with torch.no_grad(), Counter() as counter:
+        RMSNorm(768, 1e-5).to("meta")(torch.empty(1, 1, 768, device="meta"))
+    assert whole == counter.launches
+
+
+def test_an_export_for_a_device_takes_any_batch():
+    class Twice(torch.nn.Module):
+        def forward(self, tokens):
+            return map_segments(lambda part: 2 * part, tokens)
+
+    tokens = torch.empty(2, 5, 3, device="meta")
+    with torch.no_grad():
+        program = torch.export.export(Twice(), (tokens,), dynamic_shapes=({0: Dim("batch", min=1)},), strict=False)
+    assert program.module()(tokens.expand(2, 5, 3)[:1]).shape == (1, 5, 3)
