@@ -49,9 +49,13 @@ def check_device(op: str, device: torch.device):
         )
 
 
-def on_device(tensor: torch.Tensor):
-    """Triton launches on the current device; this makes it that of `tensor`."""
-    return torch.cuda.device(tensor.device if tensor.is_cuda else -1)
+def launch(
+    kernel: Callable, grid: tuple[int, ...], tensors: tuple[torch.Tensor | None, ...], *numbers: int | float,
+    warps: int, stages: int = 1, **constants,
+):  # fmt: skip
+    """Launches `kernel` on the device of the first of its tensors: Triton by itself would take the current one."""
+    with torch.cuda.device(tensors[0].device if tensors[0].is_cuda else -1):
+        kernel[grid](*tensors, *numbers, **constants, num_warps=warps, num_stages=stages)
 
 
 def generation(tensor: torch.Tensor, table: dict):

@@ -5,7 +5,7 @@ The causal depthwise convolution of Mamba-2 with its silu as Triton kernels: let
 
 A program takes a block of tokens and of channels. Taps read the tokens again, which the cache still holds, so that
 memory is read and written once. Backward, the values before silu are computed anew, those of the K - 1 tokens after the
-block included; gradients of weight and bias leave each block as one term that torch adds up.
+block included; gradients of weight and bias leave each program as one term that torch adds up.
 """
 
 from __future__ import annotations
@@ -13,22 +13,24 @@ from __future__ import annotations
 import torch
 
 from .ops_segments import Workspace, compute_dtype
-from .ops_triton_base import check_device, jit, on_device, op_name, tl, triton, triton_dtype
+from .ops_triton_base import check_device, jit, launch, op_name, tl, triton, triton_dtype
 
 
-# Tokens and channels of a block: 64 channels side by side fill lines of the cache in every dtype.
-TOKENS, CHANNELS, WARPS = 64, 64, 4
+# Tokens and channels of a block, and the blocks of tokens that one program of the backward pass goes through, so that
+# few terms are left to add up. 64 channels side by side fill lines of the cache in every dtype.
+TOKENS, CHANNELS, BLOCKS, WARPS = 32, 64, 8, 4
 
 
 @jit
-def _taps(x, initial, first, T, CHANNELS_IN_ALL, channels, x_t, x_c, initial_t, initial_c, K: tl.constexpr, ACC: tl.constexpr):
-    """Inputs at tokens `first` (Q,), before 0 those of the initial state, zero before it and from T on: (Q, C)."""
-    inside = (channels < CHANNELS_IN_ALL)[None, :]
-    here = ((first >= 0) & (first < T))[:, None] & inside
-    tile = tl.load(x + first[:, None] * x_t + channels[None, :] * x_c, mask=here, other=0).to(ACC)
+def _inputs(
+    x, initial, tokens, T, channels, inside, x_t, x_c, initial_t, initial_c, K: tl.constexpr, ACC: tl.constexpr
+):  # fmt: skip
+    """Inputs at `tokens` (Q,), before 0 those of the initial state, zero before it and from T on: (Q, C)."""
+    here = ((tokens >= 0) & (tokens < T))[:, None] & inside[None, :]
+    tile = tl.load(x + tokens[:, None] * x_t + channels[None, :] * x_c, mask=here, other=0).to(ACC)
     if initial is not None:
-        before = ((first < 0) & (first > -K))[:, None] & inside
-        offsets = (first + (K - 1))[:, None] * initial_t + channels[None, :] * initial_c
+        before = ((tokens < 0) & (tokens > -K))[:, None] & inside[None, :]
+        offsets = (tokens + (K - 1))[:, None] * initial_t + channels[None, :] * initial_c
         tile += tl.load(initial + offsets, mask=before, other=0).to(ACC)
     return tile
 
@@ -53,8 +55,8 @@ def _forward_kernel(
     total = tl.zeros((Q, BLOCK_C), ACC) + tl.load(bias + channels, mask=inside, other=0).to(ACC)[None, :]
     for k in tl.static_range(K):
         tap = tl.load(weight + channels * K + k, mask=inside, other=0).to(ACC)
-        total += tap[None, :] * _taps(
-            x, initial, rows - (K - 1) + k, T, CHANNELS_IN_ALL, channels, x_t, x_c, initial_t, initial_c, K, ACC
+        total += tap[None, :] * _inputs(
+            x, initial, rows - (K - 1) + k, T, channels, inside, x_t, x_c, initial_t, initial_c, K, ACC
         )
     offsets = (b * T + rows[:, None]) * CHANNELS_IN_ALL + channels[None, :]
     output = total * tl.sigmoid(total)
@@ -63,61 +65,67 @@ def _forward_kernel(
 
 @jit
 def _backward_kernel(
-    grad_y, grad_final, x, weight, bias, initial, grad_x, grad_initial, grad_taps, T, CHANNELS_IN_ALL,
+    grad_y, grad_final, x, weight, bias, initial, grad_x, grad_initial, grad_taps, T, CHANNELS_IN_ALL, blocks,
     y_b, y_t, y_c, x_b, x_t, x_c, initial_b, initial_t, initial_c,
-    K: tl.constexpr, Q: tl.constexpr, BLOCK_C: tl.constexpr, ACC: tl.constexpr,
+    K: tl.constexpr, Q: tl.constexpr, BLOCK_C: tl.constexpr, TAPS: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """
     With g the gradient of the values before silu, x_t gets sum_k weight_k g_{t + K - 1 - k}, weight_k the sum over t of
-    g_t x_{t - K + 1 + k}, and bias that of g. Programs as forward, but blocks of tokens begin at the first of the initial
-    state, -K + 1.
+    g_t x_{t - K + 1 + k}, and bias that of g. Programs as forward, each for `blocks` blocks of tokens one after the
+    other, the first of which begins with the initial state, at -K + 1.
 
     grad_y and x (B, T, C), initial (B, K - 1, C), or None, by their strides; grad_final (B, K - 1, C) or None, weight
-    (C, K), bias (C,), grad_x (B, T, C), grad_initial (B, K - 1, C) and grad_taps (B, blocks, K + 1, C), each block's part
-    of the gradients of weight and bias, contiguous.
+    (C, K), bias (C,), grad_x (B, T, C), grad_initial (B, K - 1, C) and grad_taps (B, programs, K + 1, C), each
+    program's part of the gradients of weight and bias, contiguous.
     """
     b = tl.program_id(2).to(tl.int64)
-    rows = tl.program_id(0).to(tl.int64) * Q + tl.arange(0, Q) - (K - 1)
     channels = tl.program_id(1).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = channels < CHANNELS_IN_ALL
     x += b * x_b
+    grad_y += b * y_b
     if initial is not None:
         initial += b * initial_b
-    grad_taps += (b * tl.num_programs(0) + tl.program_id(0)) * ((K + 1) * CHANNELS_IN_ALL) + channels
-    total = tl.zeros((Q, BLOCK_C), ACC)
-    for ahead in tl.static_range(K):
-        # g at the tokens `rows + ahead`
-        tokens = rows + ahead
-        pre = tl.zeros((Q, BLOCK_C), ACC) + tl.load(bias + channels, mask=inside, other=0).to(ACC)[None, :]
-        for k in tl.static_range(K):
-            tap = tl.load(weight + channels * K + k, mask=inside, other=0).to(ACC)
-            pre += tap[None, :] * _taps(
-                x, initial, tokens - (K - 1) + k, T, CHANNELS_IN_ALL, channels, x_t, x_c, initial_t, initial_c, K, ACC
-            )
-        mask = ((tokens >= 0) & (tokens < T))[:, None] & inside[None, :]
-        offsets = b * y_b + tokens[:, None] * y_t + channels[None, :] * y_c
-        gate = tl.sigmoid(pre)
-        g = tl.load(grad_y + offsets, mask=mask, other=0).to(ACC) * gate * (1 + pre * (1 - gate))
-        tap = tl.load(weight + channels * K + (K - 1 - ahead), mask=inside, other=0).to(ACC)
-        total += tap[None, :] * g
-        if ahead == 0:
+    rows = tl.program_id(0).to(tl.int64) * blocks * Q + tl.arange(0, Q) - (K - 1)
+    index = tl.arange(0, TAPS)[:, None]
+    sum_taps = tl.zeros((TAPS, BLOCK_C), ACC)
+    for _ in range(0, blocks):
+        total = tl.zeros((Q, BLOCK_C), ACC)
+        for ahead in tl.static_range(K):
+            # g at the tokens `rows + ahead`
+            tokens = rows + ahead
+            pre = tl.zeros((Q, BLOCK_C), ACC) + tl.load(bias + channels, mask=inside, other=0).to(ACC)[None, :]
             for k in tl.static_range(K):
-                inputs = _taps(
-                    x, initial, tokens - (K - 1) + k, T, CHANNELS_IN_ALL, channels, x_t, x_c, initial_t, initial_c, K, ACC
+                tap = tl.load(weight + channels * K + k, mask=inside, other=0).to(ACC)
+                pre += tap[None, :] * _inputs(
+                    x, initial, tokens - (K - 1) + k, T, channels, inside, x_t, x_c, initial_t, initial_c, K, ACC
                 )
-                tl.store(grad_taps + k * CHANNELS_IN_ALL, tl.sum(g * inputs, 0), mask=inside)
-            tl.store(grad_taps + K * CHANNELS_IN_ALL, tl.sum(g, 0), mask=inside)
-    if grad_final is not None:
-        # The final state is the inputs at tokens T - K + 1 to T - 1.
-        kept = ((rows >= T - (K - 1)) & (rows < T))[:, None] & inside[None, :]
-        offsets = (b * (K - 1) + rows[:, None] - (T - (K - 1))) * CHANNELS_IN_ALL + channels[None, :]
-        total += tl.load(grad_final + offsets, mask=kept, other=0).to(ACC)
-    mask = ((rows >= 0) & (rows < T))[:, None] & inside[None, :]
-    offsets = (b * T + rows[:, None]) * CHANNELS_IN_ALL + channels[None, :]
-    tl.store(grad_x + offsets, total.to(grad_x.dtype.element_ty), mask=mask)
-    mask = (rows < 0)[:, None] & inside[None, :]
-    offsets = (b * (K - 1) + rows[:, None] + (K - 1)) * CHANNELS_IN_ALL + channels[None, :]
-    tl.store(grad_initial + offsets, total.to(grad_initial.dtype.element_ty), mask=mask)
+            mask = ((tokens >= 0) & (tokens < T))[:, None] & inside[None, :]
+            gate = tl.sigmoid(pre)
+            g = tl.load(grad_y + tokens[:, None] * y_t + channels[None, :] * y_c, mask=mask, other=0).to(ACC)
+            g = g * gate * (1 + pre * (1 - gate))
+            tap = tl.load(weight + channels * K + (K - 1 - ahead), mask=inside, other=0).to(ACC)
+            total += tap[None, :] * g
+            if ahead == 0:
+                for k in tl.static_range(K):
+                    inputs = _inputs(
+                        x, initial, tokens - (K - 1) + k, T, channels, inside, x_t, x_c, initial_t, initial_c, K, ACC
+                    )
+                    sum_taps += tl.where(index == k, tl.sum(g * inputs, 0)[None, :], 0)
+                sum_taps += tl.where(index == K, tl.sum(g, 0)[None, :], 0)
+        if grad_final is not None:
+            # The final state is the inputs at tokens T - K + 1 to T - 1.
+            kept = ((rows >= T - (K - 1)) & (rows < T))[:, None] & inside[None, :]
+            offsets = (b * (K - 1) + rows[:, None] - (T - (K - 1))) * CHANNELS_IN_ALL + channels[None, :]
+            total += tl.load(grad_final + offsets, mask=kept, other=0).to(ACC)
+        mask = ((rows >= 0) & (rows < T))[:, None] & inside[None, :]
+        offsets = (b * T + rows[:, None]) * CHANNELS_IN_ALL + channels[None, :]
+        tl.store(grad_x + offsets, total.to(grad_x.dtype.element_ty), mask=mask)
+        mask = (rows < 0)[:, None] & inside[None, :]
+        offsets = (b * (K - 1) + rows[:, None] + (K - 1)) * CHANNELS_IN_ALL + channels[None, :]
+        tl.store(grad_initial + offsets, total.to(grad_initial.dtype.element_ty), mask=mask)
+        rows += Q
+    parts = (b * tl.num_programs(0) + tl.program_id(0)) * (K + 1) + index
+    tl.store(grad_taps + parts * CHANNELS_IN_ALL + channels[None, :], sum_taps, mask=(index <= K) & inside[None, :])
 
 
 def _strides(state: torch.Tensor | None) -> tuple[int, ...]:
@@ -137,10 +145,8 @@ def _causal_conv1d(
     grid = (triton.cdiv(length, TOKENS), triton.cdiv(channels, CHANNELS), batch)
     constants = {"K": kernel_size, "Q": TOKENS, "BLOCK_C": CHANNELS, "ACC": triton_dtype(compute_dtype(x.dtype))}
     tensors = (x, weight.contiguous(), bias.contiguous(), initial_state, y)
-    with on_device(x):
-        _forward_kernel[grid](
-            *tensors, length, channels, *x.stride(), *_strides(initial_state), **constants, num_warps=WARPS
-        )
+    strides = (*x.stride(), *_strides(initial_state))
+    launch(_forward_kernel, grid, tensors, length, channels, *strides, warps=WARPS, **constants)
     return y, final_state
 
 
@@ -158,14 +164,25 @@ def _causal_conv1d_backward(
     """Gradients of x, of weight and bias together (K + 1, C), and of the state before the first token."""
     grad_x, grad_taps, grad_initial = _like_gradients(grad_y, grad_final, x, weight, bias, initial_state)
     (batch, length, channels), kernel_size = x.shape, weight.shape[-1]
-    grid = (triton.cdiv(length + kernel_size - 1, TOKENS), triton.cdiv(channels, CHANNELS), batch)
+    blocks = min(BLOCKS, triton.cdiv(length + kernel_size - 1, TOKENS))
+    grid = (triton.cdiv(length + kernel_size - 1, TOKENS * blocks), triton.cdiv(channels, CHANNELS), batch)
     parts = grad_taps.new_empty(batch, grid[0], kernel_size + 1, channels)
     constants = {"K": kernel_size, "Q": TOKENS, "BLOCK_C": CHANNELS, "ACC": triton_dtype(compute_dtype(x.dtype))}
+    constants |= {"TAPS": triton.next_power_of_2(kernel_size + 1)}
     grad_final = None if grad_final is None else grad_final.contiguous()
-    tensors = (grad_y, grad_final, x, weight.contiguous(), bias.contiguous(), initial_state, grad_x, grad_initial, parts)
+    tensors = (
+        grad_y,
+        grad_final,
+        x,
+        weight.contiguous(),
+        bias.contiguous(),
+        initial_state,
+        grad_x,
+        grad_initial,
+        parts,
+    )
     strides = (*grad_y.stride(), *x.stride(), *_strides(initial_state))
-    with on_device(x):
-        _backward_kernel[grid](*tensors, length, channels, *strides, **constants, num_warps=WARPS)
+    launch(_backward_kernel, grid, tensors, length, channels, blocks, *strides, warps=WARPS, **constants)
     return grad_x, parts.sum((0, 1)), grad_initial
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 
 from .ops_segments import Workspace, compute_dtype
-from .ops_triton_base import check_device, jit, on_device, op_name, tl, triton, triton_dtype
+from .ops_triton_base import check_device, jit, launch, op_name, tl, triton, triton_dtype
 
 
 # Tokens of a program, and its warps.
@@ -91,14 +91,12 @@ def _backward_kernel(
 
 
 def _launch(kernel, tensors, y, eps, strides, groups):
-    (batch, length, channels), size = y.shape, y.shape[2] // groups
-    grid = (triton.cdiv(batch * length, ROWS), groups)
+    length, size = y.shape[1], y.shape[2] // groups
+    tokens = y.shape[0] * length
+    grid = (triton.cdiv(tokens, ROWS), groups)
     constants = {"GROUPS": groups, "SIZE": size, "BLOCK": triton.next_power_of_2(size), "ROWS": ROWS}
-    with on_device(y):
-        kernel[grid](
-            *tensors, batch * length, length, eps, *strides, **constants, ACC=triton_dtype(compute_dtype(y.dtype)),
-            num_warps=WARPS,
-        )  # fmt: skip
+    constants["ACC"] = triton_dtype(compute_dtype(y.dtype))
+    launch(kernel, grid, tensors, tokens, length, eps, *strides, warps=WARPS, **constants)
 
 
 @torch.library.custom_op(op_name(__name__, "rms_norm_gated"), mutates_args=())

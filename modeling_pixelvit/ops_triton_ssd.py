@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 
 from .ops_segments import Workspace, compute_dtype, segments
-from .ops_triton_base import arithmetic, check_device, generation, jit, on_device, op_name, tl, triton
+from .ops_triton_base import arithmetic, check_device, generation, jit, launch, op_name, tl, triton
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _decays(dt, dt_t, rows, T, rate, bias):
     step = tl.where(rows < T, _softplus(pre_step), 0)
     log_decay = tl.maximum(step * rate, -104.0)
     cumulative = tl.cumsum(log_decay * 1.4426950408889634, 0)
-    # Its last entry to the bit (it never rises): another order of summing up would differ by a multiple of its rounding.
+    # Its last entry to the bit (it never rises), which another order of summing up would miss by its rounding.
     return pre_step, step, log_decay, cumulative, tl.min(cumulative, 0)
 
 
@@ -97,6 +97,13 @@ def _tile(pointer, rows, row_stride, T, columns, column_stride, SIZE: tl.constex
     """Tokens `rows` by `columns`, zero outside (T, SIZE)."""
     mask = (rows < T)[:, None] & (columns < SIZE)[None, :]
     offsets = rows[:, None] * row_stride + columns[None, :].to(tl.int64) * column_stride
+    return tl.load(pointer + offsets, mask=mask, other=0).to(ACC)
+
+
+@jit
+def _state_tile(pointer, s, s_stride, p, p_stride, mask, ACC: tl.constexpr):
+    """A state (P, S) by its strides, turned around: (S, P)."""
+    offsets = s[:, None].to(tl.int64) * s_stride + p[None, :].to(tl.int64) * p_stride
     return tl.load(pointer + offsets, mask=mask, other=0).to(ACC)
 
 
@@ -116,7 +123,7 @@ def _causal_decay(cumulative, Q: tl.constexpr):
 @jit
 def _outputs_kernel(
     x, dt, A_log, B, C, D, dt_bias, initial, y, final, T,
-    x_b, x_t, x_h, x_p, dt_b, dt_t, dt_h, B_b, B_t, B_g, B_s, C_b, C_t, C_g, C_s, initial_b, initial_h, initial_p, initial_s,
+    x_b, x_t, x_h, x_p, dt_b, dt_t, dt_h, B_b, B_t, B_g, B_s, C_b, C_t, C_g, C_s, i_b, i_h, i_p, i_s,
     HEADS: tl.constexpr, GROUPS: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_S: tl.constexpr, Q: tl.constexpr,
     ACC: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
@@ -141,14 +148,12 @@ def _outputs_kernel(
     skip = tl.load(D + h).to(ACC)
     bias = tl.load(dt_bias + h).to(ACC)
     state_mask = (s < S)[:, None] & (p < P)[None, :]
-    if initial is None:
-        state = tl.zeros((BLOCK_S, BLOCK_P), ACC)
-    else:
-        offsets = b * initial_b + h * initial_h + s[:, None].to(tl.int64) * initial_s + p[None, :].to(tl.int64) * initial_p
-        state = tl.load(initial + offsets, mask=state_mask, other=0).to(ACC)
+    state = tl.zeros((BLOCK_S, BLOCK_P), ACC)
+    if initial is not None:
+        state += _state_tile(initial + b * i_b + h * i_h, s, i_s, p, i_p, state_mask, ACC)
     for start in range(0, T, Q):
         rows = start + tl.arange(0, Q).to(tl.int64)
-        pre_step, step, log_decay, cumulative, whole = _decays(dt, dt_t, rows, T, rate, bias)
+        _, step, _, cumulative, whole = _decays(dt, dt_t, rows, T, rate, bias)
         inputs = _tile(x, rows, x_t, T, p, x_p, P, ACC)
         B_tile = _tile(B, rows, B_t, T, s, B_s, S, DOT)
         C_tile = _tile(C, rows, C_t, T, s, C_s, S, DOT)
@@ -175,8 +180,8 @@ def _states_kernel(
     """
     What goes from chunk to chunk. Programs: (sequences * heads, blocks of P).
 
-    Forwards, of v = x and M = B, the state before each chunk. In reverse, of v the gradient of y and M = C, the gradient
-    of the state after each chunk, which obeys gradient <- exp(c_Q) gradient + C^T (exp(c) * v).
+    Forwards, of v = x and M = B, the state before each chunk. In reverse, of v the gradient of y and M = C, the
+    gradient of the state after each chunk, which obeys gradient <- exp(c_Q) gradient + C^T (exp(c) * v).
 
     v (B, T, H, P), dt (B, T, H), M (B, T, G, S) and first (B, H, P, S), or None for zeros, by their strides; states
     (B, chunks, H, S, P) and last (B, H, P, S), what arrives at the other end, contiguous.
@@ -192,11 +197,9 @@ def _states_kernel(
     rate = _rate(A_log, h, ACC)
     bias = tl.load(dt_bias + h).to(ACC)
     state_mask = (s < S)[:, None] & (p < P)[None, :]
-    if first is None:
-        state = tl.zeros((BLOCK_S, BLOCK_P), ACC)
-    else:
-        offsets = b * first_b + h * first_h + s[:, None].to(tl.int64) * first_s + p[None, :].to(tl.int64) * first_p
-        state = tl.load(first + offsets, mask=state_mask, other=0).to(ACC)
+    state = tl.zeros((BLOCK_S, BLOCK_P), ACC)
+    if first is not None:
+        state += _state_tile(first + b * first_b + h * first_h, s, first_s, p, first_p, state_mask, ACC)
     chunks = tl.cdiv(T, Q)
     rows = tl.arange(0, Q).to(tl.int64)
     k = b * chunks
@@ -208,7 +211,7 @@ def _states_kernel(
     states += (k * HEADS + h) * (S * P) + s[:, None] * P + p[None, :]
     for _ in range(0, chunks):
         tl.store(states, state, mask=state_mask)
-        pre_step, step, log_decay, cumulative, whole = _decays(dt, dt_t, rows, T, rate, bias)
+        _, step, _, cumulative, whole = _decays(dt, dt_t, rows, T, rate, bias)
         if REVERSE:
             weight = tl.exp2(cumulative)
         else:
@@ -254,7 +257,7 @@ def _maps_kernel(
         h = g * (HEADS // GROUPS) + head
         rate = _rate(A_log, h, ACC)
         bias = tl.load(dt_bias + h).to(ACC)
-        pre_step, step, log_decay, cumulative, whole = _decays(dt + b * dt_b + h * dt_h, dt_t, rows, T, rate, bias)
+        _, step, _, cumulative, whole = _decays(dt + b * dt_b + h * dt_h, dt_t, rows, T, rate, bias)
         grad = _tile(grad_y + b * y_b + h * y_h, rows, y_t, T, p, y_p, P, ACC)
         fed = _tile(x + b * x_b + h * x_h, rows, x_t, T, p, x_p, P, ACC) * step[:, None]
         sum_scores += _dot(grad, tl.trans(fed), ACC, DOT, PRECISION) * _causal_decay(cumulative, Q)
@@ -367,13 +370,12 @@ def _sweep(x: torch.Tensor) -> tuple[tuple[int, int], int]:
     return grid, min(columns, whole)
 
 
+def _options(warps_and_stages: tuple[int, int]) -> dict:
+    return dict(zip(("warps", "stages"), warps_and_stages, strict=True))
+
+
 def _strides(state: torch.Tensor | None) -> tuple[int, ...]:
     return (0, 0, 0, 0) if state is None else state.stride()
-
-
-def _launch(kernel, grid, tensors, *arguments, options: tuple[int, int], **constants):
-    with on_device(tensors[0]):
-        kernel[grid](*tensors, *arguments, **constants, num_warps=options[0], num_stages=options[1])
 
 
 @torch.library.custom_op(op_name(__name__, "ssd"), mutates_args=())
@@ -389,7 +391,7 @@ def _ssd(
     strides = (*x.stride(), *dt.stride(), *B.stride(), *C.stride(), *_strides(initial_state))
     constants = _constants(x, B) | {"BLOCK_P": columns}
     del constants["WIDE"]
-    _launch(_outputs_kernel, grid, tensors, x.shape[1], *strides, options=tiles.outputs, **constants)
+    launch(_outputs_kernel, grid, tensors, x.shape[1], *strides, **_options(tiles.outputs), **constants)
     return y, final_state
 
 
@@ -419,7 +421,8 @@ def _ssd_backward(
 
 
 def _launch_backward(
-    grad_y, grad_final, x, dt, B, C, initial, A_log, D, dt_bias, grad_x, grad_dt, grad_B, grad_C, grad_heads, grad_initial
+    grad_y, grad_final, x, dt, B, C, initial, A_log, D, dt_bias,
+    grad_x, grad_dt, grad_B, grad_C, grad_heads, grad_initial,
 ):  # fmt: skip
     batch, length, heads, head_dim = x.shape
     chunks, tiles = grad_heads.shape[1], _tiles(x)
@@ -432,7 +435,7 @@ def _launch_backward(
         tensors = (v, dt, A_log, M, dt_bias, first, states, last)
         strides = (*v.stride(), *dt.stride(), *M.stride(), *_strides(first))
         sizes = constants | {"BLOCK_P": columns, "REVERSE": reverse}
-        _launch(_states_kernel, grid, tensors, length, *strides, options=tiles.states, **sizes)
+        launch(_states_kernel, grid, tensors, length, *strides, **_options(tiles.states), **sizes)
         return states
 
     states = sweep(x, B, initial, torch.empty_like(grad_initial), reverse=False)
@@ -442,10 +445,10 @@ def _launch_backward(
     constants |= {"BLOCK_P": max(16, triton.next_power_of_2(head_dim)), "WIDE": wide}
     tensors = (grad_y, x, dt, A_log, B, C, dt_bias, states, grad_states, grad_B, grad_C, grad_decay)
     grid = (batch * B.shape[2] * chunks,)
-    _launch(_maps_kernel, grid, tensors, length, *strides, options=tiles.maps, **constants)
+    launch(_maps_kernel, grid, tensors, length, *strides, **_options(tiles.maps), **constants)
     tensors = (grad_y, x, dt, A_log, B, C, D, dt_bias, grad_states, grad_decay, grad_x, grad_dt, grad_heads)
     grid = (batch * heads * chunks,)
-    _launch(_inputs_kernel, grid, tensors, length, *strides, options=tiles.inputs, **constants)
+    launch(_inputs_kernel, grid, tensors, length, *strides, **_options(tiles.inputs), **constants)
 
 
 @_ssd_backward.register_fake
@@ -461,7 +464,7 @@ def _save(ctx, inputs, output):
 
 
 def _backward(ctx, grad_y, grad_final):
-    x, dt, A_log, B, C, D, dt_bias, initial = ctx.saved_tensors
+    _, _, A_log, _, _, D, dt_bias, initial = ctx.saved_tensors
     grad_x, grad_dt, grad_B, grad_C, by_head, grad_initial = _ssd_backward(grad_y, grad_final, *ctx.saved_tensors)
     grad_A_log, grad_D, grad_dt_bias = (g.to(v.dtype) for g, v in zip(by_head, (A_log, D, dt_bias), strict=True))
     grad_initial = None if initial is None else grad_initial.to(initial.dtype)
