@@ -18,7 +18,7 @@ from .ops_triton_base import check_device, jit, launch, op_name, tl, triton, tri
 
 # Tokens and channels of a block, and the blocks of tokens that one program of the backward pass goes through, so that
 # few terms are left to add up. 64 channels side by side fill lines of the cache in every dtype.
-TOKENS, CHANNELS, BLOCKS, WARPS = 32, 64, 8, 4
+TOKENS, CHANNELS, BLOCKS, WARPS = 32, 64, 8, 8
 
 
 @jit

@@ -55,8 +55,9 @@ TILES = {
     (10, 0): {2: _HALF, 4: _SINGLE},
 }
 ENOUGH_PROGRAMS = 128
-# Bytes of states that the backward pass holds at a time, or those of one sequence.
-STATES_IN_USE = 2**30
+# Bytes of states, and as many of their gradients, that the backward pass holds at a time, or those of one sequence: in
+# half precision 16 sequences of 50,178 tokens with 24 heads of 64 by 64. A sweep lasts as long for fewer.
+STATES_IN_USE = 5 * 2**30
 # The largest P and S: the last kernel holds tiles that are whole in both.
 LARGEST = 128
 
@@ -413,8 +414,8 @@ def _ssd_backward(
     grad_heads = x.new_empty(x.shape[0], chunks, 3, x.shape[2], dtype=compute_dtype(x.dtype))
     grad_initial = grad_heads.new_empty(x.shape[0], *x.shape[2:], B.shape[3])
     vectors = [vector.contiguous() for vector in (A_log, D, dt_bias)]
-    sequence_bytes = chunks * grad_initial[0].nbytes
-    for rows in segments(x.shape[0], max(1, STATES_IN_USE // sequence_bytes)):
+    at_most = max(1, STATES_IN_USE // (chunks * grad_initial[0].nbytes))
+    for rows in segments(x.shape[0], triton.cdiv(x.shape[0], triton.cdiv(x.shape[0], at_most))):
         inputs = (None if t is None else t[rows] for t in (grad_y, grad_final, x, dt, B, C, initial_state))
         _launch_backward(*inputs, *vectors, *(t[rows] for t in (*by_token, grad_heads, grad_initial)))
     return *by_token, grad_heads.sum((0, 1)), grad_initial

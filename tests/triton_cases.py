@@ -210,6 +210,21 @@ def test_repetition_gives_the_same_bits(name):
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [(ssd_triton, scan_arguments(1, 3, dtype=torch.float32)), (causal_conv1d_triton, convolution_arguments(1, 3))],
+)
+@pytest.mark.parametrize("used", [0, 1])
+def test_an_output_that_nothing_is_made_of(function, arguments, used):
+    weights = output_gradients(function, arguments)
+    weights[1 - used].zero_()
+    expected = with_gradients(function, arguments, weights)[2:]
+    arguments = [t.detach().requires_grad_() for t in arguments]
+    output, weight = function(*arguments)[used], weights[used]
+    for one, other in zip(torch.autograd.grad(output, arguments, weight), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
 def flat(result):
     return [result] if isinstance(result, torch.Tensor) else list(result)
 
