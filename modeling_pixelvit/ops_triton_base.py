@@ -1,0 +1,97 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+What the Triton kernels share: an import that does without Triton, the arithmetic they compute in, and how an op is
+registered.
+
+Every kernel takes the strides of its inputs, since those are slices of one projection. Program ids and token positions
+are 64-bit integers before a stride multiplies them: a batch of long sequences has more than 2^31 elements.
+"""
+
+from __future__ import annotations  # annotations of kernels name `tl`, which may be missing
+
+import os
+from collections.abc import Callable
+
+import torch
+
+from .ops_segments import compute_dtype
+
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:
+    triton = tl = None
+
+
+# Triton decides where a kernel is defined, not where it is launched.
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def jit(function: Callable) -> Callable:
+    """`triton.jit`, or the function as it is where Triton is absent: `check_device` then refuses before its launch."""
+    return function if triton is None else triton.jit(function)
+
+
+def check_device(op: str, device: torch.device):
+    """
+    Raises:
+        ImportError: if Triton is not installed.
+        ValueError: if no kernel can run on `device`.
+    """
+    if triton is None:
+        raise ImportError(f"{op} is a Triton kernel, but the package triton is not installed; `pip install triton`.")
+    if device.type != "cuda" and not INTERPRETED:
+        raise ValueError(
+            f"{op} is a Triton kernel and runs on CUDA devices, but its input is on {device}; move it to one, or set "
+            "TRITON_INTERPRET=1 before Python starts to have kernels interpreted on the CPU, slowly."
+        )
+
+
+def launch(
+    kernel: Callable, grid: tuple[int, ...], tensors: tuple[torch.Tensor | None, ...], *numbers: int | float,
+    warps: int, stages: int = 1, **constants,
+):  # fmt: skip
+    """Launches `kernel` on the device of the first of its tensors: Triton by itself would take the current one."""
+    with torch.cuda.device(tensors[0].device if tensors[0].is_cuda else -1):
+        kernel[grid](*tensors, *numbers, **constants, num_warps=warps, num_stages=stages)
+
+
+def generation(tensor: torch.Tensor, table: dict):
+    """The entry of `table` (by compute capability, rising) for the device of `tensor`: the newest not newer than it."""
+    capability = torch.cuda.get_device_capability(tensor.device) if tensor.is_cuda else max(table)
+    return table[max((key for key in table if key <= capability), default=min(table))]
+
+
+def triton_dtype(dtype: torch.dtype):
+    """A torch dtype as Triton's."""
+    return getattr(tl, str(dtype).removeprefix("torch."))
+
+
+def arithmetic(dtype: torch.dtype) -> dict:
+    """
+    Compile-time arguments of a kernel with matrix products, for inputs of `dtype`: ACC, the dtype of sums, DOT, that of
+    factors, WIDE, that of factors of products which have one made of gradients and sums, and PRECISION, by which
+    factors in float32 are multiplied.
+
+    Under a loss scale sums of gradients leave the range of float16, so WIDE is then float32, multiplied as TF32, which
+    holds as many digits. For inputs in float32 the choice is that of torch for its own products; three TF32 products
+    give about float32's precision.
+    """
+    wide = compute_dtype(dtype)
+    precision = "tf32" if dtype == torch.float16 or torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+    return {
+        "ACC": triton_dtype(wide),
+        "DOT": triton_dtype(dtype),
+        "WIDE": triton_dtype(dtype if dtype == torch.bfloat16 else wide),
+        "PRECISION": "ieee" if dtype in (torch.bfloat16, torch.float64) else precision,
+    }
+
+
+def op_name(module: str, name: str) -> str:
+    """
+    The qualified name of an op. Code that came with a checkpoint is another module than the package's, so that the
+    name must tell them apart: torch keeps one op a name.
+    """
+    return f"{module.replace('.', '_')}::{name}"

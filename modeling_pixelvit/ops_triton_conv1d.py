@@ -1,0 +1,227 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The causal depthwise convolution of Mamba-2 with its silu as Triton kernels: letters and semantics of `ops_conv1d`.
+
+A program takes a block of tokens and of channels. Taps read the tokens again, which the cache still holds, so that
+memory is read and written once. Backward, the values before silu are computed anew, those of the K - 1 tokens after the
+block included; gradients of weight and bias leave each program as one term that torch adds up.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .ops_segments import Workspace, compute_dtype
+from .ops_triton_base import check_device, jit, launch, op_name, tl, triton, triton_dtype
+
+
+# Tokens and channels of a block, and the blocks of tokens that one program of the backward pass goes through, so that
+# few terms are left to add up. 64 channels side by side fill lines of the cache in every dtype.
+TOKENS, CHANNELS, BLOCKS, WARPS = 32, 64, 8, 8
+
+
+@jit
+def _inputs(
+    x, initial, tokens, T, channels, inside, x_t, x_c, initial_t, initial_c, K: tl.constexpr, ACC: tl.constexpr
+):  # fmt: skip
+    """Inputs at `tokens` (Q,), before 0 those of the initial state, zero before it and from T on: (Q, C)."""
+    here = ((tokens >= 0) & (tokens < T))[:, None] & inside[None, :]
+    tile = tl.load(x + tokens[:, None] * x_t + channels[None, :] * x_c, mask=here, other=0).to(ACC)
+    if initial is not None:
+        before = ((tokens < 0) & (tokens > -K))[:, None] & inside[None, :]
+        offsets = (tokens + (K - 1))[:, None] * initial_t + channels[None, :] * initial_c
+        tile += tl.load(initial + offsets, mask=before, other=0).to(ACC)
+    return tile
+
+
+@jit
+def _forward_kernel(
+    x, weight, bias, initial, y, T, CHANNELS_IN_ALL, x_b, x_t, x_c, initial_b, initial_t, initial_c,
+    K: tl.constexpr, Q: tl.constexpr, BLOCK_C: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """
+    y = silu(bias + sum_k weight_k x_{t - K + 1 + k}). Programs: (blocks of tokens, blocks of channels, sequences).
+
+    x (B, T, C) and initial (B, K - 1, C), or None, by their strides; weight (C, K), bias (C,), y (B, T, C) contiguous.
+    """
+    b = tl.program_id(2).to(tl.int64)
+    rows = tl.program_id(0).to(tl.int64) * Q + tl.arange(0, Q)
+    channels = tl.program_id(1).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
+    inside = channels < CHANNELS_IN_ALL
+    x += b * x_b
+    if initial is not None:
+        initial += b * initial_b
+    total = tl.zeros((Q, BLOCK_C), ACC) + tl.load(bias + channels, mask=inside, other=0).to(ACC)[None, :]
+    for k in tl.static_range(K):
+        tap = tl.load(weight + channels * K + k, mask=inside, other=0).to(ACC)
+        total += tap[None, :] * _inputs(
+            x, initial, rows - (K - 1) + k, T, channels, inside, x_t, x_c, initial_t, initial_c, K, ACC
+        )
+    offsets = (b * T + rows[:, None]) * CHANNELS_IN_ALL + channels[None, :]
+    output = total * tl.sigmoid(total)
+    tl.store(y + offsets, output.to(y.dtype.element_ty), mask=(rows < T)[:, None] & inside[None, :])
+
+
+@jit
+def _backward_kernel(
+    grad_y, grad_final, x, weight, bias, initial, grad_x, grad_initial, grad_taps, T, CHANNELS_IN_ALL, blocks,
+    y_b, y_t, y_c, x_b, x_t, x_c, initial_b, initial_t, initial_c,
+    K: tl.constexpr, Q: tl.constexpr, BLOCK_C: tl.constexpr, TAPS: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """
+    With g the gradient of the values before silu, x_t gets sum_k weight_k g_{t + K - 1 - k}, weight_k the sum over t of
+    g_t x_{t - K + 1 + k}, and bias that of g. Programs as forward, each for `blocks` blocks of tokens one after the
+    other, the first of which begins with the initial state, at -K + 1.
+
+    grad_y and x (B, T, C), initial (B, K - 1, C), or None, by their strides; grad_final (B, K - 1, C) or None, weight
+    (C, K), bias (C,), grad_x (B, T, C), grad_initial (B, K - 1, C) and grad_taps (B, programs, K + 1, C), each
+    program's part of the gradients of weight and bias, contiguous.
+    """
+    b = tl.program_id(2).to(tl.int64)
+    channels = tl.program_id(1).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
+    inside = channels < CHANNELS_IN_ALL
+    x += b * x_b
+    grad_y += b * y_b
+    if initial is not None:
+        initial += b * initial_b
+    rows = tl.program_id(0).to(tl.int64) * blocks * Q + tl.arange(0, Q) - (K - 1)
+    index = tl.arange(0, TAPS)[:, None]
+    sum_taps = tl.zeros((TAPS, BLOCK_C), ACC)
+    for _ in range(0, blocks):
+        total = tl.zeros((Q, BLOCK_C), ACC)
+        for ahead in tl.static_range(K):
+            # g at the tokens `rows + ahead`
+            tokens = rows + ahead
+            pre = tl.zeros((Q, BLOCK_C), ACC) + tl.load(bias + channels, mask=inside, other=0).to(ACC)[None, :]
+            for k in tl.static_range(K):
+                tap = tl.load(weight + channels * K + k, mask=inside, other=0).to(ACC)
+                pre += tap[None, :] * _inputs(
+                    x, initial, tokens - (K - 1) + k, T, channels, inside, x_t, x_c, initial_t, initial_c, K, ACC
+                )
+            mask = ((tokens >= 0) & (tokens < T))[:, None] & inside[None, :]
+            gate = tl.sigmoid(pre)
+            g = tl.load(grad_y + tokens[:, None] * y_t + channels[None, :] * y_c, mask=mask, other=0).to(ACC)
+            g = g * gate * (1 + pre * (1 - gate))
+            tap = tl.load(weight + channels * K + (K - 1 - ahead), mask=inside, other=0).to(ACC)
+            total += tap[None, :] * g
+            if ahead == 0:
+                for k in tl.static_range(K):
+                    inputs = _inputs(
+                        x, initial, tokens - (K - 1) + k, T, channels, inside, x_t, x_c, initial_t, initial_c, K, ACC
+                    )
+                    sum_taps += tl.where(index == k, tl.sum(g * inputs, 0)[None, :], 0)
+                sum_taps += tl.where(index == K, tl.sum(g, 0)[None, :], 0)
+        if grad_final is not None:
+            # The final state is the inputs at tokens T - K + 1 to T - 1.
+            kept = ((rows >= T - (K - 1)) & (rows < T))[:, None] & inside[None, :]
+            offsets = (b * (K - 1) + rows[:, None] - (T - (K - 1))) * CHANNELS_IN_ALL + channels[None, :]
+            total += tl.load(grad_final + offsets, mask=kept, other=0).to(ACC)
+        mask = ((rows >= 0) & (rows < T))[:, None] & inside[None, :]
+        offsets = (b * T + rows[:, None]) * CHANNELS_IN_ALL + channels[None, :]
+        tl.store(grad_x + offsets, total.to(grad_x.dtype.element_ty), mask=mask)
+        mask = (rows < 0)[:, None] & inside[None, :]
+        offsets = (b * (K - 1) + rows[:, None] + (K - 1)) * CHANNELS_IN_ALL + channels[None, :]
+        tl.store(grad_initial + offsets, total.to(grad_initial.dtype.element_ty), mask=mask)
+        rows += Q
+    parts = (b * tl.num_programs(0) + tl.program_id(0)) * (K + 1) + index
+    tl.store(grad_taps + parts * CHANNELS_IN_ALL + channels[None, :], sum_taps, mask=(index <= K) & inside[None, :])
+
+
+def _strides(state: torch.Tensor | None) -> tuple[int, ...]:
+    return (0, 0, 0) if state is None else state.stride()
+
+
+@torch.library.custom_op(op_name(__name__, "causal_conv1d"), mutates_args=())
+def _causal_conv1d(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, initial_state: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    y, final_state = _like_outputs(x, weight, bias, initial_state)
+    (batch, length, channels), kernel_size = x.shape, weight.shape[-1]
+    kept = min(length, kernel_size - 1)
+    final_state[:, kernel_size - 1 - kept :] = x[:, length - kept :]
+    before = final_state[:, : kernel_size - 1 - kept]
+    before.copy_(initial_state[:, kept:]) if initial_state is not None else before.zero_()
+    grid = (triton.cdiv(length, TOKENS), triton.cdiv(channels, CHANNELS), batch)
+    constants = {"K": kernel_size, "Q": TOKENS, "BLOCK_C": CHANNELS, "ACC": triton_dtype(compute_dtype(x.dtype))}
+    tensors = (x, weight.contiguous(), bias.contiguous(), initial_state, y)
+    strides = (*x.stride(), *_strides(initial_state))
+    launch(_forward_kernel, grid, tensors, length, channels, *strides, warps=WARPS, **constants)
+    return y, final_state
+
+
+@_causal_conv1d.register_fake
+def _like_outputs(x, weight, bias, initial_state):
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    return y, x.new_empty(x.shape[0], weight.shape[-1] - 1, x.shape[2])
+
+
+@torch.library.custom_op(op_name(__name__, "causal_conv1d_backward"), mutates_args=())
+def _causal_conv1d_backward(
+    grad_y: torch.Tensor, grad_final: torch.Tensor | None, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor,
+    initial_state: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Gradients of x, of weight and bias together (K + 1, C), and of the state before the first token."""
+    grad_x, grad_taps, grad_initial = _like_gradients(grad_y, grad_final, x, weight, bias, initial_state)
+    (batch, length, channels), kernel_size = x.shape, weight.shape[-1]
+    blocks = min(BLOCKS, triton.cdiv(length + kernel_size - 1, TOKENS))
+    grid = (triton.cdiv(length + kernel_size - 1, TOKENS * blocks), triton.cdiv(channels, CHANNELS), batch)
+    parts = grad_taps.new_empty(batch, grid[0], kernel_size + 1, channels)
+    constants = {"K": kernel_size, "Q": TOKENS, "BLOCK_C": CHANNELS, "ACC": triton_dtype(compute_dtype(x.dtype))}
+    constants |= {"TAPS": triton.next_power_of_2(kernel_size + 1)}
+    grad_final = None if grad_final is None else grad_final.contiguous()
+    tensors = (
+        grad_y,
+        grad_final,
+        x,
+        weight.contiguous(),
+        bias.contiguous(),
+        initial_state,
+        grad_x,
+        grad_initial,
+        parts,
+    )
+    strides = (*grad_y.stride(), *x.stride(), *_strides(initial_state))
+    launch(_backward_kernel, grid, tensors, length, channels, blocks, *strides, warps=WARPS, **constants)
+    return grad_x, parts.sum((0, 1)), grad_initial
+
+
+@_causal_conv1d_backward.register_fake
+def _like_gradients(grad_y, grad_final, x, weight, bias, initial_state):
+    kernel_size, dtype = weight.shape[-1], compute_dtype(x.dtype)
+    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+    grad_taps = x.new_empty(kernel_size + 1, x.shape[2], dtype=dtype)
+    return grad_x, grad_taps, x.new_empty(x.shape[0], kernel_size - 1, x.shape[2], dtype=dtype)
+
+
+def _save(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx, grad_y, grad_final):
+    _, weight, bias, initial_state = ctx.saved_tensors
+    grad_x, grad_taps, grad_initial = _causal_conv1d_backward(grad_y, grad_final, *ctx.saved_tensors)
+    grad_weight = grad_taps[:-1].t().unsqueeze(1).to(weight.dtype)
+    grad_initial = None if initial_state is None else grad_initial.to(initial_state.dtype)
+    return grad_x, grad_weight, grad_taps[-1].to(bias.dtype), grad_initial
+
+
+_causal_conv1d.register_autograd(_backward, setup_context=_save)
+
+
+def causal_conv1d_triton(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    initial_state: torch.Tensor | None = None,
+    workspace: Workspace | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    The convolution, with the arguments and results of `ops_conv1d.causal_conv1d`; it needs no workspace.
+
+    Raises:
+        ImportError: if Triton is not installed.
+        ValueError: for a device that the kernels do not run on.
+    """
+    check_device("causal_conv1d_triton", x.device)
+    return _causal_conv1d(x, weight, bias, initial_state)
