@@ -293,7 +293,7 @@ def draw(
         places, losses = zip(*((row[axis_of(row)], row["test_loss"]) for row in front), strict=True)
         loss_axes.plot(places, losses, color="0.6", linewidth=4, alpha=0.5, zorder=0, label="best at its computation")
     if any(not run["converged"] for run in runs):
-        loss_axes.plot([], [], "o", color="0.4", markerfacecolor="white", label="twice the images might halve it")
+        loss_axes.plot([], [], "o", color="0.4", markerfacecolor="white", label="not converged")
     _scale_losses(loss_axes, [run["test_loss"] for run in runs])
     _label_axes(loss_axes, runs, "test loss")
     for panel, name in zip(score_axes, names, strict=True):
