@@ -19,6 +19,7 @@ from .images import load_run_images
 from .law import axis_of, by_axis, judge_convergence, losses_by_seed, ratio_of
 from .points import Choices, Planner, Point, every_run
 from .report import (
+    AXIS_WORDS,
     PICTURE_FILE,
     RESULTS_FILE,
     TABLE_FILE,
@@ -68,12 +69,21 @@ class Carrying:
     known: tuple[str, ...] = ()
 
 
+def _with_settings(run: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
+    """A run of a results file with its recipe and data, of which a sweep writes what its runs have in common once."""
+    if "recipe" in run:
+        return run
+    recipe = content["recipes"]["-".join(part for part in (run["family"], run["decoder"]) if part)]
+    own = {name: run.get(name, recipe[name]) for name in ("patch_size", "seed")}
+    return {**run, "recipe": {**recipe, **own}, "data": content["data"]}
+
+
 class Results:
     """
     What is known of runs: what they left in their folders, and what was made elsewhere.
 
     Args:
-        files: `results.json` of other calls.
+        files: `results.json` of other calls, or of sweeps.
 
     Raises:
         ValueError: if one of them is something else.
@@ -83,7 +93,8 @@ class Results:
         self.elsewhere: dict[str, dict[str, Any]] = {}
         for file in files:
             try:
-                runs = json.loads(Path(file).read_text())["runs"]
+                content = json.loads(Path(file).read_text())
+                runs = [_with_settings(run, content) for run in content["runs"]]
                 self.elsewhere |= {key_of(run): run for run in runs}
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise ValueError(
@@ -210,7 +221,7 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     compared = compare(rows, experiment.reference) if experiment.reference else []
     front = find_front(rows) if experiment.front else []
-    further = [format_comparisons(compared, experiment.reference), format_front(front)]
+    further = [format_comparisons(compared, experiment.reference, AXIS_WORDS[experiment.x]), format_front(front)]
     fits = fit_series(rows)
     text = format_report(rows, fits, "\n\n".join(part for part in further if part))
     (folder / TABLE_FILE).write_text(f"# {experiment.title}\n\n{experiment.question}\n\n{text}")
@@ -281,10 +292,10 @@ def compare(rows: list[dict[str, Any]], reference: str) -> list[dict[str, Any]]:
     return found
 
 
-def format_comparisons(compared: list[dict[str, Any]], reference: str | None) -> str:
+def format_comparisons(compared: list[dict[str, Any]], reference: str | None, axis: str) -> str:
     if not compared:
         return ""
-    rows = [("model", "place", "seeds", f"test loss over that of: {reference}", f"{compared[0]['score']} higher by")]
+    rows = [("model", axis, "seeds", f"test loss over that of: {reference}", f"{compared[0]['score']} higher by")]
     for one in compared:
         gain = "-" if one["score_gain"] is None else f"{one['score_gain']:+.1f}"
         place = f"{one['place']:,}" if one["place"] < 1e6 else f"{one['place']:.2e}"

@@ -247,6 +247,8 @@ def _sentences(folder: Path) -> list[str]:
 def _made_with(finished: Finished) -> str:
     """Devices, packages and revisions of the runs, each once."""
     origins = [run["made_with"] for run in finished.content["runs"] if "made_with" in run]
+    if not origins:  # of sweeps from before there was a note of them
+        return f"{len(finished.content['runs'])} runs, of which none says with what it was made."
     devices = dict.fromkeys(f"{origin['processes']} x {origin['device']}" for origin in origins)
     packages = dict.fromkeys(
         ", ".join(f"{name} {version}" for name, version in origin["versions"].items()) for origin in origins

@@ -68,6 +68,13 @@ class TestDefinitions:
         by_rows = {point.run.key for point in plan("scan_order").points() if point.variant == "rows"}
         assert {point.run.key for point in plan("flips").points() if point.variant == "every second block"} < by_rows
 
+    @pytest.mark.parametrize("name", ["table1", "scan_order"])
+    def test_the_kept_sweeps_have_their_runs(self, name):
+        """A recipe's new fields and defaults make no other runs of those that were measured."""
+        kept = REPOSITORY / "training" / "benchmarks"
+        results = Results([str(kept / file) for file in ("sweep_digits.json", "sweep_digits_rows.json")])
+        assert results.to_do(every_run(plan(name, seeds=(0, 1, 2, 3, 4)).points())) == []
+
     def test_what_points_start_from_has_their_family_patch_and_seed_and_is_shared(self):
         points = plan("table2").points()
         for point in points:
