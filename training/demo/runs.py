@@ -13,7 +13,7 @@ from ..experiments.arguments import MOST_WORKERS, parse_arguments, sweep_recipes
 from ..experiments.images import load_run_images
 from ..experiments.plan import describe_differences, name_of, plan_runs
 from ..experiments.run import METRICS_FILE, Run
-from ..experiments.workers import WorkerPool, Workplace
+from ..experiments.workers import Resources, WorkerPool
 from ..tasks.registry import TASKS
 
 
@@ -84,7 +84,7 @@ def train_or_reuse(folder: Path, sweep_options: tuple[str, ...] = ()) -> list[Pa
         )
         folder.mkdir(parents=True, exist_ok=True)
         workers = min(os.cpu_count() or 1, MOST_WORKERS)
-        errors = WorkerPool(to_do, Workplace(str(folder), workers)).execute()
+        errors = WorkerPool(to_do, Resources(str(folder), workers)).execute()
         if errors:
             details = "\n".join(f"{name}:\n{error}" for name, error in errors.items())
             raise ValueError(f"{len(errors)} of the demo's models could not be trained; this is why.\n{details}")

@@ -36,7 +36,7 @@ from .report import (
 )
 from .run import Run, key_of, training_cost
 from .slurm import SlurmPool
-from .workers import WorkerPool, Workplace
+from .workers import Resources, WorkerPool
 
 
 DRAWN_PREFIX = "test_patch"
@@ -52,7 +52,7 @@ class Carrying:
 
     Args:
         output_dir: Folder of tables, pictures and numbers, below which each experiment has its own.
-        workers, threads, gpus, precision, launcher: See [`Workplace`].
+        workers, threads, gpus, precision, launcher: See [`Resources`].
         slurm: Parameters of Slurm jobs; None: the runs are carried out here.
         cluster: "slurm", or "local" to try the same in processes of this machine.
         known: Files with results of the same runs, made elsewhere, which are not repeated.
@@ -179,10 +179,10 @@ def _carry_out(
         folder = Path(choices.points_dir)
         pool = SlurmPool(to_do, folder, carrying.launcher, carrying.slurm, carrying.cluster, finished=show)
         return pool.execute()
-    workplace = Workplace(
+    resources = Resources(
         images_folder, carrying.workers, carrying.threads, carrying.gpus, carrying.precision, carrying.launcher
     )
-    return WorkerPool(to_do, workplace, finished=show, title=experiment.name).execute()
+    return WorkerPool(to_do, resources, finished=show, title=experiment.name).execute()
 
 
 def rows_of(experiment: Experiment, points: list[Point], results: Results) -> list[dict[str, Any]]:

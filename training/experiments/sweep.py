@@ -27,7 +27,7 @@ from .report import (
     write_results,
 )
 from .run import Run
-from .workers import WorkerPool, Workplace
+from .workers import Resources, WorkerPool
 
 
 LOADING_EXAMPLE = """\
@@ -98,5 +98,5 @@ def train_runs(to_do: list[Run], runs: list[Run], images_folder: str, options: a
             write(f"\n{format_preview(finished, [run.recipe.patch_size for run in runs])}\n")
 
     num_series = len({(run.recipe.family, run.decoder) for run in runs})
-    workplace = Workplace(images_folder, options.workers, options.threads)
-    return WorkerPool(to_do, workplace, finished=show, short_runs=2 * num_series).execute()
+    resources = Resources(images_folder, options.workers, options.threads)
+    return WorkerPool(to_do, resources, finished=show, short_runs=2 * num_series).execute()

@@ -58,9 +58,9 @@ def work_of(run: Run, steps: int | None = None) -> float:
 
 
 @dataclass(frozen=True)
-class Workplace:
+class Resources:
     """
-    Where runs are carried out.
+    What runs are carried out with.
 
     Args:
         images_folder: Where their images are stored.
@@ -80,13 +80,13 @@ class Workplace:
     launcher: tuple[str, ...] = ()
 
 
-def run_in_worker(run: Run, workplace: Workplace, gpu: str | None, messages: Connection):
+def run_in_worker(run: Run, resources: Resources, gpu: str | None, messages: Connection):
     """The body of a worker: `execute`, with messages ("progress", steps, loss), ("done",) or ("error", traceback)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process; the parent ends its workers
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before anything has asked for them
     parent = os.getppid()
-    torch.set_num_threads(workplace.threads)
+    torch.set_num_threads(resources.threads)
     logging.disable_progress_bar()  # there is one already
     reported = 0.0
 
@@ -99,11 +99,11 @@ def run_in_worker(run: Run, workplace: Workplace, gpu: str | None, messages: Con
             messages.send(("progress", steps, loss))
 
     try:
-        if workplace.launcher:
-            launch(run, workplace.launcher, report)
+        if resources.launcher:
+            launch(run, resources.launcher, report)
         else:
-            images = load_run_images(run.recipe, **run.data, folder=Path(workplace.images_folder))
-            accelerator = Accelerator(cpu=gpu is None, mixed_precision=None if gpu is None else workplace.precision)
+            images = load_run_images(run.recipe, **run.data, folder=Path(resources.images_folder))
+            accelerator = Accelerator(cpu=gpu is None, mixed_precision=None if gpu is None else resources.precision)
             execute(run, images, report, accelerator)
     except Interrupted:
         raise SystemExit(128 + signal.SIGTERM) from None
@@ -193,7 +193,7 @@ class WorkerPool:
 
     Args:
         runs: What to do.
-        workplace: Where.
+        resources: What they are carried out with.
         finished: Called with each run that is done, and what writes a text above the progress bar.
         short_runs: So many of the shortest runs are not left to the end.
         title: Of the progress bar.
@@ -202,15 +202,15 @@ class WorkerPool:
     def __init__(
         self,
         runs: list[Run],
-        workplace: Workplace,
+        resources: Resources,
         finished: Callable[[Run, Callable[[str], None]], None] = lambda run, write: None,
         short_runs: int = 0,
         title: str = "sweep",
     ):
-        self.workplace, self.finished, self.short_runs, self.title = workplace, finished, short_runs, title
+        self.resources, self.finished, self.short_runs, self.title = resources, finished, short_runs, title
         self.waiting = sorted(runs, key=work_of, reverse=True)
-        self.workers = 1 if workplace.launcher else workplace.workers
-        self.free_gpus = list(workplace.gpus)
+        self.workers = 1 if resources.launcher else resources.workers
+        self.free_gpus = list(resources.gpus)
         self.active: dict[str, _Active] = {}
         self.errors: dict[str, str] = {}
         self.context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
@@ -261,7 +261,7 @@ class WorkerPool:
     def _start(self, run: Run):
         messages, sender = self.context.Pipe(duplex=False)
         gpu = self.free_gpus.pop(0) if self.free_gpus else None
-        arguments = (run, self.workplace, gpu, sender)
+        arguments = (run, self.resources, gpu, sender)
         process = self.context.Process(target=run_in_worker, args=arguments, daemon=True)
         # Inherited, so that Ctrl-C does not reach a worker that is still importing.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)

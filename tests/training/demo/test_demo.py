@@ -342,7 +342,7 @@ class NotedPool:
 
     trained: list[str] = []
 
-    def __init__(self, runs, workplace):
+    def __init__(self, runs, resources):
         self.runs = runs
 
     def execute(self):

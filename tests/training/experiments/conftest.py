@@ -18,12 +18,12 @@ def few_images(monkeypatch):
     def execute_all(pool):
         errors = {}
         while (run := pool._next()) is not None:
-            pool.workplace_run(run, errors)
+            pool.carry_out_here(run, errors)
         pool.bar.close()
         return errors
 
-    def workplace_run(pool, run, errors):
-        images = workers.load_run_images(run.recipe, **run.data, folder=Path(pool.workplace.images_folder))
+    def carry_out_here(pool, run, errors):
+        images = workers.load_run_images(run.recipe, **run.data, folder=Path(pool.resources.images_folder))
         evaluation = [images.evaluation[index] for index in range(20)]
         try:
             execute(run, dataclasses.replace(images, evaluation=evaluation))
@@ -34,4 +34,4 @@ def few_images(monkeypatch):
             pool.finished(run, print)
 
     monkeypatch.setattr(WorkerPool, "execute", execute_all)
-    monkeypatch.setattr(WorkerPool, "workplace_run", workplace_run, raising=False)
+    monkeypatch.setattr(WorkerPool, "carry_out_here", carry_out_here, raising=False)

@@ -32,7 +32,7 @@ from training.experiments.law import count_falling_runs, find_falls, judge_conve
 from training.experiments.plan import plan_runs
 from training.experiments.report import format_decoder_gaps
 from training.experiments.run import METRICS_FILE, UNFINISHED_FOLDER, Interrupted, execute
-from training.experiments.workers import WorkerPool, Workplace, work_of
+from training.experiments.workers import Resources, WorkerPool, work_of
 from training.families.registry import FAMILIES
 from training.settings.recipe import load_recipe
 from training.tasks.classification import ClassificationTask
@@ -79,7 +79,7 @@ def in_process(monkeypatch):
 
     def execute_all(pool):
         for run in pool.waiting:
-            images = load_run_images(run.recipe, **run.data, folder=Path(pool.workplace.images_folder))
+            images = load_run_images(run.recipe, **run.data, folder=Path(pool.resources.images_folder))
             if len(images.evaluation) > 4:
                 images = dataclasses.replace(images, evaluation=Subset(images.evaluation, range(4)))
             execute(run, images)
@@ -252,7 +252,7 @@ class TestSweep:
             pool.active[run.name].process.kill()
 
         monkeypatch.setattr(WorkerPool, "_start", start_and_kill)
-        errors = WorkerPool([make_run(tmp_path / "pixelvit-patch8", "pixelvit")], Workplace(str(tmp_path))).execute()
+        errors = WorkerPool([make_run(tmp_path / "pixelvit-patch8", "pixelvit")], Resources(str(tmp_path))).execute()
         assert errors == {"pixelvit-patch8": "its process ended with exit code -9 (if negative, by that signal)"}
 
     def test_image_folder(self, image_folder, tmp_path, monkeypatch, capsys):
