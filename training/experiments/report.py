@@ -341,7 +341,8 @@ def _draw_losses(axes, series: Series, members: list[dict[str, Any]], fits: Fits
     _draw_points(axes, members, lambda run: run["test_loss"], color, marker)
     fit, label = fits.power, f"{name_series(series)} (no fit)"
     if fit is not None:
-        law = f"$L = {fit.coefficient:.2g}\\,p^{{\\,{fit.exponent:.2f}}}$, $R^2 = {fit.r_squared:.2f}$"
+        letter = "p" if axis_of(members[0]) == "patch_size" else "N" if axis_of(members[0]) == "tokens" else "C"
+        law = f"$L = {fit.coefficient:.2g}\\,{letter}^{{\\,{fit.exponent:.2f}}}$, $R^2 = {fit.r_squared:.2f}$"
         label = f"{name_series(series)}: {law}"
         ends = [min(fit.x), max(fit.x)]
         axes.plot(ends, [fit(patch_size) for patch_size in ends], color=color, linewidth=1.6)
