@@ -215,7 +215,6 @@ def parse_parameters(words: list[str]) -> dict[str, Any]:
 def carry_out(path: str) -> int:
     """One run that another call has written down, on the devices that this process was started with."""
     run = read_run(path)
-    logging.disable_progress_bar()
     accelerator = build_accelerator(LoopOptions(**run.how, output_dir=run.folder, report_to="none"))
     with tempfile.TemporaryDirectory(prefix="experiment-") as images_folder:
         images = load_run_images(run.recipe, **run.data, folder=Path(images_folder))

@@ -9,7 +9,6 @@ can be run at any scale that has its task.
 """
 
 import dataclasses
-import difflib
 import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import yaml
 
 from ..families.registry import FAMILIES
+from ..settings.recipe import suggestion
 from ..tasks.registry import TASKS
 from .report import AXES
 
@@ -155,7 +155,9 @@ def load_experiment(name: str) -> Experiment:
     elif name in found:
         path = found[name]
     else:
-        raise ExperimentError(f"The experiment {name!r} was given; there are {', '.join(found)}.{_hint(name, found)}")
+        raise ExperimentError(
+            f"The experiment {name!r} was given; there are {', '.join(found)}.{suggestion(name, found)}"
+        )
     return build_experiment({"name": path.stem, **_read(path)}, str(path))
 
 
@@ -172,7 +174,9 @@ def build_experiment(fields: dict[str, Any], where: str) -> Experiment:
     known = {field.name: field for field in dataclasses.fields(Experiment)}
     for name in fields:
         if name not in known:
-            raise ExperimentError(f"{where} sets {name!r}; an experiment has {', '.join(known)}.{_hint(name, known)}")
+            raise ExperimentError(
+                f"{where} sets {name!r}; an experiment has {', '.join(known)}.{suggestion(name, known)}"
+            )
     for name in ("title", "question"):
         if not isinstance(fields.get(name), str):
             raise ExperimentError(f"{where} has no {name}; give it one, in a sentence.")
@@ -204,8 +208,3 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ExperimentError(f"{path} holds a {type(content).__name__}; it must be a mapping of keys to values.")
     return content
-
-
-def _hint(word: str, known: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {nearest[0]!r}?" if nearest else ""

@@ -8,15 +8,14 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from ..common.files import write_json
-from ..settings.recipe import Recipe
 from .definition import Experiment, Scale
 from .images import load_run_images
-from .law import axis_of, by_axis, judge_convergence, losses_by_seed, ratio_of
+from .law import axis_of, by_axis, judge_convergence, losses_by_seed, mean, ratio_of, series_of
 from .points import Choices, Planner, Point, every_run
 from .report import (
     AXIS_WORDS,
@@ -32,9 +31,11 @@ from .report import (
     format_ratio,
     format_report,
     format_rows,
+    readable,
     score_of,
+    series_key,
 )
-from .run import Run, key_of, training_cost
+from .run import Run, key_of, training_cost, without_defaults
 from .slurm import SlurmPool
 from .workers import Resources, WorkerPool
 
@@ -73,7 +74,7 @@ def _with_settings(run: dict[str, Any], content: dict[str, Any]) -> dict[str, An
     """A run of a results file with its recipe and data, of which a sweep writes what its runs have in common once."""
     if "recipe" in run:
         return run
-    recipe = content["recipes"]["-".join(part for part in (run["family"], run["decoder"]) if part)]
+    recipe = content["recipes"][series_key(series_of(run))]
     own = {name: run.get(name, recipe[name]) for name in ("patch_size", "seed")}
     return {**run, "recipe": {**recipe, **own}, "data": content["data"]}
 
@@ -235,7 +236,7 @@ def write_report(
         "comparisons": compared,
         "front": [{"series": row["series"], "patch_size": row["patch_size"]} for row in front],
         "points": [{"run": key_of(row), **{name: row[name] for name in row if _is_of_point(name)}} for row in rows],
-        "runs": [{"key": key, **without_defaults(metrics)} for key, metrics in known.items()],
+        "runs": [{"key": key, **shortened(metrics)} for key, metrics in known.items()],
     }
     write_json(folder / RESULTS_FILE, content)
     print(f"\n{text}\nPicture: {folder / PICTURE_FILE}\nNumbers: {folder / RESULTS_FILE}")
@@ -247,13 +248,11 @@ def _is_of_point(name: str) -> bool:
     return name in POINT_FIELDS or (name.startswith("test_") and not drawn)
 
 
-def without_defaults(metrics: dict[str, Any]) -> dict[str, Any]:
+def shortened(metrics: dict[str, Any]) -> dict[str, Any]:
     """Metrics of a run, of whose recipe only what differs from the defaults is told."""
-    defaults = json.loads(json.dumps(dataclasses.asdict(Recipe())))
-    recipe = {name: value for name, value in metrics["recipe"].items() if value != defaults.get(name, ...)}
-    shorter = {**metrics, "recipe": recipe}
+    shorter = {**metrics, "recipe": without_defaults(metrics["recipe"])}
     if "start" in metrics:
-        shorter["start"] = without_defaults(metrics["start"])
+        shorter["start"] = shortened(metrics["start"])
     return shorter
 
 
@@ -276,7 +275,7 @@ def compare(rows: list[dict[str, Any]], reference: str) -> list[dict[str, Any]]:
                 continue
             score = next(iter(columns_of(same[0])))
             scores = [[score_of(run, score) for run in side] for side in (same, others[place])]
-            gain = None if any(None in side for side in scores) else _mean(scores[0]) - _mean(scores[1])
+            gain = None if any(None in side for side in scores) else mean(scores[0]) - mean(scores[1])
             found.append(
                 {
                     "group": group,
@@ -298,9 +297,10 @@ def format_comparisons(compared: list[dict[str, Any]], reference: str | None, ax
     rows = [("model", axis, "seeds", f"test loss over that of: {reference}", f"{compared[0]['score']} higher by")]
     for one in compared:
         gain = "-" if one["score_gain"] is None else f"{one['score_gain']:+.1f}"
-        place = f"{one['place']:,}" if one["place"] < 1e6 else f"{one['place']:.2e}"
         title = ", ".join(part for part in (one["group"], one["variant"]) if part)
-        rows.append((title, place, str(one["seeds"]), format_ratio(one["ratio"], one["interval"]), gain))
+        rows.append(
+            (title, readable(one["place"]), str(one["seeds"]), format_ratio(one["ratio"], one["interval"]), gain)
+        )
     return format_rows(rows)
 
 
@@ -310,7 +310,7 @@ def find_front(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     axis: the compute-optimal front, from the least computation on. Each is the row of one seed with the mean loss.
     """
     means = [
-        {**same[0], "test_loss": _mean([run["test_loss"] for run in same])}
+        {**same[0], "test_loss": mean([run["test_loss"] for run in same])}
         for members in by_series(rows).values()
         for same in by_axis(members).values()
     ]
@@ -326,10 +326,6 @@ def format_front(front: list[dict[str, Any]]) -> str:
         return ""
     steps = [f"{row['series']} at patch {row['patch_size']} ({row['test_loss']:.3f})" for row in front]
     return f"Best at their computation, from the least on: {', '.join(steps)}."
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def format_plan(
@@ -386,4 +382,4 @@ class Speeds:
         nearest = min(abs(tokens - run.num_tokens) for tokens, _, _ in known)
         alike = [(speed, basis) for tokens, speed, basis in known if abs(tokens - run.num_tokens) == nearest]
         self.bases[alike[0][1]] = None
-        return _mean([speed for speed, _ in alike])
+        return mean([speed for speed, _ in alike])

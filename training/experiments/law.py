@@ -48,9 +48,9 @@ def summarize_curve(losses: Sequence[float], final_part: int | None = None) -> d
     half = min(total // 5, (final_part or total) // 4)
     if total < 10 or half == 0:
         return {"train_loss": None, "gain_of_doubling": None}
-    before, last = _mean(losses[-2 * half : -half]), _mean(losses[-half:])
+    before, last = mean(losses[-2 * half : -half]), mean(losses[-half:])
     power = math.log(before / last) / math.log((total - half / 2) / (total - 3 * half / 2))
-    return {"train_loss": _mean(losses[-total // 10 :]), "gain_of_doubling": 1 - 2**-power}
+    return {"train_loss": mean(losses[-total // 10 :]), "gain_of_doubling": 1 - 2**-power}
 
 
 def expected_gain(run: dict[str, Any]) -> float | None:
@@ -107,7 +107,7 @@ def by_axis(runs: Sequence[dict[str, Any]]) -> dict[float, list[dict[str, Any]]]
     return dict(sorted(found.items(), reverse=not runs or axis_of(runs[0]) == "patch_size"))
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
@@ -150,8 +150,8 @@ def ratio_of(losses: dict[int | None, float], others: dict[int | None, float]) -
     logs = [math.log(loss / others[seed]) for seed, loss in losses.items() if seed in others]
     if not logs:
         return None
-    mean, half = _mean(logs), half_width(logs)
-    return math.exp(mean), None if half is None else (math.exp(mean - half), math.exp(mean + half)), logs
+    centre, half = mean(logs), half_width(logs)
+    return math.exp(centre), None if half is None else (math.exp(centre - half), math.exp(centre + half)), logs
 
 
 def find_falls(runs: Sequence[dict[str, Any]]) -> list[Fall]:

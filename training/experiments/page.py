@@ -31,7 +31,7 @@ from ..tasks.registry import TASKS
 from .fits import fit_paper_rows, tabulate_fits
 from .images import load_run_images
 from .law import axis_of, by_axis
-from .report import PICTURE_FILE, RESULTS_FILE, TABLE_FILE, by_series, format_mean, format_rows, name_series
+from .report import PICTURE_FILE, RESULTS_FILE, TABLE_FILE, by_series, format_mean, format_rows, name_series, readable
 
 
 FITTED_TABLES = {"table1", "table4"}  # of the paper's, of whose rows there are fits
@@ -208,7 +208,7 @@ def _means(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
             table.append(
                 (
                     name_series(series),
-                    f"{place:,}" if place < 1e6 else f"{place:.2e}",
+                    readable(place),
                     str(len(same)),
                     format_mean(losses, ".3f"),
                     format_mean(scores, ".1f", "%"),

@@ -140,7 +140,7 @@ class Planner:
                 self.left_out.append(f"patch {patch_size}, which does not divide images of {image_size} pixels")
                 continue
             for seed in seeds[:1] if self.choices.fast else seeds:
-                run = self._run(fields, seed, self.scale, task, self._start_of(self.scale, task), is_start=False)
+                run = self._run(fields, seed, self.scale, task, self._start_of(self.scale, task))
                 point = Point(*self._name_curve(fields), run)
                 points.setdefault((point.group, point.variant, run.key), point)
         self.left_out = list(dict.fromkeys(self.left_out))
@@ -187,7 +187,6 @@ class Planner:
         scale: Scale,
         task: str,
         start: dict[str, Any] | None,
-        is_start: bool,
         spec: dict[str, Any] | None = None,
     ) -> Run:
         """
@@ -195,9 +194,9 @@ class Planner:
 
         Args:
             fields: Of the point.
-            spec: What is told of a start beside its task.
+            spec: What is told of a start beside its task; None for a point.
         """
-        spec = spec or {}
+        is_start, spec = spec is not None, spec or {}
         family = fields["family"]
         ending = spec.get("recipe") or scale.recipes.get(task) or TASKS[task].sweep_recipe
         is_small = ending == TASKS[task].sweep_recipe
@@ -253,7 +252,7 @@ class Planner:
             scale = self.scales[start["scale"]]
             spec.setdefault("start", scale.start.get(of_start))
         kept = {name: value for name, value in fields.items() if self._is_inherited(name)}
-        return self._run(kept, seed, scale, of_start, spec.get("start"), is_start=True, spec=spec)
+        return self._run(kept, seed, scale, of_start, spec.get("start"), spec=spec)
 
     def _is_inherited(self, name: str) -> bool:
         """Whether what a point starts from has the point's value: family, patch, and what makes the encoder."""

@@ -104,7 +104,7 @@ def styles_of(runs: list[dict[str, Any]]) -> dict[Series, tuple[str, str]]:
     return styles
 
 
-def key_of(series: Series) -> str:
+def series_key(series: Series) -> str:
     """As in the names of a sweep's folders, but that no decoder is also told."""
     return series if isinstance(series, str) else "-".join(part for part in series if part is not None)
 
@@ -130,6 +130,11 @@ def columns_of(run: dict[str, Any]) -> dict[str, str]:
 def score_of(run: dict[str, Any], name: str) -> float | None:
     """A score of the run in percent; None where the data do not define it, as AP of masks without masks."""
     return run.get(f"test_{name}")
+
+
+def format_result(run: dict[str, Any]) -> str:
+    """Test loss and first score of a finished run."""
+    return f"test loss {run['test_loss']:.3f}, {format_first_score(run)}"
 
 
 def format_first_score(run: dict[str, Any]) -> str:
@@ -216,7 +221,7 @@ def format_falls(runs: list[dict[str, Any]]) -> str:
         unit = AXIS_UNITS[axis_of(members[0])]
         first, last = falls[0].places[0], falls[-1].places[1]
         steps = ", ".join(_format_step(fall) for fall in falls if fall.ratio >= 1)
-        verdict = f"falls at every step from {unit.format(_readable(first))} to {_readable(last)}"
+        verdict = f"falls at every step from {unit.format(readable(first))} to {readable(last)}"
         if steps:
             verdict = f"does not fall from {unit.format(steps)}"
         falling, whole = count_falling_runs(members)
@@ -227,10 +232,10 @@ def format_falls(runs: list[dict[str, Any]]) -> str:
 
 
 def _format_step(fall: Fall) -> str:
-    return " to ".join(map(_readable, fall.places))
+    return " to ".join(map(readable, fall.places))
 
 
-def _readable(number: float) -> str:
+def readable(number: float) -> str:
     return f"{number:,}" if number < 1e6 else f"{number:.2e}"
 
 
@@ -390,10 +395,10 @@ def describe_source(runs: list[dict[str, Any]], fits: dict[Series, Fits]) -> dic
         "versions": describe_versions(),
         "convergence_rule": CONVERGENCE_RULE,
         "falls": {
-            key_of(series): [dataclasses.asdict(fall) for fall in find_falls(members)]
+            series_key(series): [dataclasses.asdict(fall) for fall in find_falls(members)]
             for series, members in by_series(runs).items()
         },
-        "fits": {key_of(series): dataclasses.asdict(fit) for series, fit in fits.items()},
+        "fits": {series_key(series): dataclasses.asdict(fit) for series, fit in fits.items()},
     }
 
 
@@ -412,7 +417,7 @@ def write_results(
         "threads_per_worker": threads,
         **describe_source(runs, fits),
         "data": runs[0]["data"],
-        "recipes": {key_of(series_of(run)): run["recipe"] for run in runs},
+        "recipes": {series_key(series_of(run)): run["recipe"] for run in runs},
         "runs": [
             {name: value for name, value in run.items() if name not in ("data", "recipe")}
             for members in by_series(runs).values()

@@ -110,12 +110,16 @@ class Run:
 
 def key_of(settings: dict[str, Any]) -> str:
     """Of a run's settings, as they also stand in its metrics."""
-    defaults = json.loads(json.dumps(dataclasses.asdict(Recipe())))
-    own = {"recipe": {name: value for name, value in settings["recipe"].items() if value != defaults.get(name, ...)}}
-    own["data"] = settings["data"]
+    own = {"recipe": without_defaults(settings["recipe"]), "data": settings["data"]}
     if "start" in settings:
         own["start"] = key_of(settings["start"])
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def without_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Of a recipe's fields, as JSON has them, those that differ from the defaults."""
+    defaults = json.loads(json.dumps(dataclasses.asdict(Recipe())))
+    return {name: value for name, value in recipe.items() if value != defaults.get(name, ...)}
 
 
 def write_run(run: Run) -> Path:

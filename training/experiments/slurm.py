@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.files import write_json
-from .report import format_first_score
+from .report import format_result
 from .run import Run, write_run
 
 
@@ -126,9 +126,7 @@ class SlurmPool:
                     errors[run.name] = "\n".join((job.stderr() or f"job {job.job_id} ended").splitlines()[-20:])
                     print(f"{run.name}: failed, job {job.job_id}", flush=True)
                 else:
-                    print(
-                        f"{run.name}: test loss {metrics['test_loss']:.3f}, {format_first_score(metrics)}", flush=True
-                    )
+                    print(f"{run.name}: {format_result(metrics)}", flush=True)
                     self.finished(run, print)
             time.sleep(SECONDS_TO_WAIT if active and self.cluster == "slurm" else 0.2 * bool(active))
         return errors

@@ -31,7 +31,7 @@ from transformers.utils import logging
 
 from ..families.registry import FAMILIES
 from .images import load_run_images
-from .report import format_first_score
+from .report import format_result
 from .run import LOG_FILE, UNFINISHED_FOLDER, Interrupted, Run, execute, write_run
 
 
@@ -301,8 +301,7 @@ class WorkerPool:
         self.finished_work += work_of(active.run)
         if error is None:
             metrics = active.run.finished_metrics()
-            text = f"test loss {metrics['test_loss']:.3f}, {format_first_score(metrics)}"
-            self.bar.write(f"{name}: {text}, {metrics['seconds']:.0f} s")
+            self.bar.write(f"{name}: {format_result(metrics)}, {metrics['seconds']:.0f} s")
             self.finished(active.run, self.bar.write)
         else:
             self._fail(active.run, error)

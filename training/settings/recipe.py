@@ -334,7 +334,7 @@ def _values_for(name: str, variant: str | None) -> tuple[dict[str, Any], Path]:
         found = find_recipes()
         candidates = [found[stem] for stem in (name, f"{name}-large") if stem in found]
         if not candidates:
-            raise RecipeError(f"The recipe {name!r} was given; there are {', '.join(found)}.{_suggestion(name, found)}")
+            raise RecipeError(f"The recipe {name!r} was given; there are {', '.join(found)}.{suggestion(name, found)}")
     sizes: list[str] = []
     for path in candidates:
         content = _read(path)
@@ -381,10 +381,11 @@ def _check_keys(given: Iterable[str], known: Iterable[str], where: str):
     known = list(known)
     for key in given:
         if key not in known:
-            raise RecipeError(f"{where} sets {key!r}, which is no field of a recipe.{_suggestion(str(key), known)}")
+            raise RecipeError(f"{where} sets {key!r}, which is no field of a recipe.{suggestion(str(key), known)}")
 
 
-def _suggestion(word: str, known: Iterable[str]) -> str:
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """A question whether the nearest known word was meant, to end an error with; nothing if none is near."""
     nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
 

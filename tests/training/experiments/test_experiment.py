@@ -20,7 +20,7 @@ from tiny_experiments import TINY, write_experiment
 
 from training import experiment as command
 from training.experiments.definition import ExperimentError, find_experiments, load_experiment, load_scales
-from training.experiments.experiment import Results, compare, find_front, rows_of, without_defaults
+from training.experiments.experiment import Results, compare, find_front, rows_of, shortened
 from training.experiments.points import Choices, Planner, every_run
 from training.experiments.run import key_of, read_run, training_cost, write_run
 
@@ -119,7 +119,7 @@ class TestDefinitions:
         (point, *_) = plan("table1", seeds=(3,)).points()
         older = json.loads(json.dumps(point.run.settings))
         assert older["recipe"].pop("patch_draws") == []
-        assert key_of(older) == point.run.key == key_of(without_defaults(point.run.settings))
+        assert key_of(older) == point.run.key == key_of(shortened(point.run.settings))
         other = dataclasses.replace(point.run, recipe=dataclasses.replace(point.run.recipe, seed=4))
         assert other.key != point.run.key
         started = dataclasses.replace(point.run, start=other)
