@@ -36,6 +36,11 @@ class PixelViTConfig(PixelPreTrainedConfig):
             image and patch size; `"absolute_rotary"` by both.
         rotary_wavelengths (pair of `float`, *optional*, defaults to `[4, 512]`):
             The shortest and the longest full turn of rotary positions, in pixels.
+        locality_init_value (`float`, *optional*):
+            How strongly each head of a new model looks at one neighbor of its token, by the biases of queries and keys:
+            the initial score of that neighbor before the softmax. The heads of a block look in different directions;
+            from block to block the distance doubles, from one patch to a quarter of the image's side, and begins anew.
+            For rotary positions only, with `qkv_bias`. Without it, as in the paper, a new model looks everywhere alike.
         use_qk_norm (`bool`, *optional*, defaults to `False`):
             Whether queries and keys go through an RMSNorm over each head's channels.
 
@@ -82,6 +87,7 @@ class PixelViTConfig(PixelPreTrainedConfig):
     layer_scale_init_value: float | int | None = None
     position_embedding_type: Literal["absolute", "rotary", "absolute_rotary"] = "absolute"
     rotary_wavelengths: list[float | int] | tuple[float | int, ...] = (4.0, 512.0)
+    locality_init_value: float | int | None = None
     use_qk_norm: bool = False
 
     @property
@@ -92,6 +98,11 @@ class PixelViTConfig(PixelPreTrainedConfig):
     def has_rotary_positions(self) -> bool:
         """Whether queries and keys are turned by their positions."""
         return self.position_embedding_type != "absolute"
+
+    def neighbor_distance(self, layer_idx: int) -> int:
+        """How far a block's heads look at first with `locality_init_value`, in pixels: 1, 2, 4, ... patches."""
+        num_distances = max(1, min(self.grid_size) // 4).bit_length()
+        return self.patch_size * 2 ** (layer_idx % num_distances)
 
     def validate_architecture(self):
         super().validate_architecture()
@@ -116,6 +127,9 @@ class PixelViTConfig(PixelPreTrainedConfig):
                 "num_attention_heads",
                 f"rotary positions need heads of a multiple of 4 channels, of hidden_size={self.hidden_size}",
             )
+        if self.locality_init_value is not None:
+            self._require_positive("locality_init_value")
+            self._require(self.qkv_bias, "locality_init_value", "it needs qkv_bias=True, or set it to None")
         self._require(
             self.has_position_table or self.sequence_extension == 1,
             "sequence_extension",

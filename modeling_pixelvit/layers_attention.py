@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Multi-head self-attention through transformers' attention interface."""
 
+import functools
+
 import torch
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -10,7 +12,7 @@ from transformers.utils import TransformersKwargs
 
 from .layers_linear import linear_layer
 from .layers_norm import RMSNorm
-from .layers_rotary import rotate
+from .layers_rotary import neighbor_bias, rotate
 
 
 def eager_attention_forward(
@@ -45,7 +47,7 @@ def eager_attention_forward(
 class Attention(nn.Module):
     """Self-attention of all tokens with all tokens: (B, T, D) to (B, T, D)."""
 
-    def __init__(self, config):
+    def __init__(self, config, layer_idx: int):
         super().__init__()
         self.config = config
         self.head_dim = config.hidden_size // config.num_attention_heads
@@ -56,6 +58,18 @@ class Attention(nn.Module):
         self.k_proj = linear_layer(config, config.hidden_size, config.hidden_size, bias=config.qkv_bias)
         self.v_proj = linear_layer(config, config.hidden_size, config.hidden_size, bias=config.qkv_bias)
         self.o_proj = linear_layer(config, config.hidden_size, config.hidden_size)
+        if config.locality_init_value is not None and config.has_rotary_positions:
+            for projection in (self.q_proj, self.k_proj):
+                # Noted on the layer, since `_init_weights` does not see what it is in.
+                projection.initial_bias = functools.partial(
+                    neighbor_bias,
+                    config.num_attention_heads,
+                    self.head_dim,
+                    tuple(config.rotary_wavelengths),
+                    config.neighbor_distance(layer_idx),
+                    config.locality_init_value,
+                    of_keys=projection is self.k_proj,
+                )
         self.q_norm, self.k_norm = (
             RMSNorm(self.head_dim, config.layer_norm_eps) if config.use_qk_norm else nn.Identity() for _ in range(2)
         )

@@ -33,20 +33,16 @@ def rotary_angles(
     Returns:
         `torch.Tensor` of shape `(rows * columns + 1, head_dim / 2)`: radians, float32.
     """
-    count = head_dim // 4
-    shortest, longest = wavelengths
-    between = [shortest * (longest / shortest) ** (index / max(1, count - 1)) for index in range(count)]
-    # In float32: at 224 pixels and a turn of 4 an angle is off by 2e-5 at most.
-    frequencies = torch.tensor([2 * math.pi / wavelength for wavelength in between], device=device)
+    frequencies = _frequencies(head_dim, wavelengths, device)
     rows, columns = (
         (torch.arange(side, device=device, dtype=torch.float32) + 0.5)[:, None] * patch_size * frequencies
         for side in grid
     )
     patches = torch.cat(
-        [rows[:, None].expand(*grid, count), columns[None].expand(*grid, count)],
+        [rows[:, None].expand(*grid, -1), columns[None].expand(*grid, -1)],
         dim=-1,
     ).flatten(0, 1)
-    class_token = patches.new_zeros(1, 2 * count)
+    class_token = patches.new_zeros(1, patches.shape[-1])
     return torch.cat([patches, class_token] if class_token_last else [class_token, patches])
 
 
@@ -63,3 +59,41 @@ def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.
     """
     first, second = states.float().chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(states.dtype)
+
+
+def neighbor_bias(
+    num_heads: int, head_dim: int, wavelengths: tuple[float, float], distance: float, score: float, of_keys: bool
+) -> torch.Tensor:
+    """
+    Bias of queries or keys with which each head looks at one place beside the token, whatever the tokens hold: head h
+    of H at `distance` in the direction of the angle 2 pi h / H, from "to the right" on downwards. Attention of so many
+    heads can do what a convolution does (arXiv 1911.03584), and so begins as one (as in ConViT, arXiv 2103.10697).
+
+    Args:
+        num_heads (`int`): H.
+        head_dim, wavelengths: As in `rotary_angles`.
+        distance (`float`): In pixels.
+        score (`float`):
+            That of the place before the softmax, where queries and keys are these biases alone. Others have less: it
+            falls with the mean of cos(2 pi d / wavelength), d the distance from the place in rows and in columns.
+        of_keys (`bool`): Whether the bias of keys is wanted, or else that of queries.
+
+    Returns:
+        `torch.Tensor` of shape `(num_heads * head_dim,)`, float32.
+    """
+    frequencies = _frequencies(head_dim, wavelengths, torch.device("cpu"))
+    directions = 2 * math.pi / num_heads * torch.arange(num_heads)
+    steps = distance * torch.stack([directions.sin(), directions.cos()], dim=1)  # (H, 2): down and to the right
+    # Keys are turned back by what the place is ahead, so there they agree with queries, which are not turned.
+    turns = -(steps[..., None] * frequencies).flatten(1) if of_keys else torch.zeros(num_heads, head_dim // 2)
+    size = math.sqrt(2 * score / math.sqrt(head_dim))  # of each of head_dim / 2 pairs
+    return size * torch.cat([turns.cos(), turns.sin()], dim=1).flatten()
+
+
+def _frequencies(head_dim: int, wavelengths: tuple[float, float], device: torch.device) -> torch.Tensor:
+    """Radians per pixel of the pairs of channels for rows, and again for columns: (head_dim / 4,), float32."""
+    count = head_dim // 4
+    shortest, longest = wavelengths
+    between = [shortest * (longest / shortest) ** (index / max(1, count - 1)) for index in range(count)]
+    # In float32: at 224 pixels and a turn of 4 an angle is off by 2e-5 at most.
+    return torch.tensor([2 * math.pi / wavelength for wavelength in between], device=device)

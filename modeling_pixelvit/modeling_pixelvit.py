@@ -30,7 +30,7 @@ class PixelViTLayer(GradientCheckpointingLayer):
     def __init__(self, config: PixelViTConfig, layer_idx: int):
         super().__init__()
         self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.attention = Attention(config)
+        self.attention = Attention(config, layer_idx)
         self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = MLP(config)
         scaled = config.layer_scale_init_value is not None
@@ -69,6 +69,8 @@ class PixelViTPreTrainedModel(PixelPreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, nn.Linear):
             init.trunc_normal_(module.weight, std=self.config.initializer_range)
+            if hasattr(module, "initial_bias"):
+                init.copy_(module.bias, module.initial_bias())
         elif isinstance(module, RMSNorm):
             init.ones_(module.weight)
         elif isinstance(module, LayerScale):
