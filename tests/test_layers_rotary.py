@@ -52,7 +52,9 @@ def test_scores_are_their_definition(num_heads, head_dim, distance):
                 assert scores[head, place, other].item() == pytest.approx(expected, abs=2e-5 * score)
 
 
-@pytest.mark.parametrize(("patch_size", "distances"), [(1, [1, 2, 4, 1, 2]), (2, [2, 4, 2, 4, 2]), (8, [8, 8, 8, 8, 8])])
+@pytest.mark.parametrize(
+    ("patch_size", "distances"), [(1, [1, 2, 4, 1, 2]), (2, [2, 4, 2, 4, 2]), (8, [8, 8, 8, 8, 8])]
+)
 def test_a_new_model_looks_at_neighbors(patch_size, distances):
     """Right, down, left and up, farther from block to block; one patch of the shortest side's quarter is the least."""
     model = new_model(

@@ -136,6 +136,11 @@ class Planner:
         points: dict[tuple[str, str, str], Point] = {}
         for fields in combinations:
             patch_size, image_size = fields.get("patch_size"), fields.get("image_size", size)
+            if isinstance(patch_size, list):
+                raise ExperimentError(
+                    f"{experiment.name} has patch_size={patch_size} in its base, where a field has one value; several "
+                    "stand in a grid."
+                )
             if patch_size is not None and image_size % patch_size:
                 self.left_out.append(f"patch {patch_size}, which does not divide images of {image_size} pixels")
                 continue
@@ -242,7 +247,11 @@ class Planner:
             for field, value in changes.items()
             if hasattr(recipe, field) or getattr(config, field, ...) != value
         }
-        return change_recipe(recipe, changes)
+        changed = change_recipe(recipe, changes)
+        # Nor is a field that is taken back to nothing, where the model has nothing unless it is told.
+        untold = dataclasses.replace(changed, model={k: v for k, v in changed.model.items() if v is not None})
+        same = untold.build_config(patch_size=1).to_dict() == changed.build_config(patch_size=1).to_dict()
+        return untold if same else changed
 
     def _start_run(self, fields: dict[str, Any], seed: int, scale: Scale, task: str, start: dict[str, Any]) -> Run:
         spec = {name: start[name] for name in START_KEYS if name in start}

@@ -125,6 +125,16 @@ class TestDefinitions:
         started = dataclasses.replace(point.run, start=other)
         assert len({started.key, point.run.key, other.key}) == 3
 
+    def test_an_option_that_is_taken_back_makes_the_run_that_never_had_it(self, tmp_path):
+        models = [point.run.recipe.model for point in plan("locality", seeds=(0,)).points()]
+        assert [model.get("locality_init_value", "not there") for model in models] == 5 * ["not there"] + 5 * [32]
+        # But a None stays where the variant has something.
+        path = write_experiment(
+            tmp_path, base={"variant": "large"}, grids=[{"patch_size": 16, "layer_scale_init_value": [None, 1e-6]}]
+        )
+        models = [point.run.recipe.model for point in plan(path, "imagenet64").points()]
+        assert [model.get("layer_scale_init_value", "not there") for model in models] == [None, "not there"]
+
     def test_patches_that_do_not_fit_are_left_out_and_told(self):
         planner = plan("curriculum", image_size=18)
         assert {point.run.recipe.patch_size for point in planner.points()} == {2, 1}
@@ -147,6 +157,10 @@ class TestDefinitions:
             ({"grids": [{"patch_sise": [2]}]}, "varies 'patch_sise', which is no field"),
             ({"grids": [{"patch_size": [3]}]}, "has no points left; left out: patch 3, which does not divide"),
             ({"base": {"hidden_size": 33}}, "hidden_size"),
+            (
+                {"base": {"patch_size": [8, 4]}, "grids": [{"pooling": "mean"}]},
+                "has patch_size=[8, 4] in its base, where a field has one value",
+            ),
         ],
     )
     def test_mistakes_get_a_sentence(self, tmp_path, capsys, fields, sentence):
