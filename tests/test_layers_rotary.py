@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""The biases with which a new model's heads look at neighbors, `locality_init_value`, against what they are said to do."""
+"""The biases by which a new model's heads look at neighbors (`locality_init_value`), against what is said of them."""
 
 import copy
 import math
@@ -24,7 +24,7 @@ def new_model(model_class, **fields):
 
 @pytest.mark.parametrize(("num_heads", "head_dim", "distance"), [(4, 16, 1), (3, 64, 2), (1, 4, 0.5)])
 def test_scores_are_their_definition(num_heads, head_dim, distance):
-    """Of every pair of places of a grid: the mean cosine over all wavelengths and both axes, `score` at the neighbor."""
+    """Of all pairs of places of a grid: the mean cosine over wavelengths and axes, `score` at the neighbor."""
     patch_size, shortest, longest, score = 2, 3.0, 40.0, 7.5
     biases = (
         neighbor_bias(num_heads, head_dim, (shortest, longest), distance, score, of_keys) for of_keys in (False, True)
@@ -56,7 +56,7 @@ def test_scores_are_their_definition(num_heads, head_dim, distance):
     ("patch_size", "distances"), [(1, [1, 2, 4, 1, 2]), (2, [2, 4, 2, 4, 2]), (8, [8, 8, 8, 8, 8])]
 )
 def test_a_new_model_looks_at_neighbors(patch_size, distances):
-    """Right, down, left and up, farther from block to block; one patch of the shortest side's quarter is the least."""
+    """Right, down, left and up, from a patch to a quarter of the shorter side."""
     model = new_model(
         PixelViTModel,
         image_size=[16, 24],
