@@ -10,7 +10,7 @@ from torch import nn
 from .layers_linear import linear_layer
 from .layers_norm import RMSNormGated
 from .ops_backend import select_mixer_backend
-from .ops_segments import Workspace, map_segments
+from .ops_segments import Workspace, autocast_dtype, map_segments
 
 
 class CausalConv1d(nn.Conv1d):
@@ -40,6 +40,7 @@ class Mamba2Mixer(nn.Module):
         self.implementation = config.mixer_implementation
         self.chunk_size = config.chunk_size
         self.head_dim = config.head_dim
+        self.state_shape = (config.head_dim, config.state_size)
         self.n_groups = config.n_groups
         inner_size, num_heads = config.inner_size, config.num_heads
         group_states = config.n_groups * config.state_size
@@ -57,7 +58,9 @@ class Mamba2Mixer(nn.Module):
         self.out_proj = linear_layer(config, inner_size, config.hidden_size, bias=False)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        backend = select_mixer_backend(self.implementation, hidden_states.device)
+        backend = select_mixer_backend(
+            self.implementation, hidden_states.device, autocast_dtype(hidden_states), self.state_shape
+        )
         workspace = Workspace()
         conv_state = scan_state = None
 

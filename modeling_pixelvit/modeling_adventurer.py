@@ -118,7 +118,7 @@ class AdventurerPreTrainedModel(PixelPreTrainedModel):
         What the blocks' mixers run on from now on.
 
         Args:
-            name (`str`): `"auto"`, `"torch"` or `"mamba_ssm"`; see [`AdventurerConfig`].
+            name (`str`): `"auto"`, `"torch"`, `"triton"` or `"mamba_ssm"`; see [`AdventurerConfig`].
 
         Raises:
             ValueError: for another name.

@@ -22,6 +22,15 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def autocast_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """The dtype that a linear layer's output has for `tensor`: autocast's where that is on."""
+    device_type = tensor.device.type
+    # Some devices, as meta, know no autocast.
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.get_autocast_dtype(device_type)
+    return tensor.dtype
+
+
 def segments(length: int, segment_length: int, start: int = 0) -> list[slice]:
     """Slices of at most `segment_length` that cover the positions from `start` up to `length` in order."""
     return [slice(first, min(first + segment_length, length)) for first in range(start, length, segment_length)]

@@ -18,11 +18,13 @@ import torch
 from .ops_segments import compute_dtype
 
 
+IMPORT_ERROR = None
 try:
     import triton
     import triton.language as tl
-except ImportError:
+except Exception as error:  # not installed, or one that does not fit its torch, which raises whatever it likes
     triton = tl = None
+    IMPORT_ERROR = error
 
 
 # Triton decides where a kernel is defined, not where it is launched.
@@ -41,7 +43,9 @@ def check_device(op: str, device: torch.device):
         ValueError: if no kernel can run on `device`.
     """
     if triton is None:
-        raise ImportError(f"{op} is a Triton kernel, but the package triton is not installed; `pip install triton`.")
+        raise ImportError(
+            f"{op} is a Triton kernel, but triton cannot be imported ({IMPORT_ERROR}); `pip install triton`."
+        )
     if device.type != "cuda" and not INTERPRETED:
         raise ValueError(
             f"{op} is a Triton kernel and runs on CUDA devices, but its input is on {device}; move it to one, or set "

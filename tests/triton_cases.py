@@ -12,11 +12,12 @@ bfloat16 is for devices: the interpreter gets its matrix products wrong (triton#
 import pytest
 import torch
 
-from modeling_pixelvit import ops_triton_conv1d, ops_triton_norm, ops_triton_ssd
+from modeling_pixelvit import ops_triton_check, ops_triton_conv1d, ops_triton_norm, ops_triton_ssd
 from modeling_pixelvit.ops_conv1d import causal_conv1d_reference
 from modeling_pixelvit.ops_norm import rms_norm_gated_reference
 from modeling_pixelvit.ops_ssd import ssd_sequential
 from modeling_pixelvit.ops_triton_base import INTERPRETED
+from modeling_pixelvit.ops_triton_check import triton_differences
 from modeling_pixelvit.ops_triton_conv1d import causal_conv1d_triton
 from modeling_pixelvit.ops_triton_norm import rms_norm_gated_triton
 from modeling_pixelvit.ops_triton_ssd import ssd_triton
@@ -223,6 +224,20 @@ def test_an_output_that_nothing_is_made_of(function, arguments, used):
     output, weight = function(*arguments)[used], weights[used]
     for one, other in zip(torch.autograd.grad(output, arguments, weight), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_what_a_device_is_checked_by():
+    sizes = {"length": 20, "heads": 2, "size": 16} if INTERPRETED else {}
+    for dtype in DTYPES:
+        differences = triton_differences(torch.device(DEVICE), dtype, **sizes)
+        assert set(differences) == {"convolution", "scan", "norm"}
+        assert all(difference < TOLERANCES[dtype] for difference in differences.values()), differences
+
+
+def test_a_wrong_kernel_is_seen(monkeypatch):
+    monkeypatch.setattr(ops_triton_check, "rms_norm_gated_triton", lambda y, z, weight, groups, eps: y + z + weight)
+    differences = triton_differences(torch.device(DEVICE), torch.float32, length=5, heads=2, size=16)
+    assert differences["norm"] > 0.1 > differences["scan"]
 
 
 def flat(result):
