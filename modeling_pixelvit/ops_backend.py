@@ -34,11 +34,25 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class BlockOps:
+    """
+    What a block of Adventurer is made of where that is more than the mixer's three ops, with the signatures of
+    `ops_triton_mixer.mix_triton`, `ops_triton_rms_norm.rms_norm_triton` and `add_rms_norm_triton`, and
+    `ops_triton_swiglu.swiglu_triton`.
+    """
+
+    mix: Callable
+    rms_norm: Callable
+    add_rms_norm: Callable
+    swiglu: Callable
+
+
+@dataclass(frozen=True)
 class MixerBackend:
     """
     The three ops of the mixer, with the signatures of `ops_ssd.ssd_chunked` (without `matrices_per_segment`),
-    `ops_conv1d.causal_conv1d` and `ops_norm.rms_norm_gated`, and how many tokens the mixer gives them at a time when no
-    gradient is wanted.
+    `ops_conv1d.causal_conv1d` and `ops_norm.rms_norm_gated`, how many tokens the mixer gives them at a time when no
+    gradient is wanted, and ops for the whole block, if there are any.
     """
 
     name: str
@@ -46,6 +60,7 @@ class MixerBackend:
     causal_conv1d: Callable
     rms_norm_gated: Callable
     segment_length: int | None = None  # what suits the device
+    block: BlockOps | None = None
 
 
 MIXER_IMPLEMENTATIONS = ("auto", "torch", "triton", "mamba_ssm")
@@ -191,7 +206,8 @@ def _load_triton(
         return None, reason
     if "triton" not in _KERNELS:
         # The kernels keep their own working set small, so they get the whole sequence.
-        _KERNELS["triton"] = MixerBackend("triton", *load_triton_ops(), segment_length=sys.maxsize)
+        ops, block_ops = load_triton_ops()
+        _KERNELS["triton"] = MixerBackend("triton", *ops, segment_length=sys.maxsize, block=BlockOps(*block_ops))
     return _KERNELS["triton"], ""
 
 

@@ -99,3 +99,31 @@ def op_name(module: str, name: str) -> str:
     name must tell them apart: torch keeps one op a name.
     """
     return f"{module.replace('.', '_')}::{name}"
+
+
+@jit
+def places(order, tokens, inside):
+    """Where tokens (Q,) of a sequence stand in memory: as `order` (T,) says, or in their own order if it is None."""
+    if order is not None:
+        tokens = tl.load(order + tokens, mask=inside, other=0).to(tl.int64)
+    return tokens
+
+
+def order_stride(order: torch.Tensor | None) -> int:
+    """Elements from one sequence's row of `order` (B, T), or (T,), to the next."""
+    return 0 if order is None or order.dim() == 1 else order.stride(0)
+
+
+def unit(*tensors: torch.Tensor) -> int:
+    """
+    Elements that all strides of `tensors` but the last are counted in. A kernel that multiplies by this constant is
+    known to read rows from multiples of it on, and so several channels at a time; a row of the fused projection, of
+    3,224 for a Base model, is no multiple of the 16 that Triton finds out by itself.
+    """
+    steps = [stride for tensor in tensors for stride in tensor.stride()[:-1]]
+    return 8 if all(tensor.stride(-1) == 1 for tensor in tensors) and all(step % 8 == 0 for step in steps) else 1
+
+
+def in_units(tensor: torch.Tensor, unit: int) -> tuple[int, ...]:
+    """The strides of `tensor`, all but the last in units."""
+    return *(stride // unit for stride in tensor.stride()[:-1]), tensor.stride(-1)
