@@ -62,7 +62,8 @@ class AdventurerLayer(GradientCheckpointingLayer):
             mixed = self.mix_tokens(self.mixer_norm(hidden_states), grid, kept_patches)
             hidden_states = hidden_states + self.drop_path(mixed)
             return hidden_states + self.drop_path(self.mlp(self.mlp_norm(hidden_states)))
-        mixed = self.mix_tokens(self.mixer_norm(hidden_states, ops.rms_norm), grid, kept_patches)
+        hidden_states, normed, average = self.mixer_norm(hidden_states, ops.rms_norm)
+        mixed = self.mixer(normed, average, self.scan_order.places(normed, grid, kept_patches))
         scale = None
         if self.training and self.drop_path.p > 0:
             scale = self.drop_path(hidden_states.new_ones(hidden_states.shape[0], 1, 1)).flatten()
@@ -82,9 +83,6 @@ class AdventurerLayer(GradientCheckpointingLayer):
         A causal model's first tokens see nothing of the image, so the mean of all tokens goes first ("heading
         average").
         """
-        if self.mixer.select_backend(tokens).block is not None:
-            heading = tokens.mean(dim=1, keepdim=True)
-            return self.mixer(tokens, heading, self.scan_order.places(tokens, grid, kept_patches))
         mixed = self.mixer(self.read(tokens, grid, kept_patches))
         return self.scan_order.undo(mixed[:, 1:], grid, kept_patches)
 

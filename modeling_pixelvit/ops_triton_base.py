@@ -57,8 +57,9 @@ def launch(
     kernel: Callable, grid: tuple[int, ...], tensors: tuple[torch.Tensor | None, ...], *numbers: int | float,
     warps: int, stages: int = 1, **constants,
 ):  # fmt: skip
-    """Launches `kernel` on the device of the first of its tensors: Triton by itself would take the current one."""
-    with torch.cuda.device(tensors[0].device if tensors[0].is_cuda else -1):
+    """Launches `kernel` on the device of its tensors: Triton by itself would take the current one."""
+    device = next(tensor.device for tensor in tensors if tensor is not None)
+    with torch.cuda.device(device if device.type == "cuda" else -1):
         kernel[grid](*tensors, *numbers, **constants, num_warps=warps, num_stages=stages)
 
 

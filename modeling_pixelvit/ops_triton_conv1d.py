@@ -86,6 +86,26 @@ def _forward_kernel(
 
 
 @jit
+def _before_silu(
+    grad_y, x, weight, bias, initial, order, tokens, T, channels, inside,
+    y_t, y_c, x_t, x_c, initial_t, initial_c, K: tl.constexpr, UNIT: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """The gradient of the values before silu at `tokens` (Q,), zero before 0 and from T on: (Q, C)."""
+    mask = ((tokens >= 0) & (tokens < T))[:, None] & inside[None, :]
+    offsets = tokens[:, None] * y_t * UNIT + channels[None, :] * y_c
+    g = tl.load(grad_y + offsets, mask=mask, other=0).to(ACC)
+    pre = tl.zeros_like(g) + tl.load(bias + channels, mask=inside, other=0).to(ACC)[None, :]
+    for k in tl.static_range(K):
+        tap = tl.load(weight + channels * K + k, mask=inside, other=0).to(ACC)
+        pre += tap[None, :] * _inputs(
+            x, initial, order, tokens - (K - 1) + k, T, channels, inside,
+            x_t, x_c, initial_t, initial_c, K, UNIT, ACC,
+        )  # fmt: skip
+    gate = tl.sigmoid(pre)
+    return g * gate * (1 + pre * (1 - gate))
+
+
+@jit
 def _backward_kernel(
     grad_y, grad_final, x, weight, bias, initial, order, grad_x, grad_initial, grad_taps, T, CHANNELS_IN_ALL, blocks,
     y_b, y_t, y_c, x_b, x_t, x_c, grad_b, grad_t, grad_c, initial_b, initial_t, initial_c, order_b,
@@ -115,32 +135,25 @@ def _backward_kernel(
     index = tl.arange(0, TAPS)[:, None]
     sum_taps = tl.zeros((TAPS, BLOCK_C), ACC)
     for _ in range(0, blocks):
-        total = tl.zeros((Q, BLOCK_C), ACC)
-        for ahead in tl.static_range(K):
-            # g at the tokens `rows + ahead`
-            tokens = rows + ahead
-            pre = tl.zeros((Q, BLOCK_C), ACC) + tl.load(bias + channels, mask=inside, other=0).to(ACC)[None, :]
-            for k in tl.static_range(K):
-                tap = tl.load(weight + channels * K + k, mask=inside, other=0).to(ACC)
-                pre += tap[None, :] * _inputs(
-                    x, initial, order, tokens - (K - 1) + k, T, channels, inside,
-                    x_t, x_c, initial_t, initial_c, K, UNIT, ACC,
-                )  # fmt: skip
-            mask = ((tokens >= 0) & (tokens < T))[:, None] & inside[None, :]
-            gate = tl.sigmoid(pre)
-            offsets = tokens[:, None] * y_t * UNIT + channels[None, :] * y_c
-            g = tl.load(grad_y + offsets, mask=mask, other=0).to(ACC)
-            g = g * gate * (1 + pre * (1 - gate))
+        g = _before_silu(
+            grad_y, x, weight, bias, initial, order, rows, T, channels, inside,
+            y_t, y_c, x_t, x_c, initial_t, initial_c, K, UNIT, ACC,
+        )  # fmt: skip
+        total = tl.load(weight + channels * K + (K - 1), mask=inside, other=0).to(ACC)[None, :] * g
+        for k in tl.static_range(K):
+            inputs = _inputs(
+                x, initial, order, rows - (K - 1) + k, T, channels, inside,
+                x_t, x_c, initial_t, initial_c, K, UNIT, ACC,
+            )  # fmt: skip
+            sum_taps += tl.where(index == k, tl.sum(g * inputs, 0)[None, :], 0)
+        sum_taps += tl.where(index == K, tl.sum(g, 0)[None, :], 0)
+        for ahead in range(1, K):  # not unrolled, which would take too many registers
+            g = _before_silu(
+                grad_y, x, weight, bias, initial, order, rows + ahead, T, channels, inside,
+                y_t, y_c, x_t, x_c, initial_t, initial_c, K, UNIT, ACC,
+            )  # fmt: skip
             tap = tl.load(weight + channels * K + (K - 1 - ahead), mask=inside, other=0).to(ACC)
             total += tap[None, :] * g
-            if ahead == 0:
-                for k in tl.static_range(K):
-                    inputs = _inputs(
-                        x, initial, order, tokens - (K - 1) + k, T, channels, inside,
-                        x_t, x_c, initial_t, initial_c, K, UNIT, ACC,
-                    )  # fmt: skip
-                    sum_taps += tl.where(index == k, tl.sum(g * inputs, 0)[None, :], 0)
-                sum_taps += tl.where(index == K, tl.sum(g, 0)[None, :], 0)
         if grad_final is not None:
             # The final state is the inputs at tokens T - K + 1 to T - 1.
             kept = ((rows >= T - (K - 1)) & (rows < T))[:, None] & inside[None, :]

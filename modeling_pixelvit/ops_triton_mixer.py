@@ -125,6 +125,8 @@ def _save(ctx, inputs, output):
 
 
 def _backward(ctx, grad, _):
+    if grad is None:
+        return (None,) * 12
     y, *tensors = ctx.saved_tensors
     _, conv_weight, conv_bias, A_log, D, dt_bias, norm_weight, conv_state, scan_state, _ = tensors
     gradients = _mix_backward(grad, y, *tensors, ctx.groups, ctx.eps)

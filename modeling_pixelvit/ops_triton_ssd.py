@@ -59,8 +59,9 @@ TILES = {
     (10, 0): {2: _HALF, 4: _SINGLE},
 }
 ENOUGH_PROGRAMS = 128
-# Bytes of states, and as many of their gradients, that the backward pass holds at a time, or those of one sequence: in
-# half precision 16 sequences of 50,178 tokens with 24 heads of 64 by 64. A sweep lasts as long for fewer.
+# Bytes of states, and as many of their gradients, that the backward pass holds at a time in float32, or half as many in
+# bfloat16, or those of one sequence: 16 sequences of 50,177 tokens with 24 heads of 64 by 64. A sweep lasts as long for
+# fewer.
 STATES_IN_USE = 5 * 2**30
 # The largest P and S: the last kernel holds tiles that are whole in both.
 LARGEST = 128
@@ -76,6 +77,14 @@ def _constants(x: torch.Tensor, B: torch.Tensor) -> dict:
 
 def _tiles(x: torch.Tensor) -> Tiles:
     return generation(x, TILES)[min(x.element_size(), 4)]
+
+
+def _kept_dtype(dtype: torch.dtype) -> torch.dtype:
+    """
+    In which the backward pass keeps states for inputs of `dtype`. They are carried on in float32, and products in
+    bfloat16 round what they are given anyway, so there they are kept as that, with half the traffic and float32's range.
+    """
+    return dtype if dtype == torch.bfloat16 else compute_dtype(dtype)
 
 
 def _sweep(x: torch.Tensor) -> tuple[tuple[int, int], int]:
@@ -145,7 +154,7 @@ def _launch_backward(
     wide = constants.pop("WIDE")
 
     def sweep(v, M, first, last, reverse):
-        states = last.new_empty(batch, chunks, heads, B.shape[3], head_dim)
+        states = last.new_empty(batch, chunks, heads, B.shape[3], head_dim, dtype=_kept_dtype(x.dtype))
         grid, columns = _sweep(x)
         tensors = (v, dt, A_log, M, dt_bias, first, order, states, last)
         strides = (*v.stride(), *dt.stride(), *M.stride(), *_strides(first), order_stride(order))
@@ -155,7 +164,7 @@ def _launch_backward(
 
     states = sweep(x, B, initial, torch.empty_like(grad_initial), reverse=False)
     grad_states = sweep(grad_y, C, grad_final, grad_initial, reverse=True)
-    grad_decay = states.new_empty(dt.shape)
+    grad_decay = grad_heads.new_empty(dt.shape)
     strides = (*grad_y.stride(), *x.stride(), *dt.stride(), *B.stride(), *C.stride())
     constants |= {"BLOCK_P": max(16, triton.next_power_of_2(head_dim)), "WIDE": wide}
     tensors = (grad_y, x, dt, A_log, B, C, dt_bias, order, states, grad_states, grad_B, grad_C, grad_decay)

@@ -167,7 +167,7 @@ def states_kernel(
         k += chunks - 1
     states += (k * HEADS + h) * (S * P) + s[:, None] * P + p[None, :]
     for _ in range(0, chunks):
-        tl.store(states, state, mask=state_mask)
+        tl.store(states, state.to(states.dtype.element_ty), mask=state_mask)
         at = places(order, rows, rows < T)
         _, step, _, cumulative, whole = _decays(dt, dt_t, rows, at, T, rate, bias)
         if REVERSE:
@@ -227,8 +227,8 @@ def maps_kernel(
         sum_scores += _dot(grad, tl.trans(fed), ACC, DOT, PRECISION) * _causal_decay(cumulative, Q)
 
         offsets = ((b * chunks + k) * HEADS + h) * (S * P) + s[:, None] * P + p[None, :]
-        state = tl.load(states + offsets, mask=state_mask, other=0)
-        grad_state = tl.load(grad_states + offsets, mask=state_mask, other=0)
+        state = tl.load(states + offsets, mask=state_mask, other=0).to(ACC)
+        grad_state = tl.load(grad_states + offsets, mask=state_mask, other=0).to(ACC)
         across = tl.sum(tl.sum(state * grad_state, 1), 0) * tl.exp2(whole)
         grad_read = _dot(grad * tl.exp2(cumulative)[:, None], tl.trans(state), ACC, DOT, PRECISION)
         sum_C += grad_read
@@ -300,7 +300,7 @@ def inputs_kernel(
     grad_log_decay = tl.where((rows < T) & (log_decay > -104.0), grad_log_decay, 0)
 
     offsets = ((b * chunks + k) * HEADS + h) * (S * P) + s[:, None] * P + p[None, :]
-    grad_state = tl.load(grad_states + offsets, mask=(s < S)[:, None] & (p < P)[None, :], other=0)
+    grad_state = tl.load(grad_states + offsets, mask=(s < S)[:, None] & (p < P)[None, :], other=0).to(ACC)
     grad_fed = _dot(B_tile, grad_state, ACC, WIDE, PRECISION) * tl.exp2(whole - cumulative)[:, None]
     grad_fed += _dot(tl.trans(attention), grad, ACC, DOT, PRECISION)
 

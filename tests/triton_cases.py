@@ -10,6 +10,7 @@ bfloat16 is for devices: the interpreter gets its matrix products wrong (triton#
 """
 
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
@@ -282,23 +283,36 @@ def test_mixer(order):
 @pytest.mark.parametrize("dtype", DTYPES[1:])
 def test_mixer_whose_rows_are_multiples_of_eight(dtype):
     sizes = {"heads": 8, "head_dim": 8, "groups": 2, "state_size": 8}
-    projected, *_ = mixer_arguments(2, 65, **sizes)
+    projected, *_ = mixer_arguments(1, 65, **sizes)
     assert unit(projected[..., 8:]) == 8 > unit(projected[..., 8:, None])
-    check_mixer("columns backwards", 2, 65, **sizes, dtype=dtype)
+    check_mixer("columns backwards", 1, 65, **sizes, dtype=dtype)
+
+
+# Every length with every order, the number of groups and the dtype in turn.
+MIXERS = [(t, o, DTYPES[i % len(DTYPES)], 1 + i // 2 % 2) for i, (t, o) in enumerate(product(LENGTHS, ORDERS))]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("length", LENGTHS)
-def test_mixer_of_any_length(dtype, length, order, groups):
+@pytest.mark.parametrize(("length", "order", "dtype", "groups"), MIXERS)
+def test_mixer_of_any_length(length, order, dtype, groups):
     check_mixer(order, 2, length, heads=2, head_dim=8, groups=groups, state_size=8, dtype=dtype)
 
 
+def test_offsets_beyond_32_bits():
+    """Sequences and tokens that stand 2^31 and 2^29 elements from each other, in memory that is hardly used."""
+    together, *others = mixer_arguments(2, 3, heads=8, head_dim=4, state_size=6, dtype=torch.float16)
+    apart = torch.empty(2**31 + 2**30 + together.shape[2], dtype=torch.float16, device=DEVICE)
+    apart = apart.as_strided(together.shape, (2**31, 2**29, 1)).copy_(together)
+    op = partial(mix_triton, order=scan_place("backwards", 2, 3), groups=1, eps=1e-5)
+    weights = output_gradients(op, [together, *others])
+    expected = with_gradients(op, [together, *others], weights)
+    for one, other in zip(with_gradients(op, [apart, *others], weights), expected, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_mixer_in_parts_of_the_batch(monkeypatch):
-    options = {"order": scan_place("by image", 3, 20), "groups": 1, "eps": 1e-5}
-    arguments, op = mixer_arguments(3, 20, dtype=torch.float32), partial(mix_triton, **options)
+    options = {"order": scan_place("by image", 3, 5), "groups": 1, "eps": 1e-5}
+    arguments, op = mixer_arguments(3, 5, dtype=torch.float32), partial(mix_triton, **options)
     weights = output_gradients(op, arguments)
     expected = with_gradients(op, arguments, weights)
     monkeypatch.setattr(ops_triton_ssd, "STATES_IN_USE", 1)
@@ -352,6 +366,7 @@ def test_what_is_between_the_products(dtype, batch, length):
 def test_what_is_between_the_products_at_any_length(dtype, length):
     reference = partial(add_rms_norm_reference, scale=SCALE[:2], eps=1e-5)
     check(add_rms_norm_op, reference, tokens(2, 2, length, 40, dtype))
+    check(rms_norm_op, partial(rms_norm_reference, eps=1e-5), tokens(1, 2, length, 40, dtype))
     check(swiglu_triton, swiglu_reference, gate_arguments(2, length, 40, dtype))
 
 
@@ -391,7 +406,7 @@ PIXELS = torch.linspace(-1, 1, 384, device=DEVICE).sin().view(2, 3, 8, 8)
 
 
 def test_a_model_on_the_kernels():
-    expected, actual = (logits_and_gradients(model, PIXELS) for model in tiny_models(n_groups=2))
+    expected, actual = (logits_and_gradients(model, PIXELS[:1]) for model in tiny_models(patch_size=4))
     for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
@@ -405,8 +420,41 @@ def test_training_on_the_kernels():
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
+def test_kept_states_in_bfloat16(monkeypatch):
+    """What the backward pass does for inputs in bfloat16, whose products the interpreter gets wrong."""
+    arguments = scan_arguments(1, 33, dtype=torch.float32)
+    weights = output_gradients(ssd_triton, arguments)
+    expected = with_gradients(ssd_triton, arguments, weights)
+    monkeypatch.setattr(ops_triton_ssd, "_kept_dtype", lambda dtype: torch.bfloat16)
+    actual = with_gradients(ssd_triton, arguments, weights)
+    differences = [((one - other).norm() / other.norm()).item() for one, other in zip(actual, expected, strict=True)]
+    assert 1e-5 < max(differences) < 2**-8, differences
+
+
+def test_parameters_are_there_while_their_own_layer_runs():
+    """Which is when ZeRO-3 gathers them, layer by layer."""
+    _, model = tiny_models(num_hidden_layers=1, patch_size=4)
+
+    def gather(module, arguments):
+        for parameter, data in whole[module]:
+            parameter.data = data
+
+    def release(module, *_):
+        for parameter, _ in whole[module]:
+            parameter.data = parameter.data.new_empty(0)
+
+    with torch.no_grad():
+        expected = model(PIXELS).logits
+        whole = {module: [(p, p.data) for p in module.parameters(recurse=False)] for module in model.modules()}
+        for module in model.modules():
+            module.register_forward_pre_hook(gather)
+            module.register_forward_hook(release)
+            release(module)
+        torch.testing.assert_close(model(PIXELS).logits, expected, rtol=0, atol=0)
+
+
 def test_a_compiled_model_is_one_graph():
-    _, model = tiny_models(num_hidden_layers=3, scan_order="rows")
+    _, model = tiny_models(num_hidden_layers=2, scan_order="rows")
     with torch.no_grad():
         expected = model(PIXELS).logits
         compiled = torch.compile(model, fullgraph=True, backend="eager")
@@ -421,6 +469,7 @@ OPS = {
         lambda *tensors: mix_triton(*tensors, torch.arange(tensors[0].shape[1]).flip(0).to(DEVICE), 1, 1e-5),
         mixer_arguments,
     ),
+    "norm and mean": (rms_norm_op, partial(tokens, 1)),
     "sum and norm": (add_rms_norm_op, partial(tokens, 2)),
     "gate": (swiglu_triton, gate_arguments),
 }
@@ -430,14 +479,14 @@ OPS = {
 @pytest.mark.parametrize("name", OPS)
 def test_gradients_by_differences(name):
     function, arguments = OPS[name]
-    arguments = [t.detach().requires_grad_() for t in arguments(2, 5)]
+    arguments = [t.detach().requires_grad_() for t in arguments(2, 3)]
     assert torch.autograd.gradcheck(function, arguments, fast_mode=True)
 
 
 @pytest.mark.parametrize("name", OPS)
 def test_repetition_gives_the_same_bits(name):
     function, arguments = OPS[name]
-    arguments = arguments(2, 37, dtype=DTYPES[-1])
+    arguments = arguments(1, 18, dtype=DTYPES[0])
     weights = output_gradients(function, arguments)
     first, second = (with_gradients(function, arguments, weights) for _ in range(2))
     for one, other in zip(first, second, strict=True):
@@ -460,16 +509,16 @@ def test_an_output_that_nothing_is_made_of(function, arguments, used):
 
 
 def test_what_a_device_is_checked_by():
-    sizes = {"length": 20, "heads": 2, "size": 16} if INTERPRETED else {}
-    for dtype in DTYPES:
+    sizes = {"length": 5, "heads": 2, "size": 16} if INTERPRETED else {}
+    for dtype in DTYPES[1:]:
         differences = triton_differences(torch.device(DEVICE), dtype, **sizes)
         assert {"convolution", "scan", "gated norm", "mixer", "norm", "norm of a sum", "gate"} == set(differences)
-        assert all(difference < 3 * TOLERANCES[dtype] for difference in differences.values()), differences
+        assert all(difference < 5 * TOLERANCES[dtype] for difference in differences.values()), differences
 
 
 def test_a_wrong_kernel_is_seen(monkeypatch):
     monkeypatch.setattr(ops_triton_check, "rms_norm_gated_triton", lambda y, z, weight, groups, eps: y + z + weight)
-    differences = triton_differences(torch.device(DEVICE), torch.float32, length=5, heads=2, size=16)
+    differences = triton_differences(torch.device(DEVICE), torch.float32, length=2, heads=2, size=16)
     assert differences["gated norm"] > 0.1 > differences["scan"]
 
 
@@ -506,12 +555,13 @@ def test_compilers_see_one_op(name):
         (ops_triton_norm._rms_norm_gated, [*norm_arguments(2, 5, dtype=torch.float32), 2, 1e-5]),
         (ops_triton_mixer._mix, [*mixer_arguments(2, 5, dtype=torch.float32), torch.arange(5).flip(0), 1, 1e-5]),
         (
-            ops_triton_rms_norm._rms_norm,
+            ops_triton_rms_norm._add_rms_norm,
             [*random(2, 2, 3, 8, dtype=torch.float32), None, torch.ones(8), 1e-5, torch.float32],
         ),
         (ops_triton_swiglu._swiglu, gate_arguments(1, 3, dtype=torch.float32)),
     ],
 )
 def test_registration(op, arguments):
-    arguments = [t.detach().requires_grad_() if isinstance(t, torch.Tensor) else t for t in arguments]
+    is_real = [isinstance(t, torch.Tensor) and t.is_floating_point() for t in arguments]
+    arguments = [t.detach().requires_grad_() if real else t for t, real in zip(arguments, is_real, strict=True)]
     torch.library.opcheck(op, arguments)

@@ -65,13 +65,14 @@ def state_map(model: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tenso
     """
     base, seen = model.base_model, []
     layer = base.layers[-1]
-    handle = layer.mixer_norm.register_forward_hook(lambda norm, arguments, tokens: seen.append(tokens))
+    handle = layer.mixer_norm.register_forward_pre_hook(lambda norm, arguments: seen.append(arguments[0]))
     try:
         base(pixel_values, interpolate_pos_encoding=True)
     finally:
         handle.remove()
     mixer, grid = layer.mixer, base.embeddings.grid_of(pixel_values)
-    _, convolved, dt = mixer.in_proj(layer.read(seen[0], grid)).split(mixer.projection_sizes, dim=-1)
+    tokens = layer.read(layer.mixer_norm(seen[0]), grid)
+    _, convolved, dt = mixer.in_proj(tokens).split(mixer.projection_sizes, dim=-1)
     convolved, _ = mixer.conv1d(causal_conv1d, convolved)
     x, B, C = convolved.split(mixer.conv_sizes, dim=-1)
     x, B, C = (
