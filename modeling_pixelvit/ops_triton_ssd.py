@@ -81,8 +81,9 @@ def _tiles(x: torch.Tensor) -> Tiles:
 
 def _kept_dtype(dtype: torch.dtype) -> torch.dtype:
     """
-    In which the backward pass keeps states for inputs of `dtype`. They are carried on in float32, and products in
-    bfloat16 round what they are given anyway, so there they are kept as that, with half the traffic and float32's range.
+    In which the backward pass keeps states for inputs of `dtype`. They are carried on in float32; but products in
+    bfloat16 round what they are given anyway, so there they are kept as that, with half the traffic and the range of
+    float32.
     """
     return dtype if dtype == torch.bfloat16 else compute_dtype(dtype)
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Bytes and operations of a block's kernels, against what a formula says of Adventurer-Base at 224 pixels and patch 1."""
+"""Bytes and operations of a block's kernels, by what a formula says of Adventurer-Base at 224 pixels and patch 1."""
 
 import pytest
 
