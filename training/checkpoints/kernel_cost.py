@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from modeling_pixelvit import AdventurerConfig
 from modeling_pixelvit.ops_triton_ssd import TILES
 
+from ..families.adventurer import scan_flops
+
 
 @dataclass(frozen=True)
 class KernelCost:
@@ -34,7 +36,7 @@ class BlockCost:
 
     forward: tuple[KernelCost, ...]
     backward: tuple[KernelCost, ...]
-    model_flops: float  # of a forward pass; its gradients are twice that
+    model_flops: float  # of a forward pass, as `cost.model_cost` counts them; the gradients' are twice that
 
     def seconds(self, bandwidth: float, rate: float) -> float:
         """The floor of forward and backward pass."""
@@ -137,4 +139,5 @@ def block_cost(
         gradients("in_proj", *sizes["in_proj"]),
         kernel("norm", (e + 2 * r) * hidden, r * hidden),
     )
-    return BlockCost(forward, backward, sum(kernel.flops for kernel in forward if kernel.name in sizes))
+    scan = batch_size * scan_flops(config, length) / config.num_hidden_layers
+    return BlockCost(forward, backward, scan + sum(kernel.flops for kernel in forward if kernel.name in sizes))
