@@ -48,8 +48,8 @@ pytestmark = [
 ]
 
 
-def record_launches(monkeypatch, capability, dtype):
-    """(name, kernel, tensors and numbers, options, constants) of each launch of a block, forward and backward."""
+def recorded(monkeypatch, capability) -> list:
+    """Launches from now on: (kernel, tensors and numbers, options, constants) of each, which is not carried out."""
     launches = []
 
     def launch(kernel, grid, tensors, *numbers, warps, stages=1, **constants):
@@ -59,7 +59,12 @@ def record_launches(monkeypatch, capability, dtype):
         monkeypatch.setattr(module, "launch", launch)
     monkeypatch.setattr(ops_triton_base, "INTERPRETED", True)  # else CPU tensors are refused
     monkeypatch.setattr(ops_triton_ssd, "generation", lambda tensor, table: table[capability])
+    return launches
 
+
+def record_launches(monkeypatch, capability, dtype):
+    """Those of a block, forward and backward."""
+    launches = recorded(monkeypatch, capability)
     channels, wide = INNER + 2 * STATES, compute_dtype(dtype)
     for batch in (8, 1):  # many programs, and few
         projected = torch.zeros(batch, 70, INNER + channels + HEADS, dtype=dtype, requires_grad=True)
@@ -178,6 +183,26 @@ def test_resources(monkeypatch, capability, dtype, tmp_path):
     if ledger["triton"] != triton.__version__:
         pytest.skip(f"the ledger is of Triton {ledger['triton']}")
     assert entries == ledger[f"{capability[0]}.{capability[1]}"][str(dtype)[6:]]
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES, ids=str)
+def test_kernels_without_order_and_states(monkeypatch, capability, tmp_path):
+    """As the heading average goes through them: the same kernels, with nothing where there may be order and state."""
+    launches = recorded(monkeypatch, capability)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    channels = INNER + 2 * STATES
+    heading = torch.zeros(2, 1, channels + HEADS, dtype=torch.bfloat16, requires_grad=True)
+    convolved, _ = ops_triton_conv1d.causal_conv1d_triton(
+        heading[..., :channels], torch.zeros(channels, 1, 4), torch.zeros(channels)
+    )
+    x, B, C = (t.unflatten(-1, (-1, 64)) for t in convolved.split([INNER, STATES, STATES], dim=-1))
+    A_log, D, dt_bias = torch.zeros(3, HEADS).unbind()
+    ops_triton_ssd.ssd_triton(x, heading[..., channels:], A_log, B, C, D, dt_bias)[1].sum().backward()
+    assert len(launches) == 7
+    for kernel, arguments, options, constants in launches:
+        compiled = compile_launch(kernel, arguments, options, constants, capability)
+        assert resources(compiled, tmp_path)["stack"] == 0
+        assert not narrow_products_of_program_ids(compiled.asm["ttir"])
 
 
 def write_ledger(path: Path):
