@@ -511,3 +511,5 @@ def test_remote_code_in_a_fresh_process(model_class, tmp_path):
     assert result["patch_size"] == 4
     copied = {path.name for path in (tmp_path / "again").glob("*.py")}
     assert {f"modeling_{model.base_model_prefix}.py", "modeling_base.py", "layers_embeddings.py"} <= copied
+    if model.base_model_prefix == "adventurer":  # kernels travel along, though nothing asks for them on a CPU
+        assert {"ops_triton_check.py", "ops_triton_mixer.py", "ops_triton_ssd_kernels.py"} <= copied

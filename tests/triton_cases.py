@@ -461,6 +461,17 @@ def test_a_compiled_model_is_one_graph():
         torch.testing.assert_close(compiled(PIXELS).logits, expected, rtol=0, atol=0)
 
 
+@pytest.mark.slow
+def test_a_compiled_training_step():
+    """One graph forward and one backward, of ops that are traced by fake tensors."""
+    _, model = tiny_models(num_hidden_layers=2, patch_size=4, drop_path_rate=0.2)
+    expected = logits_and_gradients(model.train(), PIXELS)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    compiled.parameters = model.parameters
+    for one, other in zip(logits_and_gradients(compiled, PIXELS), expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 OPS = {
     "scan": (ssd_triton, scan_arguments),
     "convolution": (causal_conv1d_triton, convolution_arguments),
