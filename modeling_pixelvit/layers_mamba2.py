@@ -3,6 +3,7 @@
 """The Mamba-2 token mixer (arXiv 2405.21060, section 7), without an inference cache: an image is there all at once."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from torch import nn
 from .layers_linear import linear_layer
 from .layers_norm import RMSNormGated
 from .ops_backend import MixerBackend, select_mixer_backend
-from .ops_segments import Workspace, autocast_dtype, map_segments
+from .ops_segments import Workspace, autocast_dtype, map_batch, map_segments
 
 
 class CausalConv1d(nn.Conv1d):
@@ -78,7 +79,7 @@ class Mamba2Mixer(nn.Module):
         """
         backend = self.select_backend(hidden_states)
         if heading is not None:
-            return self._mix_by_index(backend, hidden_states, heading, order)
+            return map_batch(partial(self._mix_by_index, backend), hidden_states, heading, order)
         workspace = Workspace()
         conv_state = scan_state = None
 

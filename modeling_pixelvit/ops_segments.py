@@ -54,6 +54,24 @@ def batch_blocks(tokens: torch.Tensor, segment_length: int) -> list[slice]:
     return segments(tokens.shape[0], max(1, segment_length // tokens.shape[1]))
 
 
+def map_batch(
+    function: Callable[..., torch.Tensor], tokens: torch.Tensor, *others: torch.Tensor | None
+) -> torch.Tensor:
+    """
+    `function` of some of the sequences in `tokens` (B, T, ...) at a time, as many as a device should work on together,
+    and of those rows of the other tensors, unless they have one dimension. Where autograd records or something traces
+    it is called once, as in `map_segments`.
+    """
+    parts = batch_blocks(tokens, DEVICE_LAYER_TOKENS)
+    if len(parts) == 1 or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return function(tokens, *others)
+
+    def rows_of(tensor, rows):
+        return tensor if tensor is None or tensor.dim() == 1 else tensor[rows]
+
+    return torch.cat([function(tokens[rows], *(rows_of(other, rows) for other in others)) for rows in parts])
+
+
 class Workspace(dict):
     """
     Buffers by name, reused from segment to segment: on a CPU the page faults of fresh memory would cost several times
