@@ -37,8 +37,9 @@ class AdventurerConfig(PixelPreTrainedConfig):
             two column by column, in turn. With `flip_blocks="alternate"` one block of each two reads backwards, so that
             four blocks see the image from all its sides. At patch 1 the pixel below is a whole row away otherwise.
         mixer_implementation (`str`, *optional*, defaults to `"auto"`):
-            `"torch"` (plain PyTorch, everywhere), `"mamba_ssm"` (Triton kernels, CUDA) or `"auto"`, which takes
-            `mamba_ssm` where it can run. Like `attn_implementation` it is a choice of the run: it is not saved, and
+            `"torch"` (plain PyTorch, everywhere), `"triton"` (kernels that come with the model, CUDA), `"mamba_ssm"`
+            (those of that package, CUDA) or `"auto"`, which takes on CUDA the first of triton, mamba_ssm and torch that
+            can run there. Like `attn_implementation` it is a choice of the run: it is not saved, and
             what a file says of it is not read. Set it here, by `from_pretrained(mixer_implementation=...)`, or later by
             [`~AdventurerPreTrainedModel.set_mixer_implementation`].
 
@@ -76,7 +77,7 @@ class AdventurerConfig(PixelPreTrainedConfig):
     time_step_floor: float | int = 1e-4
     flip_blocks: Literal["alternate"] | list[int] | tuple[int, ...] = "alternate"
     scan_order: Literal["rows", "rows_and_columns"] = "rows"
-    mixer_implementation: Literal["auto", "torch", "mamba_ssm"] = "auto"
+    mixer_implementation: Literal["auto", "torch", "triton", "mamba_ssm"] = "auto"
 
     def __post_init__(self, **kwargs):
         if self.intermediate_size is None:

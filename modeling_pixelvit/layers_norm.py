@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .ops_segments import Workspace, compute_dtype, map_segments
+from .ops_segments import compute_dtype, map_segments
 
 
 class RMSNorm(nn.Module):
@@ -19,7 +19,10 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(hidden_size))
         self.eps = eps
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, op: Callable | None = None):
+        """The norm, or with `op` what that makes of tokens, weight and eps."""
+        if op is not None:
+            return op(hidden_states, self.weight, self.eps)
         if hidden_states.device.type != "cpu":
             return self._norm(hidden_states)  # makes nothing larger than its output
         return map_segments(self._norm, hidden_states)
@@ -42,8 +45,9 @@ class RMSNormGated(nn.Module):
         self.groups = groups
         self.eps = eps
 
-    def forward(self, y: torch.Tensor, z: torch.Tensor, op: Callable, workspace: Workspace) -> torch.Tensor:
-        return op(y, z, self.weight, self.groups, self.eps, workspace=workspace)
+    def forward(self, op: Callable, *tensors: torch.Tensor, **options):
+        """`op` of the tensors, weight, groups and eps. (What shards a model gathers the weight for such a call.)"""
+        return op(*tensors, self.weight, self.groups, self.eps, **options)
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, groups={self.groups}, eps={self.eps}"

@@ -44,6 +44,21 @@ class ScanOrder:
             patches = patches.flip(1)
         return torch.cat([patches, tokens[:, -1:]], dim=1)
 
+    def places(
+        self, tokens: torch.Tensor, grid: tuple[int, int], kept_patches: torch.Tensor | None = None
+    ) -> torch.Tensor | None:
+        """
+        Where the tokens stand that `apply` puts first, second and so on: (k n + 1,) or, if that depends on the image,
+        (B, k n + 1), int32; None if in their own order.
+        """
+        if not (self.by_columns or self.backwards):
+            return None
+        by_image = self.by_columns and kept_patches is not None
+        places = torch.arange(tokens.shape[1], dtype=torch.int32, device=tokens.device)
+        places = places[None, :, None].expand(tokens.shape[0] if by_image else 1, -1, 1)
+        places = self.apply(places, grid, kept_patches).squeeze(2)
+        return places if by_image else places[0]
+
     def undo(
         self, tokens: torch.Tensor, grid: tuple[int, int], kept_patches: torch.Tensor | None = None
     ) -> torch.Tensor:

@@ -3,6 +3,7 @@
 """Adventurer: the causal Mamba-2 image model (arXiv 2410.07599) with patches from 64 pixels down to one."""
 
 import math
+from functools import partial
 
 import torch
 from torch import nn
@@ -56,9 +57,19 @@ class AdventurerLayer(GradientCheckpointingLayer):
             grid: Patches of the whole image as (rows, columns); needed where blocks read by columns.
             kept_patches: (B, n) raster indices of the patches that there are; all if not given.
         """
-        mixed = self.mix_tokens(self.mixer_norm(hidden_states), grid, kept_patches)
-        hidden_states = hidden_states + self.drop_path(mixed)
-        return hidden_states + self.drop_path(self.mlp(self.mlp_norm(hidden_states)))
+        ops = self.mixer.select_backend(hidden_states).block
+        if ops is None:
+            mixed = self.mix_tokens(self.mixer_norm(hidden_states), grid, kept_patches)
+            hidden_states = hidden_states + self.drop_path(mixed)
+            return hidden_states + self.drop_path(self.mlp(self.mlp_norm(hidden_states)))
+        hidden_states, normed, average = self.mixer_norm(hidden_states, ops.rms_norm)
+        mixed = self.mixer(normed, average, self.scan_order.places(normed, grid, kept_patches))
+        scale = None
+        if self.training and self.drop_path.p > 0:
+            scale = self.drop_path(hidden_states.new_ones(hidden_states.shape[0], 1, 1)).flatten()
+        add_and_normalize = partial(ops.add_rms_norm, branch=mixed, scale=scale)
+        hidden_states, normed = self.mlp_norm(hidden_states, add_and_normalize)
+        return hidden_states + self.drop_path(self.mlp(normed, ops.swiglu))
 
     def mix_tokens(
         self,
@@ -72,10 +83,18 @@ class AdventurerLayer(GradientCheckpointingLayer):
         A causal model's first tokens see nothing of the image, so the mean of all tokens goes first ("heading
         average").
         """
-        average = tokens.mean(dim=1, keepdim=True)
-        ordered = self.scan_order.apply(tokens, grid, kept_patches)
-        mixed = self.mixer(torch.cat([average, ordered], dim=1))
+        mixed = self.mixer(self.read(tokens, grid, kept_patches))
         return self.scan_order.undo(mixed[:, 1:], grid, kept_patches)
+
+    def read(
+        self,
+        tokens: torch.Tensor,
+        grid: tuple[int, int] | None = None,
+        kept_patches: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Tokens (B, k n + 1, D) in the order in which the mixer reads them, after their mean: (B, k n + 2, D)."""
+        average = tokens.mean(dim=1, keepdim=True)
+        return torch.cat([average, self.scan_order.apply(tokens, grid, kept_patches)], dim=1)
 
 
 class AdventurerPreTrainedModel(PixelPreTrainedModel):
@@ -118,7 +137,7 @@ class AdventurerPreTrainedModel(PixelPreTrainedModel):
         What the blocks' mixers run on from now on.
 
         Args:
-            name (`str`): `"auto"`, `"torch"` or `"mamba_ssm"`; see [`AdventurerConfig`].
+            name (`str`): `"auto"`, `"torch"`, `"triton"` or `"mamba_ssm"`; see [`AdventurerConfig`].
 
         Raises:
             ValueError: for another name.

@@ -22,6 +22,15 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def autocast_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """The dtype that a linear layer's output has for `tensor`: autocast's where that is on."""
+    device_type = tensor.device.type
+    # Some devices, as meta, know no autocast.
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.get_autocast_dtype(device_type)
+    return tensor.dtype
+
+
 def segments(length: int, segment_length: int, start: int = 0) -> list[slice]:
     """Slices of at most `segment_length` that cover the positions from `start` up to `length` in order."""
     return [slice(first, min(first + segment_length, length)) for first in range(start, length, segment_length)]
@@ -43,6 +52,24 @@ def op_segment_length(device: torch.device, on_cpu: int) -> int:
 def batch_blocks(tokens: torch.Tensor, segment_length: int) -> list[slice]:
     """Slices of the batch of `tokens` (B, T, ...), each of about `segment_length` tokens in all, or one sequence."""
     return segments(tokens.shape[0], max(1, segment_length // tokens.shape[1]))
+
+
+def map_batch(
+    function: Callable[..., torch.Tensor], tokens: torch.Tensor, *others: torch.Tensor | None
+) -> torch.Tensor:
+    """
+    `function` of some of the sequences in `tokens` (B, T, ...) at a time, as many as a device should work on together,
+    and of those rows of the other tensors, unless they have one dimension. Where autograd records or something traces
+    it is called once, as in `map_segments`.
+    """
+    parts = batch_blocks(tokens, DEVICE_LAYER_TOKENS)
+    if len(parts) == 1 or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return function(tokens, *others)
+
+    def rows_of(tensor, rows):
+        return tensor if tensor is None or tensor.dim() == 1 else tensor[rows]
+
+    return torch.cat([function(tokens[rows], *(rows_of(other, rows) for other in others)) for rows in parts])
 
 
 class Workspace(dict):

@@ -18,11 +18,13 @@ import torch
 from .ops_segments import compute_dtype
 
 
+IMPORT_ERROR = None
 try:
     import triton
     import triton.language as tl
-except ImportError:
+except Exception as error:  # not installed, or one that does not fit its torch, which raises whatever it likes
     triton = tl = None
+    IMPORT_ERROR = error
 
 
 # Triton decides where a kernel is defined, not where it is launched.
@@ -41,7 +43,9 @@ def check_device(op: str, device: torch.device):
         ValueError: if no kernel can run on `device`.
     """
     if triton is None:
-        raise ImportError(f"{op} is a Triton kernel, but the package triton is not installed; `pip install triton`.")
+        raise ImportError(
+            f"{op} is a Triton kernel, but triton cannot be imported ({IMPORT_ERROR}); `pip install triton`."
+        )
     if device.type != "cuda" and not INTERPRETED:
         raise ValueError(
             f"{op} is a Triton kernel and runs on CUDA devices, but its input is on {device}; move it to one, or set "
@@ -53,8 +57,9 @@ def launch(
     kernel: Callable, grid: tuple[int, ...], tensors: tuple[torch.Tensor | None, ...], *numbers: int | float,
     warps: int, stages: int = 1, **constants,
 ):  # fmt: skip
-    """Launches `kernel` on the device of the first of its tensors: Triton by itself would take the current one."""
-    with torch.cuda.device(tensors[0].device if tensors[0].is_cuda else -1):
+    """Launches `kernel` on the device of its tensors: Triton by itself would take the current one."""
+    device = next(tensor.device for tensor in tensors if tensor is not None)
+    with torch.cuda.device(device if device.type == "cuda" else -1):
         kernel[grid](*tensors, *numbers, **constants, num_warps=warps, num_stages=stages)
 
 
@@ -95,3 +100,31 @@ def op_name(module: str, name: str) -> str:
     name must tell them apart: torch keeps one op a name.
     """
     return f"{module.replace('.', '_')}::{name}"
+
+
+@jit
+def places(order, tokens, inside):
+    """Where tokens (Q,) of a sequence stand in memory: as `order` (T,) says, or in their own order if it is None."""
+    if order is not None:
+        tokens = tl.load(order + tokens, mask=inside, other=0).to(tl.int64)
+    return tokens
+
+
+def order_stride(order: torch.Tensor | None) -> int:
+    """Elements from one sequence's row of `order` (B, T), or (T,), to the next."""
+    return 0 if order is None or order.dim() == 1 else order.stride(0)
+
+
+def unit(*tensors: torch.Tensor) -> int:
+    """
+    Elements that all strides of `tensors` but the last are counted in. A kernel that multiplies by this constant is
+    known to read rows from multiples of it on, and so several channels at a time; a row of the fused projection, of
+    3,224 for a Base model, is no multiple of the 16 that Triton finds out by itself.
+    """
+    steps = [stride for tensor in tensors for stride in tensor.stride()[:-1]]
+    return 8 if all(tensor.stride(-1) == 1 for tensor in tensors) and all(step % 8 == 0 for step in steps) else 1
+
+
+def in_units(tensor: torch.Tensor, unit: int) -> tuple[int, ...]:
+    """The strides of `tensor`, all but the last in units."""
+    return *(stride // unit for stride in tensor.stride()[:-1]), tensor.stride(-1)

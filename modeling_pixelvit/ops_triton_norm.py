@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 
 from .ops_segments import Workspace, compute_dtype
-from .ops_triton_base import check_device, jit, launch, op_name, tl, triton, triton_dtype
+from .ops_triton_base import check_device, in_units, jit, launch, op_name, tl, triton, triton_dtype, unit
 
 
 # Tokens of a program, and its warps.
@@ -20,22 +20,24 @@ ROWS, WARPS = 16, 8
 
 
 @jit
-def _gated(y, z, b, t, y_b, y_t, y_m, z_b, z_t, z_m, channels, mask, ACC: tl.constexpr):
+def _gated(y, z, b, t, y_b, y_t, y_m, z_b, z_t, z_m, channels, mask, UNIT: tl.constexpr, ACC: tl.constexpr):
     """y, z and sigmoid(z) of one token, zero outside the group."""
-    y_row = tl.load(y + b * y_b + t * y_t + channels * y_m, mask=mask, other=0).to(ACC)
-    z_row = tl.load(z + b * z_b + t * z_t + channels * z_m, mask=mask, other=0).to(ACC)
+    y_row = tl.load(y + (b * y_b + t * y_t) * UNIT + channels * y_m, mask=mask, other=0).to(ACC)
+    z_row = tl.load(z + (b * z_b + t * z_t) * UNIT + channels * z_m, mask=mask, other=0).to(ACC)
     return y_row, z_row, tl.sigmoid(z_row)
 
 
 @jit
 def _forward_kernel(
     y, z, weight, output, N, T, eps, y_b, y_t, y_m, z_b, z_t, z_m,
-    GROUPS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, ACC: tl.constexpr,
+    GROUPS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, UNIT: tl.constexpr,
+    ACC: tl.constexpr,
 ):  # fmt: skip
     """
     v = y silu(z), output = weight v / sqrt(mean(v^2) + eps). Programs: (blocks of the N = B T tokens, groups).
 
-    y and z (B, T, M) by their strides; weight (M,) and output (B, T, M) contiguous; SIZE = M / G channels in a group.
+    y and z (B, T, M) by their strides, in units; weight (M,) and output (B, T, M) contiguous; SIZE = M / G channels in
+    a group.
     """
     column = tl.arange(0, BLOCK)
     mask = column < SIZE
@@ -45,7 +47,7 @@ def _forward_kernel(
     for row in range(0, ROWS):
         n = first + row
         here = mask & (n < N)
-        y_row, z_row, gate = _gated(y, z, n // T, n % T, y_b, y_t, y_m, z_b, z_t, z_m, channels, here, ACC)
+        y_row, z_row, gate = _gated(y, z, n // T, n % T, y_b, y_t, y_m, z_b, z_t, z_m, channels, here, UNIT, ACC)
         v = y_row * z_row * gate
         normed = v * tl.rsqrt(tl.sum(v * v, 0) / SIZE + eps)
         result = (scale * normed).to(output.dtype.element_ty)
@@ -54,14 +56,16 @@ def _forward_kernel(
 
 @jit
 def _backward_kernel(
-    grad, y, z, weight, grad_y, grad_z, grad_weight, N, T, eps, g_b, g_t, g_m, y_b, y_t, y_m, z_b, z_t, z_m,
-    GROUPS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, ACC: tl.constexpr,
+    grad, y, z, weight, grad_y, grad_z, grad_weight, N, T, eps,
+    g_b, g_t, g_m, y_b, y_t, y_m, z_b, z_t, z_m, grad_z_b, grad_z_t, grad_z_m,
+    GROUPS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, UNIT: tl.constexpr,
+    ACC: tl.constexpr,
 ):  # fmt: skip
     """
     With r = 1 / sqrt(mean(v^2) + eps), n = v r and g = grad * weight, v gets r (g - n mean(g n)). Programs as forward.
 
-    grad, y and z (B, T, M) by their strides; weight (M,), grad_y and grad_z (B, T, M) and grad_weight
-    (blocks of tokens, M), each block's part, contiguous.
+    grad, y, z and grad_z (B, T, M) by their strides, in units; weight (M,), grad_y (B, T, M) and grad_weight (blocks of
+    tokens, M), each block's part, contiguous.
     """
     column = tl.arange(0, BLOCK)
     mask = column < SIZE
@@ -74,35 +78,51 @@ def _backward_kernel(
         b = n // T
         t = n % T
         here = mask & (n < N)
-        y_row, z_row, gate = _gated(y, z, b, t, y_b, y_t, y_m, z_b, z_t, z_m, channels, here, ACC)
-        grad_row = tl.load(grad + b * g_b + t * g_t + channels * g_m, mask=here, other=0).to(ACC)
+        y_row, z_row, gate = _gated(y, z, b, t, y_b, y_t, y_m, z_b, z_t, z_m, channels, here, UNIT, ACC)
+        grad_row = tl.load(grad + (b * g_b + t * g_t) * UNIT + channels * g_m, mask=here, other=0).to(ACC)
         v = y_row * z_row * gate
         rate = tl.rsqrt(tl.sum(v * v, 0) / SIZE + eps)
         normed = v * rate
         sum_weight += grad_row * normed
         grad_normed = grad_row * scale
         grad_v = rate * (grad_normed - normed * (tl.sum(grad_normed * normed, 0) / SIZE))
-        offsets = n * (GROUPS * SIZE) + channels
-        tl.store(grad_y + offsets, (grad_v * z_row * gate).to(grad_y.dtype.element_ty), mask=here)
+        grad_y_row = (grad_v * z_row * gate).to(grad_y.dtype.element_ty)
+        tl.store(grad_y + n * (GROUPS * SIZE) + channels, grad_y_row, mask=here)
         grad_gate = grad_v * y_row * gate * (1 + z_row * (1 - gate))
+        offsets = (b * grad_z_b + t * grad_z_t) * UNIT + channels * grad_z_m
         tl.store(grad_z + offsets, grad_gate.to(grad_z.dtype.element_ty), mask=here)
     part = grad_weight + tl.program_id(0).to(tl.int64) * (GROUPS * SIZE) + channels
     tl.store(part, sum_weight, mask=mask)
 
 
-def _launch(kernel, tensors, y, eps, strides, groups):
-    length, size = y.shape[1], y.shape[2] // groups
+def _launch(kernel, tensors, strided, y, eps, groups):
+    length, size, step = y.shape[1], y.shape[2] // groups, unit(*strided)
     tokens = y.shape[0] * length
     grid = (triton.cdiv(tokens, ROWS), groups)
-    constants = {"GROUPS": groups, "SIZE": size, "BLOCK": triton.next_power_of_2(size), "ROWS": ROWS}
+    constants = {"GROUPS": groups, "SIZE": size, "BLOCK": triton.next_power_of_2(size), "ROWS": ROWS, "UNIT": step}
     constants["ACC"] = triton_dtype(compute_dtype(y.dtype))
+    strides = (stride for tensor in strided for stride in in_units(tensor, step))
     launch(kernel, grid, tensors, tokens, length, eps, *strides, warps=WARPS, **constants)
+
+
+def launch_forward(y, z, weight, groups, eps, output):
+    """Writes output (B, T, M), contiguous."""
+    _launch(_forward_kernel, (y, z, weight.contiguous(), output), (y, z), y, eps, groups)
+
+
+def launch_backward(grad, y, z, weight, groups, eps, grad_y, grad_z) -> torch.Tensor:
+    """Writes grad_y (B, T, M), contiguous, and grad_z, by its strides, and returns the gradient of weight."""
+    blocks = triton.cdiv(y.shape[0] * y.shape[1], ROWS)
+    parts = y.new_empty(blocks, y.shape[2], dtype=compute_dtype(y.dtype))
+    tensors = (grad, y, z, weight.contiguous(), grad_y, grad_z, parts)
+    _launch(_backward_kernel, tensors, (grad, y, z, grad_z), y, eps, groups)
+    return parts.sum(0)
 
 
 @torch.library.custom_op(op_name(__name__, "rms_norm_gated"), mutates_args=())
 def _rms_norm_gated(y: torch.Tensor, z: torch.Tensor, weight: torch.Tensor, groups: int, eps: float) -> torch.Tensor:
     output = torch.empty_like(y, memory_format=torch.contiguous_format)
-    _launch(_forward_kernel, (y, z, weight.contiguous(), output), y, eps, (*y.stride(), *z.stride()), groups)
+    launch_forward(y, z, weight, groups, eps, output)
     return output
 
 
@@ -116,11 +136,7 @@ def _rms_norm_gated_backward(
     grad: torch.Tensor, y: torch.Tensor, z: torch.Tensor, weight: torch.Tensor, groups: int, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     grad_y, grad_z = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (y, z))
-    blocks = triton.cdiv(y.shape[0] * y.shape[1], ROWS)
-    parts = y.new_empty(blocks, y.shape[2], dtype=compute_dtype(y.dtype))
-    tensors = (grad, y, z, weight.contiguous(), grad_y, grad_z, parts)
-    _launch(_backward_kernel, tensors, y, eps, (*grad.stride(), *y.stride(), *z.stride()), groups)
-    return grad_y, grad_z, parts.sum(0)
+    return grad_y, grad_z, launch_backward(grad, y, z, weight, groups, eps, grad_y, grad_z)
 
 
 @_rms_norm_gated_backward.register_fake

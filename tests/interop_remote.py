@@ -32,7 +32,7 @@ interop_remote.write_all(*sys.argv[1:])
 """
 BY_REMOTE_CODE = """
 import sys
-for name in ("modeling_pixelvit", "timm", "mamba_ssm", "flash_attn", "causal_conv1d"):
+for name in ("modeling_pixelvit", "timm", "triton", "mamba_ssm", "flash_attn", "causal_conv1d"):
     sys.modules[name] = None  # an import raises ImportError
 import interop_remote
 interop_remote.write_all(*sys.argv[1:], trust_remote_code=True)

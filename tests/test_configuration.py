@@ -139,7 +139,7 @@ def test_wrong_values(config_class, field, value, allowed):
         (AdventurerConfig, "sequence_extension", True),
         (PixelViTConfig, "sequence_extension", 2.0),
         (AdventurerConfig, "flip_blocks", "odd"),
-        (AdventurerConfig, "mixer_implementation", "triton"),
+        (AdventurerConfig, "mixer_implementation", "cuda"),
     ],
 )
 def test_wrong_types(config_class, field, value):

@@ -468,7 +468,7 @@ def test_auto_classes():
 
 REMOTE_CODE = """
 import sys, torch
-for name in ("modeling_pixelvit", "timm", "mamba_ssm", "flash_attn", "causal_conv1d"):
+for name in ("modeling_pixelvit", "timm", "triton", "mamba_ssm", "flash_attn", "causal_conv1d"):
     sys.modules[name] = None  # an import raises ImportError
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 folder, out = sys.argv[1:]
@@ -478,6 +478,13 @@ model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_cod
 assert type(model).__module__.startswith("transformers_modules")
 pixels = torch.linspace(-1, 1, 192).view(1, 3, 8, 8)
 logits = [model(pixels).logits]
+if hasattr(model, "set_mixer_implementation"):
+    try:
+        model.set_mixer_implementation("triton")
+    except ImportError as error:
+        assert "the package triton is not installed" in str(error)
+    else:
+        raise AssertionError("triton is not there")
 model.save_pretrained(out)  # the code travels on
 again = AutoModelForImageClassification.from_pretrained(out, trust_remote_code=True, patch_size=4)
 torch.save({"logits": logits[0].detach(), "patch_size": again.config.patch_size}, out + "/logits.pt")
@@ -504,3 +511,5 @@ def test_remote_code_in_a_fresh_process(model_class, tmp_path):
     assert result["patch_size"] == 4
     copied = {path.name for path in (tmp_path / "again").glob("*.py")}
     assert {f"modeling_{model.base_model_prefix}.py", "modeling_base.py", "layers_embeddings.py"} <= copied
+    if model.base_model_prefix == "adventurer":  # kernels travel along, though nothing asks for them on a CPU
+        assert {"ops_triton_check.py", "ops_triton_mixer.py", "ops_triton_ssd_kernels.py"} <= copied

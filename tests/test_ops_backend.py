@@ -28,13 +28,15 @@ def test_auto_picks_torch_on_a_cpu_and_says_so_once(caplog):
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr(ops_backend.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(ops_backend, "_is_installed", lambda package: False)
     sentence = r"mamba-ssm is not installed; install it .* or use 'torch' or 'auto'"
     model = AdventurerForImageClassification(tiny_config("adventurer", mixer_implementation="mamba_ssm"))
     with pytest.raises(ImportError, match=sentence):
         model(torch.zeros(1, 3, 8, 8))
     with pytest.raises(ImportError, match=sentence):
         model.set_mixer_implementation("mamba_ssm")
+    with pytest.raises(ImportError, match="the package triton is not installed; `pip install triton`"):
+        model.set_mixer_implementation("triton")
 
 
 class TestAChoiceOfTheRun:
@@ -86,54 +88,84 @@ class TestAChoiceOfTheRun:
         assert "mixer_implementation" not in json.loads((folder / "config.json").read_text())
 
     def test_a_wrong_name(self, folder):
-        sentence = "^mixer_implementation='triton' was given; choose one of auto, torch, mamba_ssm.$"
+        sentence = "^mixer_implementation='cuda' was given; choose one of auto, torch, triton, mamba_ssm.$"
         model = AdventurerForImageClassification(tiny_config("adventurer"))
         with pytest.raises(ValueError, match=sentence):
-            model.set_mixer_implementation("triton")
+            model.set_mixer_implementation("cuda")
         assert self.chosen(model) == "auto"
         with pytest.raises(ValueError, match=sentence):
-            AdventurerForImageClassification.from_pretrained(folder / "nowhere", mixer_implementation="triton")
+            AdventurerForImageClassification.from_pretrained(folder / "nowhere", mixer_implementation="cuda")
         with pytest.raises(ValueError, match=sentence):
-            AutoModel.from_config(tiny_config("adventurer"), mixer_implementation="triton")
+            AutoModel.from_config(tiny_config("adventurer"), mixer_implementation="cuda")
 
 
-def test_kernels_do_not_run_on_a_cpu(monkeypatch):
-    monkeypatch.setattr(ops_backend.importlib.util, "find_spec", lambda name: object())
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with pytest.raises(ValueError, match=r"the input is on cpu; .* use 'torch' or 'auto'"):
-        select_mixer_backend("mamba_ssm", CPU)
+CUDA = torch.device("cuda")
 
 
-def test_a_broken_package_is_an_error_only_if_named(monkeypatch):
-    monkeypatch.setattr(ops_backend.importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(ops_backend, "_load_mamba_ssm", lambda: (None, "undefined symbol"))
-    cuda = torch.device("cuda")
-    with pytest.raises(ImportError, match="cannot be imported \\(undefined symbol\\); reinstall"):
-        select_mixer_backend("mamba_ssm", cuda)
-    assert select_mixer_backend("auto", cuda).name == "torch"
+@pytest.fixture
+def kernels(monkeypatch):
+    """What the two kinds of kernels say when they are loaded: why they cannot run, or an empty string."""
+    said = {"triton": "", "mamba_ssm": ""}
 
+    def load(name):
+        if said[name]:
+            return None, said[name]
+        ops_backend._KERNELS[name] = ops_backend.MixerBackend(name, None, None, None)
+        return ops_backend._KERNELS[name], ""
 
-def test_auto_warns_once_of_an_installed_package_that_it_cannot_take(monkeypatch, caplog):
-    monkeypatch.setattr(ops_backend.importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(ops_backend, "_load_mamba_ssm", lambda: (None, "ImportError: undefined symbol"))
+    monkeypatch.setattr(ops_backend, "_KERNELS", {})
+    monkeypatch.setattr(ops_backend, "_is_installed", lambda package: True)
+    monkeypatch.setattr(ops_backend, "_load_triton", lambda *_: load("triton"))
+    monkeypatch.setattr(ops_backend, "_load_mamba_ssm", lambda: load("mamba_ssm"))
     ops_backend._report_choice.cache_clear()
+    yield said
+    ops_backend._report_choice.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["triton", "mamba_ssm"])
+def test_kernels_do_not_run_on_a_cpu(name, kernels, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ValueError, match=rf"='{name}' was given, but the input is on cpu; .* use 'torch' or 'auto'"):
+        select_mixer_backend(name, CPU)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert select_mixer_backend(name, CPU).name == name
+    assert select_mixer_backend("auto", CPU).name == "torch"
+
+
+def test_the_order_of_auto(kernels):
+    assert select_mixer_backend("auto", CUDA).name == "triton"
+    kernels["triton"] = "no compiler"
+    assert select_mixer_backend("auto", CUDA).name == "mamba_ssm"
+    kernels["mamba_ssm"] = "undefined symbol"
+    assert select_mixer_backend("auto", CUDA).name == "torch"
+    with pytest.raises(ImportError, match="cannot be imported \\(undefined symbol\\); reinstall"):
+        select_mixer_backend("mamba_ssm", CUDA)
+    with pytest.raises(RuntimeError, match="its kernels cannot run here: no compiler; use 'auto'"):
+        select_mixer_backend("triton", CUDA)
+
+
+def test_auto_warns_once_of_what_it_cannot_take(kernels, caplog):
+    kernels |= {"triton": "no compiler", "mamba_ssm": "undefined symbol"}
     with caplog.at_level(logging.INFO):
-        assert [select_mixer_backend("auto", torch.device("cuda")).name for _ in range(3)] == ["torch"] * 3
+        assert [select_mixer_backend("auto", CUDA).name for _ in range(3)] == ["torch"] * 3
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
-        "mixer_implementation='auto' picked 'torch' on cuda, which is slower: mamba-ssm is installed, but cannot be "
-        "imported (ImportError: undefined symbol)."
+        "mixer_implementation='auto' picked 'torch' on cuda, which is slower: triton cannot run (no compiler) and "
+        "mamba_ssm cannot run (undefined symbol)."
     )
 
 
-def test_a_package_that_is_not_there_is_nothing_to_warn_about(monkeypatch, caplog):
-    monkeypatch.setattr(ops_backend.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(ops_backend, "_load_mamba_ssm", lambda: (None, "ModuleNotFoundError: No module"))
-    ops_backend._report_choice.cache_clear()
+def test_a_package_that_is_not_there_is_nothing_to_warn_about(kernels, caplog, monkeypatch):
+    kernels |= {"triton": "no compiler", "mamba_ssm": "ModuleNotFoundError: No module"}
+    monkeypatch.setattr(ops_backend, "_is_installed", lambda package: package != "mamba_ssm")
     with caplog.at_level(logging.INFO):
-        select_mixer_backend("auto", torch.device("cuda"))
-    assert [record.levelno for record in caplog.records] == [logging.INFO]
+        select_mixer_backend("auto", CUDA)
+    assert [record.getMessage() for record in caplog.records] == [
+        "mixer_implementation='auto' picked 'torch' on cuda, which is slower: triton cannot run (no compiler)."
+    ]
+    with pytest.raises(ImportError, match="mamba-ssm is not installed"):
+        select_mixer_backend("mamba_ssm", CUDA)
 
 
 def test_whatever_an_import_raises_is_a_reason(monkeypatch):
@@ -144,13 +176,116 @@ def test_whatever_an_import_raises_is_a_reason(monkeypatch):
     assert ops_backend._load_mamba_ssm.__wrapped__() == (None, "RuntimeError: 0 active drivers")
 
 
-def test_auto_gives_a_compiler_what_it_can_trace(monkeypatch):
-    kernels = ops_backend.MixerBackend("mamba_ssm", None, None, None)
-    monkeypatch.setattr(ops_backend, "_load_mamba_ssm", lambda: (kernels, ""))
-    cuda = torch.device("cuda")
-    assert select_mixer_backend("auto", cuda).name == "mamba_ssm"
+def test_what_a_compiler_gets(kernels, monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert select_mixer_backend("auto", cuda).name == "torch"
+    assert select_mixer_backend("auto", CUDA).name == "triton"
+    kernels["triton"] = "no compiler"
+    assert select_mixer_backend("auto", CUDA).name == "torch"  # it fuses that, and cannot trace mamba_ssm's
+    assert select_mixer_backend("mamba_ssm", CUDA).name == "mamba_ssm"
+    kernels["triton"] = ""
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    assert select_mixer_backend("auto", CUDA).name == "torch"
+    assert select_mixer_backend("triton", CUDA).name == "triton"
+    with pytest.raises(ValueError, match="'mamba_ssm' was given, but its kernels cannot be exported; use 'torch'"):
+        select_mixer_backend("mamba_ssm", CUDA)
+
+
+def test_mamba_ssm_by_name_breaks_the_graph(monkeypatch):
+    calls = []
+
+    def load():
+        torch_ops = ops_backend._TORCH_CPU
+
+        def ssd(*args, chunk_size=None, **kwargs):
+            calls.append(torch.compiler.is_compiling())
+            return torch_ops.ssd(*args, **kwargs)
+
+        return ssd, torch_ops.causal_conv1d, torch_ops.rms_norm_gated
+
+    monkeypatch.setattr(ops_backend, "_KERNELS", {})
+    monkeypatch.setattr(ops_backend, "_is_installed", lambda package: True)
+    monkeypatch.setattr(ops_backend, "load_mamba_ssm_ops", load)
+    monkeypatch.setattr(ops_backend, "_load_mamba_ssm", ops_backend._load_mamba_ssm.__wrapped__)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    mixer = tiny_model(AdventurerForImageClassification).adventurer.layers[0].mixer
+    tokens = torch.randn(2, 7, 32)
+    expected = mixer(tokens)
+    mixer.implementation = "mamba_ssm"
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(mixer, backend="eager")(tokens), expected)
+    assert calls == [False]
+    torch._dynamo.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="for one graph use 'triton', 'torch' or 'auto'"):
+        torch.compile(mixer, backend="eager", fullgraph=True)(tokens)
+    torch._dynamo.reset()
+
+
+class TestTheFirstUse:
+    """A device's first use of the Triton kernels compares them with the references."""
+
+    @pytest.fixture
+    def check(self, monkeypatch):
+        check = pytest.importorskip("modeling_pixelvit.ops_triton_check")
+        check._fault.cache_clear()
+        monkeypatch.setattr(check, "INTERPRETED", False)
+        monkeypatch.setattr(check, "IMPORT_ERROR", None)
+        monkeypatch.setattr(ops_backend, "_KERNELS", {})
+        monkeypatch.setattr(ops_backend, "_is_installed", lambda package: package != "mamba_ssm")
+        ops_backend._report_choice.cache_clear()
+        yield check
+        check._fault.cache_clear()
+
+    @staticmethod
+    def picked(caplog, **kwargs):
+        caplog.clear()
+        ops_backend._report_choice.cache_clear()
+        with caplog.at_level(logging.WARNING):
+            name = select_mixer_backend("auto", CUDA, **kwargs).name
+        return name, "".join(record.getMessage() for record in caplog.records)
+
+    def test_agreement(self, check, monkeypatch, caplog):
+        calls = []
+
+        def differences(device, dtype):
+            calls.append((device, dtype, torch.is_grad_enabled()))
+            return {"scan": 1e-5}
+
+        monkeypatch.setattr(check, "triton_differences", differences)
+        with torch.no_grad():
+            assert [self.picked(caplog) for _ in range(2)] == [("triton", "")] * 2
+        assert calls == [(CUDA, torch.float32, True)]
+
+    @pytest.mark.parametrize("difference", [0.5, float("nan")])
+    def test_difference(self, check, monkeypatch, caplog, difference):
+        monkeypatch.setattr(check, "triton_differences", lambda *_: {"scan": difference, "norm": 1e-6})
+        name, warning = self.picked(caplog, dtype=torch.bfloat16)
+        assert name == "torch" and f"differ from the reference, scan by {difference:.1e}" in warning
+        assert "norm by" not in warning
+        with pytest.raises(RuntimeError, match="differ from the reference"):
+            select_mixer_backend("triton", CUDA, torch.bfloat16)
+
+    @pytest.mark.parametrize("has_compiler", [True, False])
+    def test_no_launch(self, check, monkeypatch, caplog, has_compiler):
+        def differences(*_):
+            raise RuntimeError("launch failed")
+
+        monkeypatch.setattr(check, "triton_differences", differences)
+        monkeypatch.setattr(check.shutil, "which", lambda name: f"/usr/bin/{name}" if has_compiler else None)
+        monkeypatch.delenv("CC", raising=False)
+        name, warning = self.picked(caplog)
+        assert name == "torch"
+        assert ("RuntimeError: launch failed" if has_compiler else "there is no C compiler") in warning
+
+    def test_no_import_and_what_kernels_do_not_hold(self, check, monkeypatch, caplog):
+        monkeypatch.setattr(check, "triton_differences", lambda *_: {})
+        for kwargs, sentence in [
+            ({"dtype": torch.float64}, "not for torch.float64"),
+            ({"state_shape": (64, 256)}, "128 is the most"),
+        ]:
+            name, warning = self.picked(caplog, **kwargs)
+            assert name == "torch" and sentence in warning
+        monkeypatch.setattr(check, "IMPORT_ERROR", ImportError("libcuda"))
+        assert "Triton cannot be imported, ImportError: libcuda" in self.picked(caplog)[1]
 
 
 @pytest.mark.gpu

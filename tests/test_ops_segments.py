@@ -7,10 +7,11 @@ import torch
 from torch.export import Dim
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from modeling_pixelvit import ops_segments
 from modeling_pixelvit.layers_norm import RMSNorm
 from modeling_pixelvit.ops_conv1d import causal_conv1d
 from modeling_pixelvit.ops_norm import rms_norm_gated
-from modeling_pixelvit.ops_segments import map_segments
+from modeling_pixelvit.ops_segments import map_batch, map_segments
 
 
 TOKENS = 224 * 224 + 2
@@ -91,3 +92,21 @@ def test_an_export_for_a_device_takes_any_batch():
     with torch.no_grad():
         program = torch.export.export(Twice(), (tokens,), dynamic_shapes=({0: Dim("batch", min=1)},), strict=False)
     assert program.module()(tokens.expand(2, 5, 3)[:1]).shape == (1, 5, 3)
+
+
+@pytest.mark.parametrize("others", ["none", "shared", "of each"])
+def test_parts_of_the_batch(monkeypatch, others):
+    tokens, lengths = torch.randn(5, 7, 3), []
+    other = {"none": None, "shared": torch.arange(7), "of each": torch.arange(35).view(5, 7)}[others]
+
+    def function(tokens, other):
+        lengths.append(len(tokens))
+        return tokens if other is None else tokens * other[..., None]
+
+    expected = function(tokens, other)
+    monkeypatch.setattr(ops_segments, "DEVICE_LAYER_TOKENS", 15)
+    with torch.no_grad():
+        torch.testing.assert_close(map_batch(function, tokens, other), expected, rtol=0, atol=0)
+    assert lengths == [5, 2, 2, 1]
+    map_batch(function, tokens, other)
+    assert lengths[4:] == [5]

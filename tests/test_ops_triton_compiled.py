@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
 """
-What Triton makes of the kernels for A100, H100 and B200, on any machine: the launches of a Base model's mixer are
+What Triton makes of the kernels for A100, H100 and B200, on any machine: the launches of a Base model's block are
 recorded and compiled ahead of time with the tiles that are shipped.
 
 `triton_ledger.json` holds registers, bytes of stack (where spilled registers go) and of shared memory, and how many
@@ -16,7 +16,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from modeling_pixelvit import ops_triton_base, ops_triton_conv1d, ops_triton_norm, ops_triton_ssd
+from modeling_pixelvit import (
+    ops_triton_base,
+    ops_triton_conv1d,
+    ops_triton_mixer,
+    ops_triton_norm,
+    ops_triton_rms_norm,
+    ops_triton_ssd,
+    ops_triton_swiglu,
+)
 from modeling_pixelvit.ops_segments import compute_dtype
 
 
@@ -27,8 +35,12 @@ CAPABILITIES = [(8, 0), (9, 0), (10, 0)]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 MATRIX_INSTRUCTION = {8: "mma.sync", 9: "wgmma.mma_async", 10: "tcgen05.mma"}
 SHARED_MEMORY = {8: 163 * 1024, 9: 227 * 1024, 10: 227 * 1024}
-HEADS, HEAD_DIM, STATES = 24, 64, 64
+POINTERS = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.int32: "*i32"}
+READ = r"ld\.global(?:\.[\w:]+)*?(?:\.v(\d))?\.b(\d+)"
+# A Base model.
+HIDDEN, MLP, HEADS, HEAD_DIM, STATES = 768, 1920, 24, 64, 64
 INNER = HEADS * HEAD_DIM
+KERNELS = (ops_triton_ssd, ops_triton_conv1d, ops_triton_norm, ops_triton_rms_norm, ops_triton_swiglu)
 
 pytestmark = [
     pytest.mark.slow,  # a quarter of a minute for each of nine cases
@@ -36,40 +48,50 @@ pytestmark = [
 ]
 
 
-def record_launches(monkeypatch, capability, dtype):
-    """(name, kernel, tensors and numbers, options, constants) of each launch of a mixer, forward and backward."""
+def recorded(monkeypatch, capability) -> list:
+    """Launches from now on: (kernel, tensors and numbers, options, constants) of each, which is not carried out."""
     launches = []
 
     def launch(kernel, grid, tensors, *numbers, warps, stages=1, **constants):
         launches.append((kernel, [*tensors, *numbers], {"num_warps": warps, "num_stages": stages}, constants))
 
-    for module in (ops_triton_ssd, ops_triton_conv1d, ops_triton_norm):
+    for module in KERNELS:
         monkeypatch.setattr(module, "launch", launch)
     monkeypatch.setattr(ops_triton_base, "INTERPRETED", True)  # else CPU tensors are refused
     monkeypatch.setattr(ops_triton_ssd, "generation", lambda tensor, table: table[capability])
-
-    for batch in (8, 1):  # many programs, and few
-        sizes = [INNER, INNER + 2 * STATES, HEADS]
-        projected = torch.zeros(batch, 70, sum(sizes), dtype=dtype, requires_grad=True)
-        z, convolved, dt = projected.split(sizes, dim=-1)
-        conv_weight, conv_bias = torch.zeros(sizes[1], 1, 4), torch.zeros(sizes[1])
-        convolved, _ = ops_triton_conv1d.causal_conv1d_triton(convolved, conv_weight, conv_bias)
-        x, B, C = convolved.split([INNER, STATES, STATES], dim=-1)
-        x, B, C = (t.unflatten(-1, (-1, 64)) for t in (x, B, C))
-        A_log, D, dt_bias = torch.zeros(3, HEADS).unbind()
-        state = torch.zeros(batch, HEADS, HEAD_DIM, STATES, dtype=compute_dtype(dtype)) if batch == 1 else None
-        y, last = ops_triton_ssd.ssd_triton(x, dt, A_log, B, C, D, dt_bias, state)
-        normed = ops_triton_norm.rms_norm_gated_triton(y.flatten(-2), z, torch.zeros(INNER), 1, 1e-5)
-        (normed.sum() + last.sum()).backward()
     return launches
 
 
-def name_of(kernel, constants):
+def record_launches(monkeypatch, capability, dtype):
+    """Those of a block, forward and backward."""
+    launches = recorded(monkeypatch, capability)
+    channels, wide = INNER + 2 * STATES, compute_dtype(dtype)
+    for batch in (8, 1):  # many programs, and few
+        projected = torch.zeros(batch, 70, INNER + channels + HEADS, dtype=dtype, requires_grad=True)
+        taps, by_head = (torch.zeros(channels, 1, 4), torch.zeros(channels)), torch.zeros(3, HEADS).unbind()
+        states = torch.zeros(batch, 3, channels, dtype=dtype), torch.zeros(batch, HEADS, HEAD_DIM, STATES, dtype=wide)
+        order = torch.arange(70, dtype=torch.int32)
+        weight = torch.zeros(INNER)
+        ops_triton_mixer.mix_triton(projected, *taps, *by_head, weight, *states, order, 1, 1e-5).sum().backward()
+    stream, branch = (torch.zeros(1, 70, HIDDEN, dtype=dtype, requires_grad=True) for _ in range(2))
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype.itemsize == 2):
+        stream, normed, mean = ops_triton_rms_norm.rms_norm_triton(stream, torch.zeros(HIDDEN), 1e-5)
+        total, after = ops_triton_rms_norm.add_rms_norm_triton(stream, torch.zeros(HIDDEN), 1e-5, branch)
+    (normed.sum() + mean.sum() + total.sum() + after.sum()).backward()
+    gate, up = (torch.zeros(1, 70, MLP, dtype=dtype, requires_grad=True) for _ in range(2))
+    ops_triton_swiglu.swiglu_triton(gate, up).sum().backward()
+    return launches
+
+
+def name_of(kernel, arguments, constants):
     """Kernel and what it is specialized for, apart from dtype and device."""
-    module = kernel.fn.__module__.rsplit("_", 1)[-1]
+    module = kernel.fn.__module__.rsplit("ops_triton_", 1)[-1].removesuffix("_kernels")
     details = [f"{constants['BLOCK_P']} columns"] if "BLOCK_P" in constants else []
     if "REVERSE" in constants:
         details.append("reverse" if constants["REVERSE"] else "forwards")
+    # A block's two norms are the same kernel with and without what is added.
+    given = dict(zip(kernel.arg_names, arguments, strict=False))
+    details += [name for name in ("branch", "grad_mean") if given.get(name) is not None]
     return " ".join([module, kernel.fn.__name__.strip("_").removesuffix("_kernel"), *details])
 
 
@@ -80,7 +102,7 @@ def compile_launch(kernel, arguments, options, constants, capability):
         if value is None or (isinstance(value, int) and value == 1):
             constants[name] = value
         elif isinstance(value, torch.Tensor):
-            signature[name] = {"float32": "*fp32", "float16": "*fp16", "bfloat16": "*bf16"}[str(value.dtype)[6:]]
+            signature[name] = POINTERS[value.dtype]
         else:
             signature[name] = "fp32" if isinstance(value, float) else "i32"
         if isinstance(value, torch.Tensor) or (isinstance(value, int) and value % 16 == 0):
@@ -102,6 +124,8 @@ def resources(compiled, tmp_path) -> dict:
         "stack": int(found["STACK"]) + int(found["LOCAL"]),
         "shared": compiled.metadata.shared,
         "matrix": {name: ptx.count(name) for name in MATRIX_INSTRUCTION.values() if name in ptx},
+        # Most bytes that a thread reads at a time: four words, or a word, or less.
+        "reads": max((int(n or 1) * int(bits) // 8 for n, bits in re.findall(READ, ptx)), default=0),
     }
 
 
@@ -129,11 +153,11 @@ def narrow_products_of_program_ids(ttir: str) -> list[str]:
 
 
 def compile_all(monkeypatch, capability, dtype, tmp_path) -> dict:
-    """Resources of every kernel that a mixer launches, by name."""
+    """Resources of every kernel that a block launches, by name."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
     entries = {}
     for kernel, arguments, options, constants in record_launches(monkeypatch, capability, dtype):
-        name = name_of(kernel, constants)
+        name = name_of(kernel, arguments, constants)
         if name not in entries:
             compiled = compile_launch(kernel, arguments, options, constants, capability)
             assert not narrow_products_of_program_ids(compiled.asm["ttir"]), name
@@ -145,7 +169,7 @@ def compile_all(monkeypatch, capability, dtype, tmp_path) -> dict:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_resources(monkeypatch, capability, dtype, tmp_path):
     entries = compile_all(monkeypatch, capability, dtype, tmp_path)
-    assert len(entries) == 12
+    assert len(entries) == 18
     for name, entry in entries.items():
         # Three TF32 products for one in float32 hold each factor twice: known to be a little too much for one kernel.
         spilled = 136 if dtype == torch.float32 and name == "ssd maps 64 columns" else 0
@@ -153,10 +177,32 @@ def test_resources(monkeypatch, capability, dtype, tmp_path):
         assert entry["shared"] <= SHARED_MEMORY[capability[0]], name
         if name.startswith("ssd") and dtype.itemsize == 2:
             assert entry["matrix"], name
+        if not name.startswith("ssd"):
+            assert entry["reads"] >= 8, name  # a row of the projection is a multiple of eight elements, not of sixteen
     ledger = json.loads(LEDGER.read_text())
     if ledger["triton"] != triton.__version__:
         pytest.skip(f"the ledger is of Triton {ledger['triton']}")
     assert entries == ledger[f"{capability[0]}.{capability[1]}"][str(dtype)[6:]]
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES, ids=str)
+def test_kernels_without_order_and_states(monkeypatch, capability, tmp_path):
+    """As the heading average goes through them: the same kernels, with nothing where there may be order and state."""
+    launches = recorded(monkeypatch, capability)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    channels = INNER + 2 * STATES
+    heading = torch.zeros(2, 1, channels + HEADS, dtype=torch.bfloat16, requires_grad=True)
+    convolved, _ = ops_triton_conv1d.causal_conv1d_triton(
+        heading[..., :channels], torch.zeros(channels, 1, 4), torch.zeros(channels)
+    )
+    x, B, C = (t.unflatten(-1, (-1, 64)) for t in convolved.split([INNER, STATES, STATES], dim=-1))
+    A_log, D, dt_bias = torch.zeros(3, HEADS).unbind()
+    ops_triton_ssd.ssd_triton(x, heading[..., channels:], A_log, B, C, D, dt_bias)[1].sum().backward()
+    assert len(launches) == 7
+    for kernel, arguments, options, constants in launches:
+        compiled = compile_launch(kernel, arguments, options, constants, capability)
+        assert resources(compiled, tmp_path)["stack"] == 0
+        assert not narrow_products_of_program_ids(compiled.asm["ttir"])
 
 
 def write_ledger(path: Path):

@@ -9,17 +9,41 @@ Triton is interpreted or not from its import on, so these tests have no place am
 bfloat16 is for devices: the interpreter gets its matrix products wrong (triton#11584).
 """
 
+from functools import partial
+from itertools import product
+
 import pytest
 import torch
+from helpers import tiny_model
 
-from modeling_pixelvit import ops_triton_conv1d, ops_triton_norm, ops_triton_ssd
+from modeling_pixelvit import (
+    AdventurerForImageClassification,
+    ops_triton_check,
+    ops_triton_conv1d,
+    ops_triton_mixer,
+    ops_triton_norm,
+    ops_triton_rms_norm,
+    ops_triton_ssd,
+    ops_triton_swiglu,
+)
+from modeling_pixelvit.layers_scan_order import ScanOrder
 from modeling_pixelvit.ops_conv1d import causal_conv1d_reference
 from modeling_pixelvit.ops_norm import rms_norm_gated_reference
 from modeling_pixelvit.ops_ssd import ssd_sequential
-from modeling_pixelvit.ops_triton_base import INTERPRETED
+from modeling_pixelvit.ops_triton_base import INTERPRETED, unit
+from modeling_pixelvit.ops_triton_check import (
+    add_rms_norm,
+    add_rms_norm_reference,
+    mix_reference,
+    rms_norm_reference,
+    triton_differences,
+)
 from modeling_pixelvit.ops_triton_conv1d import causal_conv1d_triton
+from modeling_pixelvit.ops_triton_mixer import mix_triton
 from modeling_pixelvit.ops_triton_norm import rms_norm_gated_triton
+from modeling_pixelvit.ops_triton_rms_norm import rms_norm_triton
 from modeling_pixelvit.ops_triton_ssd import ssd_triton
+from modeling_pixelvit.ops_triton_swiglu import swiglu_triton
 
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -61,8 +85,11 @@ def output_gradients(function, arguments):
     return [random(*output.shape, dtype=output.dtype, seed=1 + i) for i, output in enumerate(outputs)]
 
 
-def check(function, reference, arguments):
-    """Every output and every gradient against the reference in float64, which gets the same rounded numbers."""
+def check(function, reference, arguments, ops=1):
+    """
+    Every output and every gradient against the reference in float64, which gets the same rounded numbers; `ops` that
+    are done one after the other may each add to the difference.
+    """
     dtype = arguments[0].dtype
     weights = output_gradients(function, arguments)
     actual = with_gradients(function, arguments, weights)
@@ -71,9 +98,11 @@ def check(function, reference, arguments):
         assert one.shape == other.shape and one.isfinite().all()
         difference = ((one.double() - other).norm() / other.norm().clamp(min=1e-300)).item()
         print(f"{dtype} {index}: {difference:.1e}")
-        assert difference < TOLERANCES[dtype], f"output or gradient {index} is {difference:.1e} off"
+        assert difference < ops * TOLERANCES[dtype], f"output or gradient {index} is {difference:.1e} off"
 
 
+# The lengths that every op is to be right at; in the default suite those that are shorter stand for them.
+LENGTHS = [1, 63, 64, 65, 255, 257, 1025]
 # A length for each way of meeting a chunk of 16, 32 or 64 tokens.
 SCANS = [(torch.float32, t) for t in (1, 15, 17, 33)] + [(t, n) for t in DTYPES[1:] for n in (1, 63, 64, 65, 129)]
 
@@ -90,10 +119,17 @@ def test_scan_of_two_groups(dtype):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("length", [255, 257])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_scan_of_any_length(dtype, length, groups):
+    check(ssd_triton, ssd_sequential, scan_arguments(2, length, 2, 16, groups, 16, dtype=dtype))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("head_dim", "state_size"), [(64, 64), (32, 128)])
-def test_long_scan(dtype, length, head_dim, state_size):
-    check(ssd_triton, ssd_sequential, scan_arguments(2, length, 4, head_dim, 2, state_size, dtype=dtype))
+def test_wide_scan(dtype, head_dim, state_size):
+    check(ssd_triton, ssd_sequential, scan_arguments(2, 255, 4, head_dim, 2, state_size, dtype=dtype))
 
 
 def test_scan_without_initial_state():
@@ -154,12 +190,21 @@ def convolution_arguments(batch, length, channels=70, kernel_size=4, dtype=torch
     return [x, weight, bias, random(batch, kernel_size - 1, channels, dtype=dtype)]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("length", "kernel_size"), [(1, 4), (2, 3), (3, 4), (61, 4), (64, 2), (130, 4)])
+CONVOLUTIONS = [(torch.float32, t, k) for t, k in ((1, 4), (2, 3), (35, 4))] + [(t, 64, 2) for t in DTYPES[1:]]
+
+
+@pytest.mark.parametrize(("dtype", "length", "kernel_size"), CONVOLUTIONS)
 def test_convolution(dtype, length, kernel_size):
     arguments = convolution_arguments(2, length, kernel_size=kernel_size, dtype=dtype)
     check(causal_conv1d_triton, causal_conv1d_reference, arguments)
     check(causal_conv1d_triton, causal_conv1d_reference, arguments[:3])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", LENGTHS)
+def test_convolution_of_any_length(dtype, length):
+    check(causal_conv1d_triton, causal_conv1d_reference, convolution_arguments(2, length, 24, dtype=dtype))
 
 
 def norm_op(y, z, weight):
@@ -185,10 +230,259 @@ def test_norm(dtype, batch, length):
     check(norm_op, norm_reference, norm_arguments(batch, length, dtype=dtype))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", LENGTHS)
+def test_norm_of_any_length(dtype, length):
+    check(norm_op, norm_reference, norm_arguments(2, length, 24, dtype=dtype))
+
+
+def mixer_arguments(batch, length, heads=2, head_dim=5, groups=1, state_size=6, dtype=torch.float64):
+    """projected, conv_weight, conv_bias, A_log, D, dt_bias, norm_weight, conv_state, scan_state."""
+    inner = heads * head_dim
+    channels = inner + 2 * groups * state_size
+    projected = random(batch, length, inner + channels + heads, dtype=dtype)
+    by_head = random(3, heads, dtype=dtype)
+    return [
+        projected,
+        random(channels, 1, 4, dtype=dtype),
+        random(channels, dtype=dtype),
+        *by_head,
+        random(inner, dtype=dtype, seed=1),
+        random(batch, 3, channels, dtype=dtype),
+        random(batch, heads, head_dim, state_size, dtype=dtype),
+    ]
+
+
+def scan_place(name, batch, length):
+    """The places of tokens in each order; by columns those of two columns of patches and a class token."""
+    if name == "as they stand":
+        return None
+    if name == "by image":
+        generator = torch.Generator().manual_seed(0)
+        return torch.stack([torch.randperm(length, generator=generator) for _ in range(batch)]).to(DEVICE)
+    order = ScanOrder("columns" in name, "backwards" in name)
+    columns = 2 if length % 2 else 1
+    return order.places(torch.empty(batch, length, 1, device=DEVICE), (max(length - 1, 1) // columns, columns))
+
+
+ORDERS = ["as they stand", "backwards", "columns", "columns backwards", "by image"]
+
+
+def check_mixer(order, batch, length, groups=1, **sizes):
+    options = {"order": scan_place(order, batch, length), "groups": groups, "eps": 1e-5}
+    arguments = mixer_arguments(batch, length, groups=groups, **sizes)
+    check(partial(mix_triton, **options), partial(mix_reference, **options), arguments, ops=3)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_mixer(order):
+    check_mixer(order, 2, 19, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:])
+def test_mixer_whose_rows_are_multiples_of_eight(dtype):
+    sizes = {"heads": 8, "head_dim": 8, "groups": 2, "state_size": 8}
+    projected, *_ = mixer_arguments(1, 65, **sizes)
+    assert unit(projected[..., 8:]) == 8 > unit(projected[..., 8:, None])
+    check_mixer("columns backwards", 1, 65, **sizes, dtype=dtype)
+
+
+# Every length with every order, the number of groups and the dtype in turn.
+MIXERS = [(t, o, DTYPES[i % len(DTYPES)], 1 + i // 2 % 2) for i, (t, o) in enumerate(product(LENGTHS, ORDERS))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("length", "order", "dtype", "groups"), MIXERS)
+def test_mixer_of_any_length(length, order, dtype, groups):
+    check_mixer(order, 2, length, heads=2, head_dim=8, groups=groups, state_size=8, dtype=dtype)
+
+
+def test_offsets_beyond_32_bits():
+    """Sequences and tokens that stand 2^31 and 2^29 elements from each other, in memory that is hardly used."""
+    together, *others = mixer_arguments(2, 3, heads=8, head_dim=4, state_size=6, dtype=torch.float16)
+    apart = torch.empty(2**31 + 2**30 + together.shape[2], dtype=torch.float16, device=DEVICE)
+    apart = apart.as_strided(together.shape, (2**31, 2**29, 1)).copy_(together)
+    op = partial(mix_triton, order=scan_place("backwards", 2, 3), groups=1, eps=1e-5)
+    weights = output_gradients(op, [together, *others])
+    expected = with_gradients(op, [together, *others], weights)
+    for one, other in zip(with_gradients(op, [apart, *others], weights), expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_mixer_in_parts_of_the_batch(monkeypatch):
+    options = {"order": scan_place("by image", 3, 5), "groups": 1, "eps": 1e-5}
+    arguments, op = mixer_arguments(3, 5, dtype=torch.float32), partial(mix_triton, **options)
+    weights = output_gradients(op, arguments)
+    expected = with_gradients(op, arguments, weights)
+    monkeypatch.setattr(ops_triton_ssd, "STATES_IN_USE", 1)
+    for one, other in zip(with_gradients(op, arguments, weights), expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def rms_norm_op(h, weight):
+    return rms_norm_triton(h, weight, 1e-5)
+
+
+def add_rms_norm_op(h, weight, branch):
+    return add_rms_norm(h, weight, branch, SCALE[: len(h)], eps=1e-5)
+
+
+def swiglu_reference(gate, up):
+    return torch.nn.functional.silu(gate) * up
+
+
+SCALE = torch.tensor([0.0, 1.25, 0.5], device=DEVICE)
+
+
+def tokens(count, batch, length, channels=50, dtype=torch.float64):
+    """Slices of one tensor, and in their midst the weight of a norm."""
+    first, *others = random(batch, length, count * channels + 1, dtype=dtype)[..., 1:].chunk(count, dim=-1)
+    return [first, random(channels, dtype=dtype), *others]
+
+
+def gate_arguments(batch, length, channels=50, dtype=torch.float64):
+    gate, _, up = tokens(2, batch, length, channels, dtype)
+    return [gate, up]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("batch", "length"), [(1, 1), (3, 7)])
+def test_what_is_between_the_products(dtype, batch, length):
+    check(rms_norm_op, partial(rms_norm_reference, eps=1e-5), tokens(1, batch, length, dtype=dtype))
+    for scale in (None, SCALE[:batch]):
+        arguments = tokens(2, batch, length, dtype=dtype)
+        check(
+            partial(add_rms_norm, scale=scale, eps=1e-5),
+            partial(add_rms_norm_reference, scale=scale, eps=1e-5),
+            arguments,
+        )
+    check(swiglu_triton, swiglu_reference, gate_arguments(batch, length, dtype=dtype))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", LENGTHS)
+def test_what_is_between_the_products_at_any_length(dtype, length):
+    reference = partial(add_rms_norm_reference, scale=SCALE[:2], eps=1e-5)
+    check(add_rms_norm_op, reference, tokens(2, 2, length, 40, dtype))
+    check(rms_norm_op, partial(rms_norm_reference, eps=1e-5), tokens(1, 2, length, 40, dtype))
+    check(swiglu_triton, swiglu_reference, gate_arguments(2, length, 40, dtype))
+
+
+def test_a_branch_in_half_precision():
+    """As under autocast: the sum is as wide as the stream, the norm as narrow as the branch."""
+    h, weight, branch = tokens(2, 2, 3, dtype=torch.float32)
+    arguments = [h.detach().requires_grad_(), weight.requires_grad_(), branch.half().requires_grad_()]
+    with torch.autocast(DEVICE, dtype=torch.float16):
+        total, normed = add_rms_norm(*arguments, eps=1e-5)
+    assert (total.dtype, normed.dtype) == (torch.float32, torch.float16)
+    expected = add_rms_norm_reference(*(t.double() for t in arguments), eps=1e-5)
+    for one, other in zip((total, normed), expected, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-3, atol=1e-3)
+    actual = torch.autograd.grad(total.sum() + normed.float().square().sum(), arguments)
+    expected = torch.autograd.grad(expected[0].sum() + expected[1].square().sum(), arguments)
+    for one, other, argument in zip(actual, expected, arguments, strict=True):
+        assert one.dtype == argument.dtype
+        torch.testing.assert_close(one.double(), other.double(), rtol=5e-3, atol=5e-3)
+
+
+def tiny_models(**fields):
+    """A model on the torch path, and the same on the Triton kernels; four blocks, so all scan orders."""
+    fields = {"scan_order": "rows_and_columns", "state_size": 16, "num_hidden_layers": 4, **fields}
+    models = [tiny_model(AdventurerForImageClassification, **fields).to(DEVICE) for _ in range(2)]
+    for model, name in zip(models, ("torch", "triton"), strict=True):
+        model.set_mixer_implementation(name)
+    return models
+
+
+def logits_and_gradients(model, pixels, seed=0):
+    torch.manual_seed(seed)
+    output = model(pixels, labels=torch.arange(len(pixels), device=DEVICE))
+    return [output.logits.detach(), *torch.autograd.grad(output.loss, list(model.parameters()))]
+
+
+PIXELS = torch.linspace(-1, 1, 384, device=DEVICE).sin().view(2, 3, 8, 8)
+
+
+def test_a_model_on_the_kernels():
+    expected, actual = (logits_and_gradients(model, PIXELS[:1]) for model in tiny_models(patch_size=4))
+    for one, other in zip(actual, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_training_on_the_kernels():
+    """Patches and branches are left out of the same images."""
+    models = tiny_models(patch_dropout=0.4, drop_path_rate=0.5)
+    expected, actual = (logits_and_gradients(model.train(), PIXELS) for model in models)
+    for one, other in zip(actual, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_kept_states_in_bfloat16(monkeypatch):
+    """What the backward pass does for inputs in bfloat16, whose products the interpreter gets wrong."""
+    arguments = scan_arguments(1, 33, dtype=torch.float32)
+    weights = output_gradients(ssd_triton, arguments)
+    expected = with_gradients(ssd_triton, arguments, weights)
+    monkeypatch.setattr(ops_triton_ssd, "_kept_dtype", lambda dtype: torch.bfloat16)
+    actual = with_gradients(ssd_triton, arguments, weights)
+    differences = [((one - other).norm() / other.norm()).item() for one, other in zip(actual, expected, strict=True)]
+    assert 1e-5 < max(differences) < 2**-8, differences
+
+
+def test_parameters_are_there_while_their_own_layer_runs():
+    """Which is when ZeRO-3 gathers them, layer by layer."""
+    _, model = tiny_models(num_hidden_layers=1, patch_size=4)
+
+    def gather(module, arguments):
+        for parameter, data in whole[module]:
+            parameter.data = data
+
+    def release(module, *_):
+        for parameter, _ in whole[module]:
+            parameter.data = parameter.data.new_empty(0)
+
+    with torch.no_grad():
+        expected = model(PIXELS).logits
+        whole = {module: [(p, p.data) for p in module.parameters(recurse=False)] for module in model.modules()}
+        for module in model.modules():
+            module.register_forward_pre_hook(gather)
+            module.register_forward_hook(release)
+            release(module)
+        torch.testing.assert_close(model(PIXELS).logits, expected, rtol=0, atol=0)
+
+
+def test_a_compiled_model_is_one_graph():
+    _, model = tiny_models(num_hidden_layers=2, scan_order="rows")
+    with torch.no_grad():
+        expected = model(PIXELS).logits
+        compiled = torch.compile(model, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(PIXELS).logits, expected, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_a_compiled_training_step():
+    """One graph forward and one backward, of ops that are traced by fake tensors."""
+    _, model = tiny_models(num_hidden_layers=2, patch_size=4, drop_path_rate=0.2)
+    expected = logits_and_gradients(model.train(), PIXELS)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    compiled.parameters = model.parameters
+    for one, other in zip(logits_and_gradients(compiled, PIXELS), expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 OPS = {
     "scan": (ssd_triton, scan_arguments),
     "convolution": (causal_conv1d_triton, convolution_arguments),
     "norm": (norm_op, norm_arguments),
+    "mixer": (
+        lambda *tensors: mix_triton(*tensors, torch.arange(tensors[0].shape[1]).flip(0).to(DEVICE), 1, 1e-5),
+        mixer_arguments,
+    ),
+    "norm and mean": (rms_norm_op, partial(tokens, 1)),
+    "sum and norm": (add_rms_norm_op, partial(tokens, 2)),
+    "gate": (swiglu_triton, gate_arguments),
 }
 
 
@@ -196,14 +490,14 @@ OPS = {
 @pytest.mark.parametrize("name", OPS)
 def test_gradients_by_differences(name):
     function, arguments = OPS[name]
-    arguments = [t.detach().requires_grad_() for t in arguments(2, 5)]
+    arguments = [t.detach().requires_grad_() for t in arguments(2, 3)]
     assert torch.autograd.gradcheck(function, arguments, fast_mode=True)
 
 
 @pytest.mark.parametrize("name", OPS)
 def test_repetition_gives_the_same_bits(name):
     function, arguments = OPS[name]
-    arguments = arguments(2, 37, dtype=DTYPES[-1])
+    arguments = arguments(1, 18, dtype=DTYPES[0])
     weights = output_gradients(function, arguments)
     first, second = (with_gradients(function, arguments, weights) for _ in range(2))
     for one, other in zip(first, second, strict=True):
@@ -223,6 +517,20 @@ def test_an_output_that_nothing_is_made_of(function, arguments, used):
     output, weight = function(*arguments)[used], weights[used]
     for one, other in zip(torch.autograd.grad(output, arguments, weight), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_what_a_device_is_checked_by():
+    sizes = {"length": 5, "heads": 2, "size": 16} if INTERPRETED else {}
+    for dtype in DTYPES[1:]:
+        differences = triton_differences(torch.device(DEVICE), dtype, **sizes)
+        assert {"convolution", "scan", "gated norm", "mixer", "norm", "norm of a sum", "gate"} == set(differences)
+        assert all(difference < 5 * TOLERANCES[dtype] for difference in differences.values()), differences
+
+
+def test_a_wrong_kernel_is_seen(monkeypatch):
+    monkeypatch.setattr(ops_triton_check, "rms_norm_gated_triton", lambda y, z, weight, groups, eps: y + z + weight)
+    differences = triton_differences(torch.device(DEVICE), torch.float32, length=2, heads=2, size=16)
+    assert differences["gated norm"] > 0.1 > differences["scan"]
 
 
 def flat(result):
@@ -256,8 +564,15 @@ def test_compilers_see_one_op(name):
         (ops_triton_ssd._ssd, scan_arguments(2, 5, dtype=torch.float32)),
         (ops_triton_conv1d._causal_conv1d, convolution_arguments(2, 5, dtype=torch.float32)),
         (ops_triton_norm._rms_norm_gated, [*norm_arguments(2, 5, dtype=torch.float32), 2, 1e-5]),
+        (ops_triton_mixer._mix, [*mixer_arguments(2, 5, dtype=torch.float32), torch.arange(5).flip(0), 1, 1e-5]),
+        (
+            ops_triton_rms_norm._add_rms_norm,
+            [*random(2, 2, 3, 8, dtype=torch.float32), None, torch.ones(8), 1e-5, torch.float32],
+        ),
+        (ops_triton_swiglu._swiglu, gate_arguments(1, 3, dtype=torch.float32)),
     ],
 )
 def test_registration(op, arguments):
-    arguments = [t.detach().requires_grad_() if isinstance(t, torch.Tensor) else t for t in arguments]
+    is_real = [isinstance(t, torch.Tensor) and t.is_floating_point() for t in arguments]
+    arguments = [t.detach().requires_grad_() if real else t for t, real in zip(arguments, is_real, strict=True)]
     torch.library.opcheck(op, arguments)

@@ -39,7 +39,7 @@ def gpu_run(model: torch.nn.Module, batch_size: int, dtype: torch.dtype, trainin
 
 def gpu_variants(size: str) -> list[tuple[str, str, dict]]:
     """Family, what is varied, and the configuration's fields for it."""
-    variants = [("adventurer", name, {"mixer_implementation": name}) for name in ("torch", "mamba_ssm")]
+    variants = [("adventurer", name, {"mixer_implementation": name}) for name in ("torch", "triton", "mamba_ssm")]
     attention = ("sdpa", "flash_attention_2", "flex_attention")
     return variants + [("pixelvit", name, {"attn_implementation": name}) for name in attention]
 
@@ -60,17 +60,17 @@ def gpu_rows(family: str, name: str, fields: dict, size: str, patch_size: int, b
     return rows
 
 
-def gpu_agreement(size: str, patch_size: int) -> Rows:
-    """Logits and gradients of the mamba_ssm path against the torch path, by norm of the difference over norm."""
+def gpu_agreement(name: str, size: str, patch_size: int) -> Rows:
+    """Logits and gradients of kernels against those of the torch path, by norm of the difference over norm."""
     torch.manual_seed(0)
     ours = build("adventurer", size, patch_size=patch_size, mixer_implementation="torch").cuda()
-    kernels = build("adventurer", size, patch_size=patch_size, mixer_implementation="mamba_ssm").cuda()
+    kernels = build("adventurer", size, patch_size=patch_size, mixer_implementation=name).cuda()
     kernels.load_state_dict(ours.state_dict())
     image, label = torch.randn(1, 3, 224, 224, device="cuda"), torch.zeros(1, dtype=torch.long, device="cuda")
     try:
         outputs = [model(image, labels=label) for model in (ours, kernels)]
-    except ImportError as error:
-        return {"torch path / mamba_ssm path": {"unmeasured": str(error)}}
+    except (ImportError, RuntimeError) as error:
+        return {f"torch path / {name} path": {"unmeasured": f"{type(error).__name__}: {error}".splitlines()[0]}}
     for output in outputs:
         output.loss.backward()
 
@@ -81,7 +81,7 @@ def gpu_agreement(size: str, patch_size: int) -> Rows:
         relative(kernel.grad, own.grad) for kernel, own in zip(kernels.parameters(), ours.parameters(), strict=True)
     ]
     return {
-        "torch path / mamba_ssm path, float32": {
+        f"torch path / {name} path, float32": {
             "logits_relative_difference": relative(outputs[1].logits, outputs[0].logits),
             "worst_gradient_relative_difference": max(gradients),
         }
@@ -89,7 +89,9 @@ def gpu_agreement(size: str, patch_size: int) -> Rows:
 
 
 def measure_gpu(args: argparse.Namespace) -> Rows:
-    rows = gpu_agreement(args.size, args.patch_size)
+    rows: Rows = {}
+    for name in ("triton", "mamba_ssm"):
+        rows |= gpu_agreement(name, args.size, args.patch_size)
     for family, name, fields in gpu_variants(args.size):
         rows |= gpu_rows(family, name, fields, args.size, args.patch_size, args.batch_size, args.rounds)
     return rows

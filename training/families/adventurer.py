@@ -15,7 +15,6 @@ from modeling_pixelvit import (
     AdventurerModel,
 )
 from modeling_pixelvit.ops_conv1d import causal_conv1d
-from modeling_pixelvit.ops_segments import Workspace
 from modeling_pixelvit.ops_ssd import ssd_sequential
 
 from .base import BASE_MODEL, CLASSIFIER, DETECTOR, SEGMENTER, Family
@@ -66,14 +65,15 @@ def state_map(model: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tenso
     """
     base, seen = model.base_model, []
     layer = base.layers[-1]
-    handle = layer.mixer.register_forward_pre_hook(lambda mixer, arguments: seen.append(arguments[0]))
+    handle = layer.mixer_norm.register_forward_pre_hook(lambda norm, arguments: seen.append(arguments[0]))
     try:
         base(pixel_values, interpolate_pos_encoding=True)
     finally:
         handle.remove()
     mixer, grid = layer.mixer, base.embeddings.grid_of(pixel_values)
-    _, convolved, dt = mixer.in_proj(seen[0]).split(mixer.projection_sizes, dim=-1)
-    convolved, _ = mixer.conv1d(convolved, None, causal_conv1d, Workspace())
+    tokens = layer.read(layer.mixer_norm(seen[0]), grid)
+    _, convolved, dt = mixer.in_proj(tokens).split(mixer.projection_sizes, dim=-1)
+    convolved, _ = mixer.conv1d(causal_conv1d, convolved)
     x, B, C = convolved.split(mixer.conv_sizes, dim=-1)
     x, B, C = (
         part.unflatten(-1, shape)
