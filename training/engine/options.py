@@ -44,6 +44,12 @@ class LoopOptions:
     plan: bool = dataclasses.field(
         default=False, metadata={"help": "tell what the run would do and cost, and stop before its first step"}
     )
+    cost_file: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "help": "with --plan: what `training.benchmark cost` measured on such a device, for hours and memory"
+        },
+    )
     num_workers: int | None = dataclasses.field(
         default=None,
         metadata={
