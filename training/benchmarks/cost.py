@@ -109,7 +109,7 @@ Measure = Callable[[Cell], dict[str, Any]]
 
 
 def measure_mode(
-    settings: CostSettings, family: str, mode: str, measure: Measure = measure_in_process
+    settings: CostSettings, family: str, mode: str, measure: Measure
 ) -> tuple[list[dict[str, Any]], CostFit | None]:
     """The rows of one family in training or inference, from the coarsest patch to the finest, and the fit to them."""
     rows, points, skip = [], [], None
@@ -150,7 +150,7 @@ def measure_costs(
     for family in families:
         fits[family] = {}
         for mode in MODES:
-            found, fit = measure_mode(settings, family, mode)
+            found, fit = measure_mode(settings, family, mode, measure_in_process)
             rows += [add_costs(row, settings, rate) for row in found]
             if fit is not None:
                 fits[family][mode] = fit

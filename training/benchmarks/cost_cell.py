@@ -131,10 +131,6 @@ def measure_cell(cell: Cell) -> dict[str, float | int | str | None]:
     """
     torch.set_num_threads(cell.threads)
     started, batch_size = time.monotonic(), cell.batch_size
-    if cell.device == "cpu" and (available := available_bytes()) is not None:
-        # Else the system ends some process, and maybe not this one.
-        limit = _status("VmSize") + max(available - RESERVED_BYTES, 0)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     while True:
         try:
             step = Step(cell, batch_size)
@@ -186,6 +182,10 @@ def measure_in_process(cell: Cell) -> dict[str, float | int | str | None]:
 
 
 def _send(cell: Cell, sender: Connection):
+    if cell.device == "cpu" and (available := available_bytes()) is not None:
+        # Else the system ends some process, and maybe not this one.
+        limit = _status("VmSize") + max(available - RESERVED_BYTES, 0)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     sender.send(STARTED)
     sender.send(measure_cell(cell))
 

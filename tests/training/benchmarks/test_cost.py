@@ -75,7 +75,7 @@ def test_what_takes_too_long_is_not_started_and_what_does_not_fit_ends_it():
 
     def slow(cell):
         asked.append(cell.patch_size)
-        return made_up(cell, lambda work, batch_size: batch_size * (work.flops + work.mixing_flops) * 5e-8)
+        return made_up(cell, lambda work, batch_size: batch_size * (work.flops + work.mixing_flops) * 2e-8)
 
     rows, fit = cost.measure_mode(TINY, "adventurer", "training", slow)
     assert asked == [16, 8, 4] and [row["measured"] for row in rows] == [True, True, True, False]
@@ -114,11 +114,21 @@ def test_the_papers_column_is_for_the_papers_models_alone():
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """A small table of the whole command, each cell in a process of its own."""
+    """A small table of the whole command, whose cells are measured in this process."""
     path = tmp_path_factory.mktemp("cost") / "cost.json"
-    words = "cost --device cpu --variant tiny --image_size 16 --patch_sizes 16 8 4 2 --tokens_per_step 4 --rounds 2"
-    benchmark.main([*words.split(), "--price", "0.5", "--threads", "1", "--output", str(path)])
+    words = "cost --device cpu --variant tiny --image_size 16 --patch_sizes 16 8 4 2 --tokens_per_step 4 --rounds 1"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "measure_in_process", cost_cell.measure_cell)
+        benchmark.main([*words.split(), "--price", "0.5", "--threads", "1", "--output", str(path)])
     return path
+
+
+def test_a_cell_in_a_process_of_its_own():
+    cell = dataclasses.replace(TINY.cell("pixelvit", "training", 16), rounds=1, max_seconds=300)
+    found = cost_cell.measure_in_process(cell)
+    assert found["batch_size"] == 4 and found["seconds"] > 0
+    found = cost_cell.measure_in_process(dataclasses.replace(cell, max_seconds=0.01))
+    assert found == {"unmeasured": "longer than 0.01 s"}
 
 
 def test_the_command_on_a_cpu(measured):
