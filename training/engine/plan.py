@@ -2,13 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run will do and what it costs, told before it is paid."""
 
-from typing import Any
-
 import torch
+from transformers import PreTrainedModel
 
 from ..checkpoints.measured_cost import MeasuredCost, Work
 from ..common.throughput import PASSES_PER_STEP
-from ..settings.course import Course
+from ..settings.course import Course, batches_per_step
 from ..settings.recipe import Recipe
 from ..tasks.base import Share, Task
 from .muon import Muon
@@ -65,17 +64,18 @@ def format_plan(
         fit = measured.of_training(recipe.family)
         work = {size: task.work(template, size) for size in course.patch_sizes}
         # What devices say to each other while they train is not in it.
-        seconds = sum(
-            count * share.accumulation * fit.seconds(work[size], per_process) for size, count in batches.items()
-        )
+        seconds = 0.0
+        for size, count in batches.items():
+            together = batches_per_step(recipe, size)
+            steps = share.accumulation * count / together
+            seconds += steps * fit.seconds(work[size], per_process * together)
         devices = "the device" if share.num_ranks == 1 else f"each of {share.num_ranks} devices"
         lines["training"] = (
             f"{_readable(total, 'FLOP')}: {_hours(seconds)} on {devices}, {measured.describe(recipe.family)}"
         )
-    memory = parameters * FP32_BYTES * (2 + (recipe.ema_decay is not None)) + _state_bytes(template, recipe)
     lines["memory"] = (
-        f"{_readable(memory, 'B')} of weights, gradients, optimizer and average in fp32, in each process unless it is "
-        "shared by ZeRO or FSDP; activations come on top"
+        f"{_readable(state_bytes(template, recipe), 'B')} of weights, gradients, optimizer and average in fp32, in "
+        "each process unless it is shared by ZeRO or FSDP; activations come on top"
     )
     if measured is not None:
         lines["activations"] = _activations(measured, recipe, work, per_process, gradient_checkpointing)
@@ -92,22 +92,31 @@ def _activations(
             "not told: those that were measured were with gradient checkpointing and the run's are not, or vice versa"
         )
     fit = measured.of_training(recipe.family)
-    sizes = [fit.bytes(one, batch_size) for one in work.values()]
-    if None in sizes:
+    images = {size: batch_size * batches_per_step(recipe, size) for size in work}
+    sizes = {size: fit.bytes(one, images[size]) for size, one in work.items()}
+    if None in sizes.values():
         return "not told: their memory was not measured"
+    largest = max(sizes, key=sizes.get)
     error = "unknown" if fit.bytes_error is None else f"up to {fit.bytes_error:.0%}"
-    return f"{_readable(max(sizes), 'B')} for {batch_size} images in a process, by the same fit (error {error})"
+    return (
+        f"{_readable(sizes[largest], 'B')} for {images[largest]} images in a process, by the same fit (error {error})"
+    )
 
 
-def _state_bytes(template: Any, recipe: Recipe) -> int:
-    """Two numbers for each weight that AdamW steps, one for each that Muon does."""
-    optimizer = build_optimizer(template, recipe)
-    return FP32_BYTES * sum(
+def state_bytes(model: PreTrainedModel, recipe: Recipe) -> int:
+    """
+    Of weights, gradients and average in fp32, and of the optimizer: two numbers for each weight that AdamW steps, one
+    for each that Muon does.
+    """
+    optimizer = build_optimizer(model, recipe)
+    of_optimizer = sum(
         parameter.numel() * (1 if isinstance(part, Muon) else 2)
         for part in getattr(optimizer, "optimizers", [optimizer])
         for group in part.param_groups
         for parameter in group["params"]
     )
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return FP32_BYTES * (parameters * (2 + (recipe.ema_decay is not None)) + of_optimizer)
 
 
 def _readable(amount: float, unit: str) -> str:

@@ -31,7 +31,7 @@ from ..engine.log import read_metrics
 from ..engine.loop import TrainingLoop
 from ..engine.options import LoopOptions
 from ..families.registry import FAMILIES
-from ..settings.course import Course
+from ..settings.course import Course, batches_per_step
 from ..settings.recipe import Recipe, build_recipe
 from ..tasks.registry import TASKS
 from .law import summarize_curve
@@ -256,7 +256,9 @@ def training_seconds(run: Run, num_labels: int, measured: MeasuredCost) -> float
         config = recipe.build_config(num_labels=num_labels)
         config.patch_size = size
         work = work_of(config, forward_flops(recipe, num_labels, size))
-        seconds += count * accumulation * fit.seconds(work, recipe.total_batch_size // accumulation)
+        together = batches_per_step(recipe, size)
+        images = recipe.total_batch_size * together // accumulation
+        seconds += accumulation * count / together * fit.seconds(work, images)
     return seconds
 
 
