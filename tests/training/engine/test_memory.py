@@ -98,7 +98,8 @@ def test_what_is_computed_again_is_not_kept():
         model.gradient_checkpointing_enable()
         for layer in model.base_model.layers[count:]:
             layer.gradient_checkpointing = False
-        with KeptTensors(set()) as counter:
+        counter = KeptTensors(set())
+        with counter:
             model(torch.randn(2, 3, 24, 24))
         sizes.append(counter.bytes)
     saved = 2 * kept_bytes(model, CPU, torch.float32) * 2 * 24**2
