@@ -29,6 +29,7 @@ from .layers_padding import by_image_size
 from .layers_scan_order import ScanOrder
 from .modeling_base import PixelPreTrainedModel, check_keywords
 from .ops_backend import check_mixer_implementation
+from .ops_segments import map_segments
 
 
 class AdventurerLayer(GradientCheckpointingLayer):
@@ -58,7 +59,11 @@ class AdventurerLayer(GradientCheckpointingLayer):
         """
         mixed = self.mix_tokens(self.mixer_norm(hidden_states), grid, kept_patches)
         hidden_states = hidden_states + self.drop_path(mixed)
-        return hidden_states + self.drop_path(self.mlp(self.mlp_norm(hidden_states)))
+        del mixed  # each would be as long as the stream
+        return hidden_states + self.drop_path(map_segments(self._mix_channels, hidden_states))
+
+    def _mix_channels(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.mlp(self.mlp_norm(tokens))
 
     def mix_tokens(
         self,
@@ -73,9 +78,11 @@ class AdventurerLayer(GradientCheckpointingLayer):
         average").
         """
         average = tokens.mean(dim=1, keepdim=True)
-        ordered = self.scan_order.apply(tokens, grid, kept_patches)
-        mixed = self.mixer(torch.cat([average, ordered], dim=1))
-        return self.scan_order.undo(mixed[:, 1:], grid, kept_patches)
+        # By one name, so that of the sequence there is no more while the mixer runs than what it reads.
+        tokens = self.scan_order.apply(tokens, grid, kept_patches)
+        tokens = torch.cat([average, tokens], dim=1)
+        tokens = self.mixer(tokens)[:, 1:]
+        return self.scan_order.undo(tokens, grid, kept_patches)
 
 
 class AdventurerPreTrainedModel(PixelPreTrainedModel):
