@@ -88,6 +88,8 @@ class Attention(nn.Module):
         Returns:
             The mixed tokens, and the attention weights where the implementation has them.
         """
+        # One product with all three weights side by side took 1.03 to 1.09 times as long on a CPU (width 768, 256 to
+        # 3,137 tokens), and would go past whatever replaces these layers or gathers their weights.
         query, key, value = (
             projection(hidden_states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)

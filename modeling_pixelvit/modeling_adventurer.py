@@ -30,6 +30,7 @@ from .layers_padding import by_image_size
 from .layers_scan_order import ScanOrder
 from .modeling_base import PixelPreTrainedModel, check_keywords
 from .ops_backend import check_mixer_implementation
+from .ops_segments import map_segments
 
 
 class AdventurerLayer(GradientCheckpointingLayer):
@@ -61,7 +62,8 @@ class AdventurerLayer(GradientCheckpointingLayer):
         if ops is None:
             mixed = self.mix_tokens(self.mixer_norm(hidden_states), grid, kept_patches)
             hidden_states = hidden_states + self.drop_path(mixed)
-            return hidden_states + self.drop_path(self.mlp(self.mlp_norm(hidden_states)))
+            del mixed  # each would be as long as the stream
+            return hidden_states + self.drop_path(map_segments(self._mix_channels, hidden_states))
         hidden_states, normed, average = self.mixer_norm(hidden_states, ops.rms_norm)
         mixed = self.mixer(normed, average, self.scan_order.places(normed, grid, kept_patches))
         scale = None
@@ -70,6 +72,9 @@ class AdventurerLayer(GradientCheckpointingLayer):
         add_and_normalize = partial(ops.add_rms_norm, branch=mixed, scale=scale)
         hidden_states, normed = self.mlp_norm(hidden_states, add_and_normalize)
         return hidden_states + self.drop_path(self.mlp(normed, ops.swiglu))
+
+    def _mix_channels(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.mlp(self.mlp_norm(tokens))
 
     def mix_tokens(
         self,
@@ -83,8 +88,10 @@ class AdventurerLayer(GradientCheckpointingLayer):
         A causal model's first tokens see nothing of the image, so the mean of all tokens goes first ("heading
         average").
         """
-        mixed = self.mixer(self.read(tokens, grid, kept_patches))
-        return self.scan_order.undo(mixed[:, 1:], grid, kept_patches)
+        # By one name, so that of the sequence there is no more while the mixer runs than what it reads.
+        tokens = self.read(tokens, grid, kept_patches)
+        tokens = self.mixer(tokens)[:, 1:]
+        return self.scan_order.undo(tokens, grid, kept_patches)
 
     def read(
         self,

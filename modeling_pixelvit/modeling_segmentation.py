@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling, SemanticSegmenterOutput
 from transformers.models.upernet.modeling_upernet import UperNetConvModule, UperNetFCNHead, UperNetHead
@@ -53,12 +54,24 @@ def semantic_loss(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int)
     Returns:
         `torch.Tensor`: a float32 scalar; 0, with gradients of 0, if no pixel counts.
     """
+    counted = (labels != ignore_index).sum().clamp(min=1)
+    keeps = torch.is_grad_enabled() and logits.requires_grad and not torch.compiler.is_compiling()
+    if not keeps or logits.shape[0] == 1:
+        return _sum_of_losses(logits, labels, ignore_index) / counted
+    # Logits of all pixels, several times over, would be the most that a step has in memory: one image at a time.
+    losses = [
+        checkpoint(_sum_of_losses, *image, ignore_index, use_reentrant=False, preserve_rng_state=False)
+        for image in zip(logits.split(1), labels.split(1), strict=True)
+    ]
+    return torch.stack(losses).sum() / counted
+
+
+def _sum_of_losses(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int) -> torch.Tensor:
     logits = logits.float()  # before they grow
     if logits.shape[-2:] != labels.shape[-2:]:
         logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
     # Not the mean of cross_entropy, which is 0 / 0 without a pixel, and whose sum on CUDA has no deterministic form.
-    losses = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none")
-    return losses.sum() / (labels != ignore_index).sum().clamp(min=1)
+    return F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none").sum()
 
 
 def upernet_head(head_class: type[nn.Module], config) -> nn.Module:

@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small models of both families, small data sets and comparisons that several test files use."""
 
+import weakref
 from pathlib import Path
 
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from modeling_pixelvit import (
     AdventurerBackbone,
@@ -77,3 +80,27 @@ def write_image_folder(folder: Path, images_per_class: int) -> Path:
             pixels = torch.randint(low, low + 100, (24, 20, 3), generator=generator, dtype=torch.uint8)
             Image.fromarray(pixels.numpy()).save(folder / label / f"{index}.png")
     return folder
+
+
+class PeakMemory(TorchDispatchMode):
+    """The bytes of all that is made, where most of them are alive; for the meta device too."""
+
+    def __init__(self):
+        super().__init__()
+        self.alive = self.peak = 0
+        self.known = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **kwargs or {})
+        results = result if isinstance(result, tuple) else (result,)
+        for tensor in results if not func.is_view else ():
+            storage = tensor.untyped_storage() if isinstance(tensor, torch.Tensor) else None
+            if storage is not None and storage not in self.known:
+                self.known[storage] = None
+                self._add(storage.nbytes())
+                weakref.finalize(storage, self._add, -storage.nbytes())
+        return result
+
+    def _add(self, size):
+        self.alive += size
+        self.peak = max(self.peak, self.alive)

@@ -222,6 +222,19 @@ def test_loss_and_gradient_are_cross_entropys(grid, size):
     )
 
 
+def test_the_loss_keeps_the_pixels_of_no_image():
+    """Of a batch autograd keeps the logits on the grid; those of one image alone are at no other cost of memory."""
+
+    def kept(images):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda one: sizes.append(one.numel()) or one, lambda one: one):
+            semantic_loss(torch.randn(images, 5, 4, 4, requires_grad=True), random_labels(images, 64, 64), 255)
+        return sizes
+
+    assert max(kept(1)) == 5 * 64 * 64
+    assert max(kept(3)) < 5 * 64 * 64
+
+
 @of_both_families
 @with_both_decoders
 @pytest.mark.parametrize("size", [(8, 8), (7, 11)])

@@ -4,10 +4,11 @@
 
 import pytest
 import torch
+from helpers import PeakMemory, tiny_config
 from torch.export import Dim
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from modeling_pixelvit import ops_segments
+from modeling_pixelvit import AdventurerModel, ops_segments
 from modeling_pixelvit.layers_norm import RMSNorm
 from modeling_pixelvit.ops_conv1d import causal_conv1d
 from modeling_pixelvit.ops_norm import rms_norm_gated
@@ -81,6 +82,26 @@ def test_norms_are_not_cut_on_a_device():
     with torch.no_grad(), Counter() as counter:
         RMSNorm(768, 1e-5).to("meta")(torch.empty(1, 1, 768, device="meta"))
     assert whole == counter.launches
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_inference_holds_little_more_than_the_stream(backwards):
+    """
+    Beside the stream that a block gets, of its length there are at most what the mixer reads and what it gives, in
+    another order once more, or the stream after the mixer, the MLP's output and their sum.
+    """
+    torch.manual_seed(0)
+    config = tiny_config("adventurer", patch_size=1, image_size=128, hidden_size=16, chunk_size=8)
+    layer = AdventurerModel(config).eval().layers[int(backwards)]
+    assert layer.scan_order.backwards == backwards
+    stream = torch.randn(1, 128**2 + 1, 16)
+    with torch.inference_mode():
+        with PeakMemory() as of_segment:
+            layer.mixer(stream[:, :2048])
+        with PeakMemory() as whole:
+            layer(stream, grid=(128, 128))
+    lengths = (whole.peak - of_segment.peak) / stream.nbytes
+    assert lengths < 3.1, lengths
 
 
 def test_an_export_for_a_device_takes_any_batch():

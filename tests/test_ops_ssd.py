@@ -10,9 +10,7 @@ import weakref
 
 import pytest
 import torch
-from helpers import relative_difference, tiny_config
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.weak import WeakIdKeyDictionary
+from helpers import PeakMemory, relative_difference, tiny_config
 from transformers.models.mamba2.configuration_mamba2 import Mamba2Config
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
@@ -120,30 +118,6 @@ def test_the_form_for_compilers_equals_sequential(length, groups, least_heads, m
         with_gradients(lambda *t: _ssd_for_compilers(*t, 16), arguments), expected, strict=True
     ):
         assert relative_difference(actual, reference) < 1e-11
-
-
-class PeakMemory(TorchDispatchMode):
-    """The bytes of all that is made, where most of them are alive; for the meta device too."""
-
-    def __init__(self):
-        super().__init__()
-        self.alive = self.peak = 0
-        self.known = WeakIdKeyDictionary()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **kwargs or {})
-        results = result if isinstance(result, tuple) else (result,)
-        for tensor in results if not func.is_view else ():
-            storage = tensor.untyped_storage() if isinstance(tensor, torch.Tensor) else None
-            if storage is not None and storage not in self.known:
-                self.known[storage] = None
-                self._add(storage.nbytes())
-                weakref.finalize(storage, self._add, -storage.nbytes())
-        return result
-
-    def _add(self, size):
-        self.alive += size
-        self.peak = max(self.peak, self.alive)
 
 
 def test_memory_of_the_form_for_compilers():

@@ -100,6 +100,8 @@ def build_parser() -> argparse.ArgumentParser:
             add(f"--{name}", action="store_true", default=None, help=text)
         else:
             add(f"--{name}", type=float if isinstance(default, float) else int, help=text)
+    text = fields["cost_file"].metadata["help"]
+    add("--cost_file", metavar="FILE", help=text)
     add("--point", metavar="FILE", help=argparse.SUPPRESS)  # one run that another call has written down
     return parser
 
@@ -198,6 +200,7 @@ def carrying(options: argparse.Namespace) -> Carrying:
         slurm=None if options.slurm is None else parse_parameters(options.slurm),
         cluster=options.slurm_cluster,
         known=tuple(options.known),
+        cost_file=options.cost_file,
     )
 
 

@@ -31,6 +31,7 @@ from .checkpoints import BEST_LINK, CHECKPOINTS_FOLDER, EVALUATION_FILE, PARTIAL
 from .coordination import Coordination, StopRequest
 from .evaluation import evaluate
 from .log import RunLog
+from .memory import choose_checkpointed, keeping
 from .optimizers import build_optimizer, build_scheduler
 from .options import LoopOptions, Outcome, TrainingStopped, processes_here
 from .profiling import profile_of_steps
@@ -132,8 +133,7 @@ class TrainingLoop:
         """Model, optimizer and everything around them, as Accelerate shares them among the processes."""
         recipe, accelerator = self.recipe, self.accelerator
         model = self.task.build_model()
-        if self.options.gradient_checkpointing:
-            model.gradient_checkpointing_enable()
+        self.memory_plan = choose_checkpointed(model, recipe, self.options, accelerator, self.course, self.share)
         with torch.device("meta"):
             self.template = type(model)(model.config)
         if self.options.compile:
@@ -211,6 +211,8 @@ class TrainingLoop:
             self.coordination = Coordination(stop, save_seconds)
             self.log = RunLog(self.folder, self.accelerator, progress.step, self.num_steps, self.quiet)
             self.clock = (time.monotonic(), time.process_time())
+            if self.memory_plan is not None:
+                self.log.say(str(self.memory_plan))
             if options.resume not in ("auto", "never"):
                 for path in self.checkpoints.abandon_after(progress.step):
                     self.log.say(f"set aside until the next checkpoint, which removes it: {path}")
@@ -275,7 +277,7 @@ class TrainingLoop:
             if patch_size != recipe.patch_size:
                 batch[PATCH_SIZE] = patch_size
             with self.accelerator.accumulate(self.model):
-                with self.accelerator.autocast():
+                with self.accelerator.autocast(), keeping(self.options, self.accelerator.device):
                     losses = self.task.losses(self.model, batch)
                 self.accelerator.backward(losses["loss"])
                 if self.accelerator.sync_gradients:

@@ -4,12 +4,14 @@
 
 import dataclasses
 import os
+import re
 
 import torch
 from accelerate import Accelerator
 
 
 MOST_WORKERS = 16
+UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -34,6 +36,17 @@ class LoopOptions:
     gradient_checkpointing: bool = dataclasses.field(
         default=False, metadata={"help": "compute blocks again in the backward pass to save memory"}
     )
+    memory_budget: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "help": "most memory of a device that a step may take, like 70GiB: as many blocks are computed again in "
+            "the backward pass as it takes, and the run says how many"
+        },
+    )
+    offload_activations: bool = dataclasses.field(
+        default=False,
+        metadata={"help": "keep what the backward pass needs in the processor's memory, at the cost of copying it"},
+    )
     compile: bool = dataclasses.field(
         default=False, metadata={"help": "compile the model by torch.compile, for each patch size anew"}
     )
@@ -43,6 +56,12 @@ class LoopOptions:
     )
     plan: bool = dataclasses.field(
         default=False, metadata={"help": "tell what the run would do and cost, and stop before its first step"}
+    )
+    cost_file: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "help": "with --plan: what `training.benchmark cost` measured on such a device, for hours and memory"
+        },
     )
     num_workers: int | None = dataclasses.field(
         default=None,
@@ -101,6 +120,11 @@ class LoopOptions:
         ):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"--{name} {getattr(self, name):g} was given; it must be at least {least}.")
+        if self.memory_budget is not None:
+            parse_bytes(self.memory_budget)
+            for other in ("gradient_checkpointing", "offload_activations"):
+                if getattr(self, other):
+                    raise ValueError(f"--memory_budget and --{other} were given; give one of them.")
 
     def workers_for(self, device_type: str, num_processes: int) -> int:
         """
@@ -115,6 +139,19 @@ class LoopOptions:
         if device_type == "cpu":  # whose cores compute the model
             return 0
         return max(1, min(MOST_WORKERS, num_cores() // num_processes))
+
+
+def parse_bytes(words: str) -> int:
+    """
+    Bytes of "70GiB", "80 GB" and the like.
+
+    Raises:
+        ValueError: for what is no amount of memory.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", words)
+    if found is None or found[2].upper() not in UNITS or float(found[1]) == 0:
+        raise ValueError(f"--memory_budget {words} was given; give an amount like 70GiB or 80GB.")
+    return int(float(found[1]) * UNITS[found[2].upper()])
 
 
 def processes_here(accelerator: Accelerator) -> int:

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, ProjectConfiguration, is_cuda_available
 from transformers.utils import logging
 
+from ..checkpoints.measured_cost import load_measured_cost
 from ..data.unreadable import TooManyUnreadable, UnusableData
 from ..settings.recipe import Recipe
 from ..tasks.base import DataOptions, Share, Task
@@ -81,7 +82,8 @@ def plan(recipe: Recipe, data: DataOptions, options: LoopOptions) -> str:
     options.check()
     accelerator = build_accelerator(options)
     share = Share(accelerator.process_index, accelerator.num_processes, options.gradient_accumulation_steps)
-    return format_plan(recipe, load_task(accelerator, recipe, data), share)
+    cost = None if options.cost_file is None else load_measured_cost(options.cost_file)
+    return format_plan(recipe, load_task(accelerator, recipe, data), share, cost, options.gradient_checkpointing)
 
 
 def finish(loop: TrainingLoop) -> Outcome:

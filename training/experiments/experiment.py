@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.measured_cost import MeasuredCost, load_measured_cost
 from ..common.files import write_json
 from .definition import Experiment, Scale
 from .images import load_run_images
@@ -35,7 +36,7 @@ from .report import (
     score_of,
     series_key,
 )
-from .run import Run, key_of, training_cost, without_defaults
+from .run import Run, key_of, training_cost, training_seconds, without_defaults
 from .slurm import SlurmPool
 from .workers import Resources, WorkerPool
 
@@ -57,6 +58,7 @@ class Carrying:
         slurm: Parameters of Slurm jobs; None: the runs are carried out here.
         cluster: "slurm", or "local" to try the same in processes of this machine.
         known: Files with results of the same runs, made elsewhere, which are not repeated.
+        cost_file: What `training.benchmark cost` measured on such a device, for the plan.
     """
 
     output_dir: str = "runs/experiments"
@@ -68,6 +70,7 @@ class Carrying:
     slurm: dict[str, Any] | None = None
     cluster: str = "slurm"
     known: tuple[str, ...] = ()
+    cost_file: str | None = None
 
 
 def _with_settings(run: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +141,8 @@ def run_experiment(
         for line in planner.left_out:
             print(f"left out: {line}")
         if only_plan:
-            print(format_plan(experiment, scale, runs, to_do, results, planner))
+            measured = None if carrying.cost_file is None else load_measured_cost(carrying.cost_file)
+            print(format_plan(experiment, scale, runs, to_do, results, planner, measured))
             return 0
         seeds = len({point.run.recipe.seed for point in points})
         print(
@@ -329,15 +333,22 @@ def format_front(front: list[dict[str, Any]]) -> str:
 
 
 def format_plan(
-    experiment: Experiment, scale: Scale, runs: list[Run], to_do: list[Run], results: Results, planner: Planner
+    experiment: Experiment,
+    scale: Scale,
+    runs: list[Run],
+    to_do: list[Run],
+    results: Results,
+    planner: Planner,
+    measured: MeasuredCost | None = None,
 ) -> str:
-    """What is to be trained, and what it takes, as far as finished runs tell."""
+    """What is to be trained, and what it takes, as far as measured costs or finished runs tell."""
     rows = [("run", "patch", "tokens", "images", "FLOPs", "minutes", "")]
     total = {"flops": 0.0, "minutes": 0.0}
-    speeds = Speeds(runs, results)
+    speeds = Speeds(runs, results, measured)
     for run in runs:
-        flops = training_cost(run, planner.images_of(run).num_labels)
-        minutes = flops / speeds.of(run) / 60
+        num_labels = planner.images_of(run).num_labels
+        flops = training_cost(run, num_labels)
+        minutes = speeds.seconds(run, num_labels) / 60
         if run in to_do:
             total["flops"] += flops
             total["minutes"] += minutes
@@ -354,10 +365,11 @@ def format_plan(
 class Speeds:
     """
     Operations a second to expect of a run: those of finished ones of its family and task, here or on the machine of the
-    results that are kept, with the nearest number of tokens.
+    results that are kept, with the nearest number of tokens. Costs that were measured come before all of these.
     """
 
-    def __init__(self, runs: list[Run], results: Results):
+    def __init__(self, runs: list[Run], results: Results, measured: MeasuredCost | None = None):
+        self.measured = measured
         self.known: dict[tuple[str, str], list[tuple[int, float, str]]] = {}
         self.bases: dict[str, None] = {}
         finished = [metrics for run in runs if (metrics := results.of(run)) is not None]
@@ -373,6 +385,13 @@ class Speeds:
             if "training_flops" in metrics and not (unless_known and kind in before):
                 speed = metrics["training_flops"] / max(metrics["seconds"], 1e-3)
                 self.known.setdefault(kind, []).append((metrics["tokens"], speed, basis))
+
+    def seconds(self, run: Run, num_labels: int) -> float:
+        """Of the whole run."""
+        if self.measured is None:
+            return training_cost(run, num_labels) / self.of(run)
+        self.bases[f"on one device, {self.measured.describe(run.recipe.family)}"] = None
+        return training_seconds(run, num_labels, self.measured)
 
     def of(self, run: Run) -> float:
         known = self.known.get((run.recipe.family, run.recipe.task))

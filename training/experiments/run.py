@@ -21,6 +21,7 @@ import torch
 from accelerate import Accelerator
 
 from ..checkpoints.cost import model_cost
+from ..checkpoints.measured_cost import MeasuredCost, work_of
 from ..common.files import write_json
 from ..common.machine import code_revision, describe_versions, processor_name
 from ..common.throughput import PASSES_PER_STEP, peak_memory_mib
@@ -30,7 +31,7 @@ from ..engine.log import read_metrics
 from ..engine.loop import TrainingLoop
 from ..engine.options import LoopOptions
 from ..families.registry import FAMILIES
-from ..settings.course import Course
+from ..settings.course import Course, batches_per_step
 from ..settings.recipe import Recipe, build_recipe
 from ..tasks.registry import TASKS
 from .law import summarize_curve
@@ -239,6 +240,26 @@ def forward_flops(recipe: Recipe, num_labels: int, patch_size: int) -> int:
     config.patch_size = patch_size
     model_class = FAMILIES[recipe.family].model_classes[TASKS[recipe.task].architecture]
     return model_cost(config, model_class.__name__).flops
+
+
+def training_seconds(run: Run, num_labels: int, measured: MeasuredCost) -> float:
+    """
+    Of the whole run on one device like the one that was measured.
+
+    Raises:
+        ValueError: if the run's family was not measured.
+    """
+    recipe, fit = run.recipe, measured.of_training(run.recipe.family)
+    accumulation = run.how.get("gradient_accumulation_steps", 1)
+    seconds = 0.0
+    for size, count in run.course.batches_by_patch_size().items():
+        config = recipe.build_config(num_labels=num_labels)
+        config.patch_size = size
+        work = work_of(config, forward_flops(recipe, num_labels, size))
+        together = batches_per_step(recipe, size)
+        images = recipe.total_batch_size * together // accumulation
+        seconds += accumulation * count / together * fit.seconds(work, images)
+    return seconds
 
 
 def training_cost(run: Run, num_labels: int) -> int:

@@ -20,6 +20,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
 from ..checkpoints.cost import ModelCost, model_cost
+from ..checkpoints.measured_cost import Work, work_of
 from ..data.batches import TrainingBatches, build_train_loader
 from ..families.base import Architecture
 from ..families.registry import FAMILIES
@@ -325,6 +326,12 @@ class Task(ABC):
     def forward_flops(self, template: PreTrainedModel, patch_size: int) -> int:
         """Floating-point operations of one image's forward pass."""
         return self.cost(template, patch_size).flops
+
+    def work(self, template: PreTrainedModel, patch_size: int) -> Work:
+        """The same by what it is for, as measured costs are told by."""
+        config = copy.deepcopy(template.config)
+        config.patch_size = patch_size
+        return work_of(config, self.forward_flops(template, patch_size))
 
     def num_tokens(self, batch: Batch) -> int:
         """Patch tokens of a batch, those over an edge included, from which the tokens per second are told."""

@@ -1,0 +1,68 @@
+# Copyright 2026 The modeling_pixelvit team. All rights reserved.
+# SPDX-License-Identifier: Apache-2.0
+"""What is compared on a GPU, tried on a CPU at toy size: that numbers are right where they are known beforehand."""
+
+import json
+
+import pytest
+import torch
+
+from training import benchmark
+from training.benchmarks import gpu
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+WORDS = "gpu --device cpu --variant tiny --image_size 8 --patch_size 4 --batch_size 2 --rounds 1 --threads 1"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    path = tmp_path_factory.mktemp("gpu") / "gpu.json"
+    benchmark.main([*WORDS.split(), "--curve_steps", "12", "--curve_side", "4", "--output", str(path)])
+    content = json.loads(path.read_text())
+    assert content["environment"]["torch"] == torch.__version__ and content["settings"]["variant"] == "tiny"
+    return content["results"]
+
+
+def test_what_agrees_and_what_cannot_run(results):
+    row = results["agreement with float32 in PyTorch: torch, fp32"]
+    assert row == {"logits": 0.0, "worst_gradient": 0.0}
+    assert 1e-4 < results["agreement with float32 in PyTorch: torch, bf16"]["logits"] < 0.1
+    assert "mixer_implementation" in results["agreement with float32 in PyTorch: mamba_ssm, fp32"]["unmeasured"]
+    row = results["a batch of 2 against its images alone: torch, bf16"]
+    assert row["logits"] < 0.02 and row["repeats_to_the_bit"] == "yes"
+
+
+def test_what_is_timed(results):
+    for family, name in (("adventurer", "torch"), ("pixelvit", "sdpa")):
+        for mode in ("training", "inference"):
+            row = results[f"{family}-tiny 8/p4, {mode}: {name}"]
+            assert row["batch_size"] == 2 and row["images_per_second"] == pytest.approx(2 / row["seconds"])
+            assert row["mfu"] > 0
+    assert "unmeasured" in results["pixelvit-tiny 8/p4, training: flash_attention_2"]
+    for op in ("convolution and silu", "scan", "gate and norm"):
+        assert results[f"{op}: torch"]["forward_over_floor"] > 0 < results[f"{op}: torch"]["backward_over_floor"]
+
+
+def test_short_trainings(results):
+    row = results["12 steps, adventurer 4/p1: torch, bf16"]
+    assert row["not_finite"] == 0 and row["most_beside_the_first_curve"] == 0.0
+    assert row["last_loss"] < row["first_loss"]
+
+
+def test_the_time_is_over_and_what_is_done_is_kept(tmp_path):
+    path = tmp_path / "gpu.json"
+    benchmark.main([*WORDS.split(), "--parts", "agreement", "curves", "--max_seconds", "0", "--output", str(path)])
+    results = json.loads(path.read_text())["results"]
+    assert len(results) == 2 and "the rest of agreement, curves: 0 s are over" in results["ended"]["unmeasured"]
+
+
+def test_what_fails_does_not_end_the_rest(monkeypatch):
+    def fail(cell):
+        raise RuntimeError("no kernel\nimage")
+
+    monkeypatch.setattr(gpu, "measure_cell", fail)
+    settings = gpu.GpuSettings("cpu", "tiny", 8, 4, 2, 1, 100.0, 1)
+    rows = [row for found in gpu.time_steps(settings) for row in found.values()]
+    assert rows[1:] == [{"unmeasured": "RuntimeError: no kernel image"}] * (len(rows) - 1) and len(rows) > 10
