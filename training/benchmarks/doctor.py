@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import is_kernels_available
 
 from modeling_pixelvit.ops_backend import MIXER_IMPLEMENTATIONS, select_mixer_backend
+from modeling_pixelvit.ops_triton_check import triton_differences
 
 from ..common.machine import processor_name
 from ..families.base import BASE_MODEL
@@ -23,7 +24,7 @@ from .cost_cell import DTYPES
 
 PACKAGES = ("torch", "triton", "transformers", "mamba-ssm", "causal-conv1d", "flash-attn", "kernels")
 # By mixer implementation: from a device and a dtype to the difference of each of its ops from the reference.
-SELF_CHECKS: dict[str, Callable[[torch.device, torch.dtype], dict[str, float]]] = {}
+SELF_CHECKS: dict[str, Callable[[torch.device, torch.dtype], dict[str, float]]] = {"triton": triton_differences}
 ATTENTIONS = ("sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 FROM_HUB = "kernels-community/flash-attn3"  # compiled elsewhere, for Hopper and newer
 HOPPER, AMPERE = (9, 0), (8, 0)
@@ -102,12 +103,12 @@ def recommended_precision(device: Device) -> tuple[str, str]:
 def mixer_report(device: Device, dtype: torch.dtype) -> tuple[list[str], list[str]]:
     """Lines on Adventurer's mixer, and advice."""
     place = torch.device(device.kind)
-    chosen = select_mixer_backend("auto", place).name
+    chosen = select_mixer_backend("auto", place, dtype).name
     lines, advice = [f"auto runs {chosen}"], []
     for name in MIXER_IMPLEMENTATIONS:
         if name == "auto":
             continue
-        reason = why_not(select_mixer_backend, name, place)
+        reason = why_not(select_mixer_backend, name, place, dtype)
         lines.append(f"{name}: {'can run' if reason is None else reason}")
         if reason is None and name in SELF_CHECKS:
             lines += self_check(name, place, dtype)
