@@ -187,7 +187,7 @@ def time_ops(settings: GpuSettings) -> Iterator[Rows]:
     yield {"copies": {"bytes_per_second": rate}}
     for name in MIXERS:
         try:
-            backend = select_mixer_backend(name, torch.device(settings.device))
+            backend = select_mixer_backend(name, torch.device(settings.device), torch.bfloat16)
         except FAILURES as error:
             yield {f"ops of a block: {name}": failure(error)}
             continue
