@@ -30,6 +30,7 @@ from ..tasks.drawing import class_probabilities, visualize
 from ..tasks.registry import TASKS
 from .fits import fit_paper_rows, tabulate_fits
 from .images import load_run_images
+from .intervals import with_draws
 from .law import axis_of, by_axis
 from .report import PICTURE_FILE, RESULTS_FILE, TABLE_FILE, by_series, format_mean, format_rows, name_series, readable
 
@@ -79,8 +80,12 @@ class Finished:
         return f"{self.content['experiment']['title']} ({self.content['scale']})"
 
 
-def load_finished(folder: str | Path) -> Finished:
+def load_finished(folder: str | Path, points_dir: str | Path) -> Finished:
     """
+    Args:
+        folder: Of the results.
+        points_dir: Folder of the runs, of which the values of single test images are taken if they are there.
+
     Raises:
         ValueError: if the folder has no results of an experiment.
     """
@@ -94,7 +99,7 @@ def load_finished(folder: str | Path) -> Finished:
             f"{folder} was given, which has no results of training.experiment ({type(error).__name__}: {error}); give "
             "folders like runs/experiments/table1-digits."
         ) from None
-    return Finished(Path(folder), content, rows)
+    return Finished(Path(folder), content, with_draws(rows, Path(points_dir)))
 
 
 def build_report(folders: Sequence[str], points_dir: str, images_folder: Path) -> tuple[str, str]:
@@ -109,7 +114,7 @@ def build_report(folders: Sequence[str], points_dir: str, images_folder: Path) -
     Raises:
         ValueError: if a folder has no results, or the images of a run cannot be loaded.
     """
-    finished = [load_finished(folder) for folder in folders]
+    finished = [load_finished(folder, points_dir) for folder in folders]
     sections = [_section(one, Path(points_dir), images_folder) for one in finished]
     title = finished[0].title if len(finished) == 1 else f"{len(finished)} experiments"
     contents = "".join(f'<li><a href="#{_anchor(one)}">{html.escape(one.title)}</a></li>' for one in finished)
@@ -204,14 +209,13 @@ def _means(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     table = [("model", axis.replace("_", " "), "seeds", "test loss", title)]
     for series, members in by_series(rows).items():
         for place, same in by_axis(members).items():
-            losses, scores = [run["test_loss"] for run in same], [run.get(f"test_{score}") for run in same]
             table.append(
                 (
                     name_series(series),
                     readable(place),
                     str(len(same)),
-                    format_mean(losses, ".3f"),
-                    format_mean(scores, ".1f", "%"),
+                    format_mean(same, "test_loss", ".3f"),
+                    format_mean(same, f"test_{score}", ".1f", "%"),
                 )
             )
     return table

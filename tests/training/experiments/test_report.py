@@ -38,7 +38,7 @@ def test_the_page_has_it_all_and_needs_nothing(finished, capsys):
     assert "Patches &lt;small&gt; &amp; large (digits)" in page and "A question?" in page
     results = json.loads((finished / "results.json").read_text())
     for point in results["points"]:
-        assert f"<td>{point['test_loss']:.3f}</td>" in page
+        assert f"<td>{point['test_loss']:.3f} ± " in page  # of one seed, over test images
     # The paper's first table, as it was published.
     assert "<td>DeiT, base, 64 px, accuracy</td><td>68.2</td><td>76.9</td><td>80.1</td>" in page
     assert "<td>Adventurer-Large, 128 pixels</td>" in page and "100 - top-1 in percent" in page
