@@ -36,6 +36,10 @@ RESIDUALS = "residuals"
 SOURCES = {**SOURCES_OF_MEANS, RESIDUALS: "by the distances from the curve"}
 
 
+def readable(number: float) -> str:
+    return f"{number:,}" if number < 1e6 else f"{number:.2e}"
+
+
 @dataclass(frozen=True)
 class Fit:
     """
@@ -159,7 +163,7 @@ class Fits:
         )
         text = (
             f"{self.quantity} = {fit.coefficient:#.3g} * {self.axis}^{fit.exponent:#.3g} (exponent {intervals}), "
-            f"R^2 = {fit.r_squared:.2f} ({self.axis} {', '.join(map(str, fit.x))})"
+            f"R^2 = {fit.r_squared:.2f} ({self.axis} {', '.join(map(readable, fit.x))})"
         )
         low, high = fit.intervals[fit.source]["exponent"]
         if low <= 0 <= high:
@@ -429,9 +433,9 @@ def _compare(points: _Points, power: Fit, offset: Fit, axis: str) -> Comparison:
     else:
         preferred, sentence = None, f"the data do not tell whether there is one ({around}; {told})"
     if offset.misses:
-        sentence += (
-            f"; even with it the curve misses the runs' means (p = {offset.lack_of_fit:.0e}): each {axis} counts once"
-        )
+        each = f"number of {axis}" if axis.endswith("s") else axis
+        missed = f"even with it the curve misses the runs' means (p = {offset.lack_of_fit:.0e})"
+        sentence += f"; {missed}: each {each} counts once"
     return Comparison(
         points=n,
         aic_difference=aic_difference,
@@ -472,7 +476,7 @@ def tabulate_fits(fits: dict[str, Fits]) -> list[tuple[str, ...]]:
     for name, fit in fits.items():
         if fit.comparison is None:
             continue
-        cells = [name, ", ".join(map(str, fit.power.x))]
+        cells = [name, ", ".join(map(readable, fit.power.x))]
         for form in (fit.power, fit.offset):
             cells.append(f"{form.exponent:#.3g} ({form.format_interval('exponent')})")
             if form is fit.offset:

@@ -96,7 +96,7 @@ def half_width(runs: Sequence[dict[str, Any]], name: str) -> float | None:
 
 def draws_of(runs: Sequence[dict[str, Any]], name: str) -> np.ndarray | None:
     """(resamples, runs), a metric of runs with other test images; None if that is not known of one of them."""
-    if not all(name in run.get(DRAWS, {}) for run in runs):
+    if not runs or not all(name in run.get(DRAWS, {}) for run in runs):
         return None
     return np.stack([run[DRAWS][name] for run in runs], 1)
 

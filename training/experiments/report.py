@@ -14,7 +14,7 @@ from ..common.files import write_json
 from ..common.machine import describe_machine, describe_versions
 from ..families.registry import FAMILIES
 from ..tasks.registry import TASKS
-from .fits import NEGLIGIBLE, Fits, fit_forms
+from .fits import NEGLIGIBLE, Fits, fit_forms, readable
 from .intervals import CONFIDENCE, DRAWS, IMAGES, SEEDS, SEEDS_AND_IMAGES, SOURCES, draws_of, half_width
 from .law import (
     CONVERGENCE_RULE,
@@ -53,6 +53,7 @@ AXIS_UNITS = {
     "images_seen": "{} images",
     "parameters": "{} parameters",
 }
+MOST_INSIDE, LEGEND_LINE = 3, 0.2  # entries of a legend among the points, and inches of one below them
 TABLE_FILE = "table.md"
 PICTURE_FILE = "scaling.png"
 RESULTS_FILE = "results.json"
@@ -114,9 +115,8 @@ def fit_series(runs: list[dict[str, Any]]) -> dict[Series, Fits]:
     """Both forms of the law through the runs of each series that have learned."""
 
     def fit(members):
+        axis, members = axis_of(members[0]), list(filter(has_loss, members))
         columns = {name: [run[name] for run in members] for name in ("learned", "converged")}
-        axis = axis_of(members[0])
-        members = list(filter(has_loss, members))
         places, losses = ([run[name] for run in members] for name in (axis, "test_loss"))
         seeds = [run.get("seed") for run in members]
         texts = {"quantity": "test loss", "axis": AXIS_WORDS[axis]}
@@ -257,10 +257,6 @@ def _format_step(fall: Fall) -> str:
     return " to ".join(map(readable, fall.places))
 
 
-def readable(number: float) -> str:
-    return f"{number:,}" if number < 1e6 else f"{number:.2e}"
-
-
 def format_ratio(ratio: float, interval: tuple[float, float] | None) -> str:
     return f"x {ratio:.2f}" + ("" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]")
 
@@ -342,8 +338,13 @@ def draw(
             panel.plot([], [], marker, color=color, label=name_series(series))
         _label_axes(panel, runs, f"{columns_of(runs[0])[name]} (%)")
     figure.suptitle(title, fontsize=10)
-    for panel in (loss_axes, *score_axes):
-        panel.legend(frameon=False, fontsize=9 if panels == 1 else 8)
+    entries = loss_axes.get_legend_handles_labels()
+    if len(entries[0]) > MOST_INSIDE:  # which would cover the points
+        figure.set_figheight(figure.get_figheight() + LEGEND_LINE * len(entries[0]))
+        figure.legend(*entries, loc="outside lower center", frameon=False, fontsize=9)
+    else:
+        for panel in (loss_axes, *score_axes):
+            panel.legend(frameon=False, fontsize=9 if panels == 1 else 8)
     figure.savefig(path, dpi=160)
     plt.close(figure)
 
@@ -369,6 +370,9 @@ def _draw_points(axes, members: list[dict[str, Any]], name: str, color: str, mar
             capsize=3,
             elinewidth=1,
         )
+        if axis_of(same[0]) == "training_flops":
+            label = f"p{same[0]['patch_size']}"
+            axes.annotate(label, (place, means[place]), (5, 4), textcoords="offset points", fontsize=7, color=color)
     axes.plot(list(means), list(means.values()), color=color, linewidth=0.8, linestyle=":")
 
 
@@ -379,7 +383,7 @@ def _draw_losses(axes, series: Series, members: list[dict[str, Any]], fits: Fits
     fit, label = fits.power, f"{name_series(series)} (no fit)"
     if fit is not None:
         letter = "p" if axis_of(members[0]) == "patch_size" else "N" if axis_of(members[0]) == "tokens" else "C"
-        law = f"$L = {fit.coefficient:.2g}\\,{letter}^{{\\,{fit.exponent:.2f}}}$, $R^2 = {fit.r_squared:.2f}$"
+        law = f"$L = {_in_mathtext(fit.coefficient)}\\,{letter}^{{\\,{fit.exponent:.2f}}}$, $R^2 = {fit.r_squared:.2f}$"
         label = f"{name_series(series)}: {law}"
         ends = [min(fit.x), max(fit.x)]
         axes.plot(ends, [fit(patch_size) for patch_size in ends], color=color, linewidth=1.6)
@@ -387,6 +391,11 @@ def _draw_losses(axes, series: Series, members: list[dict[str, Any]], fits: Fits
         sizes = np.geomspace(*ends)
         axes.plot(sizes, fits.offset(sizes), color=color, linewidth=1.2, linestyle="--")
     axes.plot([], [], marker, linestyle="-" if fit else "none", color=color, label=label)
+
+
+def _in_mathtext(number: float) -> str:
+    digits, _, power = f"{number:.2g}".partition("e")
+    return f"{digits}\\cdot 10^{{{int(power)}}}" if power else digits
 
 
 def _scale_losses(axes, losses: list[float]):
