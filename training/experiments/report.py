@@ -227,9 +227,6 @@ def format_falls(runs: list[dict[str, Any]]) -> str:
     for series, members in by_series(runs).items():
         falls, chance, name = find_falls(members), members[0].get("chance_loss"), name_series(series)
         unit = AXIS_UNITS[axis_of(members[0])]
-        if not any(run["learned"] for run in members):
-            lines.append(f"{name}: no run has learned more than to guess, so no losses are compared")
-            continue
         place, largest = next(iter(by_axis(members).items()))
         if chance is not None and all(run["test_loss"] < LITTLE_OF_CHANCE * chance for run in largest):
             lines.append(
@@ -249,7 +246,8 @@ def format_falls(runs: list[dict[str, Any]]) -> str:
         falling, whole = count_falling_runs(members)
         single = f"; at every step in {falling} of {whole} single runs" if whole > 1 else ""
         ratios = ", ".join(f"{_format_step(fall)}: {format_ratio(fall.ratio, fall.interval)}" for fall in falls)
-        lines.append(f"{name}: test loss {verdict}{single} ({ratios})")
+        guessing = "" if any(run["learned"] for run in members) else "; but no run has learned more than to guess"
+        lines.append(f"{name}: test loss {verdict}{single} ({ratios}){guessing}")
     return "\n".join(lines)
 
 
