@@ -17,7 +17,6 @@ from .intervals import mean, told
 from .law import axis_of, by_axis, difference_of, ratio_of, series_of
 from .points import Choices, Planner, Point, every_run
 from .report import (
-    AXIS_WORDS,
     PICTURE_FILE,
     RESULTS_FILE,
     TABLE_FILE,
@@ -26,11 +25,10 @@ from .report import (
     describe_source,
     draw,
     fit_series,
-    format_ratio,
     format_report,
     format_rows,
-    readable,
     series_key,
+    tabulate_comparisons,
 )
 from .run import Run, key_of, training_cost, without_defaults
 
@@ -168,14 +166,17 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     compared = compare(rows, experiment.reference) if experiment.reference else []
     front = find_front(rows) if experiment.front else []
-    further = [format_comparisons(compared, experiment.reference, AXIS_WORDS[experiment.x]), format_front(front)]
+    against = tabulate_comparisons(compared, experiment.reference, experiment.x)
+    further = [format_rows(against) if against else "", format_front(front)]
     fits = fit_series(rows)
     text = format_report(rows, fits, "\n\n".join(part for part in further if part))
     (folder / TABLE_FILE).write_text(f"# {experiment.title}\n\n{experiment.question}\n\n{text}")
     draw(rows, fits, f"{experiment.title} ({scale.name})", folder / PICTURE_FILE, front)
     known = {run.key: metrics for run in runs if (metrics := results.of(run)) is not None}
     content = {
-        "experiment": {name: getattr(experiment, name) for name in ("name", "title", "question", "paper", "x")},
+        "experiment": {
+            name: getattr(experiment, name) for name in ("name", "title", "question", "paper", "x", "reference")
+        },
         "scale": scale.name,
         "command": command,
         **describe_source(rows, fits),
@@ -236,21 +237,6 @@ def compare(rows: list[dict[str, Any]], reference: str) -> list[dict[str, Any]]:
                 }
             )
     return found
-
-
-def format_comparisons(compared: list[dict[str, Any]], reference: str | None, axis: str) -> str:
-    if not compared:
-        return ""
-    rows = [("model", axis, "seeds", f"test loss over that of: {reference}", f"{compared[0]['score']} higher by")]
-    for one in compared:
-        gain, interval = one["score_gain"], one["score_interval"]
-        around = "" if interval is None else f" [{interval[0]:+.1f}, {interval[1]:+.1f}]"
-        gain = "-" if gain is None else f"{gain:+.1f}{around}"
-        title = ", ".join(part for part in (one["group"], one["variant"]) if part)
-        rows.append(
-            (title, readable(one["place"]), str(one["seeds"]), format_ratio(one["ratio"], one["interval"]), gain)
-        )
-    return format_rows(rows)
 
 
 def find_front(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

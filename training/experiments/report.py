@@ -259,6 +259,21 @@ def format_ratio(ratio: float, interval: tuple[float, float] | None) -> str:
     return f"x {ratio:.2f}" + ("" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]")
 
 
+def tabulate_comparisons(compared: Sequence[dict[str, Any]], reference: str | None, axis: str) -> list[tuple[str, ...]]:
+    """What `experiment.compare` finds, as cells of a table, its title first; none if it has found nothing."""
+    if not compared:
+        return []
+    over = f"test loss over that of: {reference or 'the reference'}"
+    rows = [("model", AXIS_WORDS[axis], "seeds", over, f"{compared[0]['score']} higher by")]
+    for one in compared:
+        gain, interval = one["score_gain"], one.get("score_interval")
+        around = "" if interval is None else f" [{interval[0]:+.1f}, {interval[1]:+.1f}]"
+        cells = readable(one["place"]), str(one["seeds"]), format_ratio(one["ratio"], one["interval"])
+        title = ", ".join(part for part in (one["group"], one["variant"]) if part)
+        rows.append((title, *cells, "-" if gain is None else f"{gain:+.1f}{around}"))
+    return rows
+
+
 def format_decoder_gaps(runs: list[dict[str, Any]]) -> str:
     """A line for each family that was trained with both decoders: by how much UperNet's mean IoU is higher."""
     swept = [run for run in runs if run["decoder"] and "series" not in run]
