@@ -162,7 +162,7 @@ def _section(finished: Finished, points_dir: Path, images_folder: Path) -> str:
             (folder / PICTURE_FILE).read_bytes(), "Means of the seeds with intervals at 95%; hollow: not converged."
         ),
         f'<div class="side"><div><h3>Measured here</h3>{ours}</div><div>{paper}</div></div>',
-        against and f'<h3>Compared</h3><div class="wide">{_table(against)}</div>',
+        f'<h3>Compared</h3><div class="wide">{_table(against)}</div>' if against else "",
         "<h3>What it says</h3>" + "".join(f"<p>{html.escape(line)}</p>" for line in _sentences(folder)),
         fitted
         and f"<h3>The same two forms through the paper's errors, 100 - top-1 in percent</h3>"

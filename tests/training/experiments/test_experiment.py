@@ -115,6 +115,19 @@ class TestDefinitions:
             (cost,) = costs[family, "one for all"]
             assert cost == pytest.approx(sum(costs[family, "one for each"]), rel=0.05)
 
+    def test_what_a_run_costs_is_counted_once_for_seeds_of_a_model(self, monkeypatch):
+        counted = []
+
+        def count(config, name):
+            counted.append(config.patch_size)
+            return SimpleNamespace(flops=7)
+
+        monkeypatch.setattr("training.experiments.run.model_cost", count)
+        monkeypatch.setattr("training.experiments.run._KNOWN_FLOPS", {})
+        points = plan("table1", families=("pixelvit",)).points()
+        assert len({training_cost(point.run, 10) for point in points}) == 1
+        assert sorted(counted) == [1, 2, 4, 8, 16] and len(points) == 15
+
     def test_the_key_does_not_change_with_fields_that_a_recipe_gets_later(self):
         (point, *_) = plan("table1", seeds=(3,)).points()
         older = json.loads(json.dumps(point.run.settings))
