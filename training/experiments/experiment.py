@@ -97,7 +97,7 @@ def run_experiment(
     Raises:
         ValueError: for whatever is asked for and cannot be had.
     """
-    experiment = experiment.at(scale.name)
+    experiment, place = experiment.at(scale.name), place_of(scale, choices)
     results = Results(carrying.known)
     with tempfile.TemporaryDirectory(prefix="experiment-") as images_folder:
         planner = Planner(experiment, scale, choices, functools.partial(load_run_images, folder=Path(images_folder)))
@@ -107,11 +107,11 @@ def run_experiment(
         for line in planner.left_out:
             print(f"left out: {line}")
         if only_plan:
-            print(format_plan(experiment, scale, runs, to_do, results, planner))
+            print(format_plan(experiment, place, runs, to_do, results, planner))
             return 0
         seeds = len({point.run.recipe.seed for point in points})
         print(
-            f"{experiment.name} at {scale.name}: {len(points)} points of {seeds} seeds, {len(runs)} runs, {len(to_do)} "
+            f"{experiment.name} at {place}: {len(points)} points of {seeds} seeds, {len(runs)} runs, {len(to_do)} "
             "of them to do.",
             flush=True,
         )
@@ -122,12 +122,18 @@ def run_experiment(
             return SoFar(rows_of(experiment, points, results), missing, places)
 
         def report(rows: list[dict[str, Any]]):
-            folder = Path(carrying.output_dir, f"{experiment.name}-{scale.name}" + ("-fast" if choices.fast else ""))
-            write_report(experiment, scale, rows, runs, results, folder, command)
+            folder = Path(carrying.output_dir, f"{experiment.name}-{place}" + ("-fast" if choices.fast else ""))
+            write_report(experiment, place, rows, runs, results, folder, command)
             if choices.fast:
                 print("--fast was given: it shows that all works, and the numbers mean nothing.")
 
         return carry_out(to_do, carrying, images_folder, Path(choices.points_dir), look, report, title=experiment.name)
+
+
+def place_of(scale: Scale, choices: Choices) -> str:
+    """On what an experiment is run, in a word: the scale, after the name of other images than its own."""
+    name = "".join(letter if letter.isalnum() else "_" for letter in Path(choices.dataset or "").name)
+    return f"{name}-{scale.name}" if name else scale.name
 
 
 def rows_of(experiment: Experiment, points: list[Point], results: Results) -> list[dict[str, Any]]:
@@ -155,7 +161,7 @@ def rows_of(experiment: Experiment, points: list[Point], results: Results) -> li
 
 def write_report(
     experiment: Experiment,
-    scale: Scale,
+    place: str,
     rows: list[dict[str, Any]],
     runs: list[Run],
     results: Results,
@@ -171,13 +177,13 @@ def write_report(
     fits = fit_series(rows)
     text = format_report(rows, fits, "\n\n".join(part for part in further if part))
     (folder / TABLE_FILE).write_text(f"# {experiment.title}\n\n{experiment.question}\n\n{text}")
-    draw(rows, fits, f"{experiment.title} ({scale.name})", folder / PICTURE_FILE, front)
+    draw(rows, fits, f"{experiment.title} ({place})", folder / PICTURE_FILE, front)
     known = {run.key: metrics for run in runs if (metrics := results.of(run)) is not None}
     content = {
         "experiment": {
             name: getattr(experiment, name) for name in ("name", "title", "question", "paper", "x", "reference")
         },
-        "scale": scale.name,
+        "scale": place,
         "command": command,
         **describe_source(rows, fits),
         "comparisons": compared,
@@ -264,7 +270,7 @@ def format_front(front: list[dict[str, Any]]) -> str:
 
 
 def format_plan(
-    experiment: Experiment, scale: Scale, runs: list[Run], to_do: list[Run], results: Results, planner: Planner
+    experiment: Experiment, place: str, runs: list[Run], to_do: list[Run], results: Results, planner: Planner
 ) -> str:
     """What is to be trained, and what it takes, as far as finished runs tell."""
     rows = [("run", "patch", "tokens", "images", "FLOPs", "minutes", "")]
@@ -280,7 +286,7 @@ def format_plan(
         numbers = (str(run.recipe.patch_size), f"{run.num_tokens:,}", f"{images:,}", f"{flops:.2e}", f"{minutes:,.1f}")
         rows.append((run.name, *numbers, "to do" if run in to_do else "done"))
     return (
-        f"{experiment.name} at {scale.name}: {experiment.question}\n\n{format_rows(rows)}\n\n"
+        f"{experiment.name} at {place}: {experiment.question}\n\n{format_rows(rows)}\n\n"
         f"{len(to_do)} of {len(runs)} runs to do: {total['flops']:.2e} FLOP, {total['minutes'] / 60:,.1f} hours one "
         f"after the other ({'; '.join(speeds.bases)})"
     )

@@ -246,7 +246,7 @@ def format_falls(runs: list[dict[str, Any]]) -> str:
         falling, whole = count_falling_runs(members)
         single = f"; at every step in {falling} of {whole} single runs" if whole > 1 else ""
         ratios = ", ".join(f"{_format_step(fall)}: {format_ratio(fall.ratio, fall.interval)}" for fall in falls)
-        guessing = "" if any(run["learned"] for run in members) else "; but no run has learned more than to guess"
+        guessing = "" if any(run["learned"] for run in members) else "; but no run counts as having learned"
         lines.append(f"{name}: test loss {verdict}{single} ({ratios}){guessing}")
     return "\n".join(lines)
 

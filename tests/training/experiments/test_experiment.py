@@ -20,7 +20,7 @@ from tiny_experiments import TINY, write_experiment
 
 from training import experiment as command
 from training.experiments.definition import ExperimentError, find_experiments, load_experiment, load_scales
-from training.experiments.experiment import Results, compare, find_front, rows_of, shortened
+from training.experiments.experiment import Results, compare, find_front, place_of, rows_of, shortened
 from training.experiments.points import Choices, Planner, every_run
 from training.experiments.run import key_of, read_run, training_cost, write_run
 
@@ -137,6 +137,12 @@ class TestDefinitions:
         assert other.key != point.run.key
         started = dataclasses.replace(point.run, start=other)
         assert len({started.key, point.run.key, other.key}) == 3
+
+    def test_results_of_other_images_have_a_folder_of_their_own(self):
+        scales = load_scales()
+        assert place_of(scales["digits"], Choices()) == "digits"
+        assert place_of(scales["digits"], Choices(dataset="data/my shapes/")) == "my_shapes-digits"
+        assert place_of(scales["photos16"], Choices(dataset="somebody/photos")) == "photos-photos16"
 
     def test_patches_that_do_not_fit_are_left_out_and_told(self):
         planner = plan("curriculum", image_size=18)

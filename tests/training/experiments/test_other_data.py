@@ -50,7 +50,7 @@ def test_labels_that_are_learned_by_heart_are_no_law():
     runs = runs_of({16: 1.2, 8: 1.19, 4: 1.15, 2: 1.13, 1: 1.11}, by_heart)
     assert not any(run["learned"] or run["converged"] for run in runs)
     text = format_report(runs, fit_series(runs))
-    assert "; but no run has learned more than to guess" in text
+    assert "; but no run counts as having learned" in text
     assert "no power law fitted: it takes at least 3 values of patch with runs that learned, and there are 0" in text
 
 
