@@ -5,8 +5,11 @@
 import math
 
 import pytest
+from helpers import write_image_folder
 from PIL import Image
+from tiny_experiments import write_experiment
 
+from training import experiment
 from training.data.splits import Splits
 from training.experiments.fits import fit_forms
 from training.experiments.law import LEAST_LOSS, find_falls, judge_convergence, ratio_of, summarize_curve
@@ -103,3 +106,17 @@ def test_an_exponent_of_either_sign_is_no_law():
     flat = fit_forms([1, 2, 4, 8], [0.50, 0.52, 0.49, 0.51], axis="patch")
     assert "this shows no law: the exponent's sign is open" in str(flat)
     assert "shows no law" not in str(fit_forms([1, 2, 4, 8], [0.1, 0.2, 0.41, 0.8], axis="patch"))
+
+
+def test_images_of_all_kinds_are_taken_and_a_damaged_one_is_named_before_anything_starts(tmp_path, capsys):
+    folder = write_image_folder(tmp_path / "images", images_per_class=12)
+    Image.new("L", (17, 40), 30).save(folder / "dark" / "0.png")
+    Image.new("RGBA", (33, 19), (250, 250, 250, 200)).save(folder / "light" / "0.png")
+    words = [write_experiment(tmp_path), "--dataset", str(folder), "--image_size", "16", "--plan"]
+    assert experiment.main(words) == 0
+    assert "tiny at images-digits" in capsys.readouterr().out
+    damaged = folder / "light" / "3.png"
+    damaged.write_bytes(damaged.read_bytes()[:-30])
+    assert experiment.main(words) == 2
+    error = capsys.readouterr().err
+    assert f"error: {damaged} cannot be decoded" in error
