@@ -99,6 +99,12 @@ class Fit:
         sources = () if self.misses else (SEEDS_AND_IMAGES, SEEDS)
         return next((source for source in sources if source in self.intervals), RESIDUALS)
 
+    @property
+    def shows_sign(self) -> bool:
+        """Whether the exponent's interval holds numbers of one sign: if not, the runs show no law."""
+        low, high = self.intervals[self.source]["exponent"]
+        return not low <= 0 <= high
+
     def format_interval(self, parameter: str, source: str | None = None) -> str:
         return " to ".join(f"{end:#.3g}" for end in self.intervals[source or self.source][parameter])
 
@@ -165,8 +171,7 @@ class Fits:
             f"{self.quantity} = {fit.coefficient:#.3g} * {self.axis}^{fit.exponent:#.3g} (exponent {intervals}), "
             f"R^2 = {fit.r_squared:.2f} ({self.axis} {', '.join(map(readable, fit.x))})"
         )
-        low, high = fit.intervals[fit.source]["exponent"]
-        if low <= 0 <= high:
+        if not fit.shows_sign:
             text += "; this shows no law: the exponent's sign is open"
         text += "\n    "
         if offset is None:

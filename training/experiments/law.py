@@ -22,12 +22,13 @@ LITTLE_OF_CHANCE = 0.01
 # What twice the images may at most take off the test loss of a converged run, as a share of it.
 MOST_GAIN = 0.5
 CONVERGENCE_RULE = (
-    f"A run counts as converged if twice the images would take at most {MOST_GAIN:.0%} off its test loss. It is in the "
-    "fit, converged or not, if it has learned: if its training loss (mean over the last tenth) is not above that of a "
-    "larger patch of its family and seed, since small patches show a model all that larger ones do (or is below "
-    f"{LITTLE_OF_CHANCE:.0%} of the loss of guessing), and not above {MOST_OF_CHANCE:.0%} of the loss of guessing by "
-    "how frequent the classes are (there is none such for detection's sum of losses); and if its test loss is below "
-    "that of guessing, as it has else at most learned by heart. A comparison of test losses with one another plays no "
+    f"A run counts as converged if twice the images would take at most {MOST_GAIN:.0%} off its test loss, or if "
+    f"that is below {LITTLE_OF_CHANCE:.0%} of the loss of guessing. It is in the fit, converged or not, if it has "
+    "learned: if its training loss (mean over the last tenth) is not above that of a larger patch of its family "
+    f"and seed, since small patches show a model all that larger ones do (or is below {LITTLE_OF_CHANCE:.0%} of "
+    f"the loss of guessing), and not above {MOST_OF_CHANCE:.0%} of the loss of guessing by how frequent the "
+    "classes are (there is none such for detection's sum of losses); and if its test loss is below that of "
+    "guessing, as it has else at most learned by heart. A comparison of test losses with one another plays no "
     "part in this."
 )
 GAIN_NOTE = (
@@ -99,7 +100,8 @@ def judge_convergence(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     def judged(run):
         learned, gain = has_learned(run), expected_gain(run)
-        return {**run, "learned": learned, "converged": learned and (gain is None or gain <= MOST_GAIN)}
+        is_done = gain is None or gain <= MOST_GAIN or has_little_left(run)
+        return {**run, "learned": learned, "converged": learned and is_done}
 
     return [judged(run) for run in runs]
 
@@ -162,6 +164,17 @@ def losses_by_seed(runs: Sequence[dict[str, Any]]) -> dict[int | None, float]:
 def has_loss(run: dict[str, Any]) -> bool:
     """Whether the test loss is more than rounding, so that it can fall further, and has a logarithm."""
     return run["test_loss"] > LEAST_LOSS
+
+
+def has_little_left(run: dict[str, Any]) -> bool:
+    """Whether the test loss is so low that hardly anything is left to fall."""
+    chance = run.get("chance_loss")
+    return chance is not None and run.get("test_loss", math.inf) < LITTLE_OF_CHANCE * chance
+
+
+def starts_at_the_end(runs: Sequence[dict[str, Any]]) -> bool:
+    """Whether of one curve the least computation already leaves hardly anything to fall, so that there is no law."""
+    return all(map(has_little_left, next(iter(by_axis(runs).values()))))
 
 
 def _paired(runs: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:

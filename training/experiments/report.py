@@ -28,6 +28,7 @@ from .law import (
     find_falls,
     has_loss,
     series_of,
+    starts_at_the_end,
 )
 
 
@@ -54,6 +55,7 @@ AXIS_UNITS = {
     "parameters": "{} parameters",
 }
 MOST_INSIDE, LEGEND_LINE = 3, 0.2  # entries of a legend among the points, and inches of one below them
+LEAST_PLAIN = 0.01  # of losses that are written without a power of ten
 TABLE_FILE = "table.md"
 PICTURE_FILE = "scaling.png"
 RESULTS_FILE = "results.json"
@@ -115,7 +117,12 @@ def fit_series(runs: list[dict[str, Any]]) -> dict[Series, Fits]:
     """Both forms of the law through the runs of each series that have learned."""
 
     def fit(members):
-        axis, members = axis_of(members[0]), list(filter(has_loss, members))
+        axis, places = axis_of(members[0]), list(by_axis(members))
+        if starts_at_the_end(members):
+            place = AXIS_UNITS[axis].format(readable(places[0]))
+            left = f"already at {place} the test loss is below {LITTLE_OF_CHANCE:.0%} of guessing's, so little can fall"
+            return Fits(None, None, None, {"power": left, "offset": left})
+        members = list(filter(has_loss, members))
         columns = {name: [run[name] for run in members] for name in ("learned", "converged")}
         places, losses = ([run[name] for run in members] for name in (axis, "test_loss"))
         seeds = [run.get("seed") for run in members]
@@ -191,6 +198,8 @@ def format_mean(runs: Sequence[dict[str, Any]], name: str, style: str, unit: str
     if None in values:
         return "-"
     half = half_width(runs, name)
+    if name == "test_loss" and max(values) < LEAST_PLAIN:
+        style = ".1e"
     return format_plain_mean(values, style) + ("" if half is None else f" ± {half:{style}}") + unit
 
 
@@ -225,14 +234,7 @@ def format_falls(runs: list[dict[str, Any]]) -> str:
     """A line for each series: whether its test loss falls towards more computation, in the mean and in single runs."""
     lines = []
     for series, members in by_series(runs).items():
-        falls, chance, name = find_falls(members), members[0].get("chance_loss"), name_series(series)
-        unit = AXIS_UNITS[axis_of(members[0])]
-        place, largest = next(iter(by_axis(members).items()))
-        if chance is not None and all(run["test_loss"] < LITTLE_OF_CHANCE * chance for run in largest):
-            lines.append(
-                f"{name}: at {unit.format(readable(place))} the test loss is already below {LITTLE_OF_CHANCE:.0%} of "
-                "guessing's, so hardly anything is left to fall, and these images tell nothing of a law"
-            )
+        falls, name, unit = find_falls(members), name_series(series), AXIS_UNITS[axis_of(members[0])]
         if not falls:
             continue
         first, last = falls[0].places[0], falls[-1].places[1]
@@ -397,7 +399,7 @@ def _draw_losses(axes, series: Series, members: list[dict[str, Any]], fits: Fits
     if fit is not None:
         letter = "p" if axis_of(members[0]) == "patch_size" else "N" if axis_of(members[0]) == "tokens" else "C"
         law = f"$L = {_in_mathtext(fit.coefficient)}\\,{letter}^{{\\,{fit.exponent:.2f}}}$, $R^2 = {fit.r_squared:.2f}$"
-        label = f"{name_series(series)}: {law}"
+        label = f"{name_series(series)}: {law}" + ("" if fit.shows_sign else " (sign open)")
         ends = [min(fit.x), max(fit.x)]
         axes.plot(ends, [fit(patch_size) for patch_size in ends], color=color, linewidth=1.6)
     if fits.comparison is not None and fits.comparison.preferred == "offset":
