@@ -197,15 +197,18 @@ def format_mean(runs: Sequence[dict[str, Any]], name: str, style: str, unit: str
     values = [run.get(name) for run in runs]
     if None in values:
         return "-"
-    half = half_width(runs, name)
-    if name == "test_loss" and max(values) < LEAST_PLAIN:
-        style = ".1e"
+    half, style = half_width(runs, name), _style_of(values, style)
     return format_plain_mean(values, style) + ("" if half is None else f" ± {half:{style}}") + unit
 
 
 def format_plain_mean(values: Sequence[float | None], style: str) -> str:
     """The mean; a dash where a value is missing."""
-    return "-" if None in values else f"{sum(values) / len(values):{style}}"
+    return "-" if None in values else f"{sum(values) / len(values):{_style_of(values, style)}}"
+
+
+def _style_of(values: Sequence[float], style: str) -> str:
+    """Numbers of three digits, if they are positive and small, by a power of ten."""
+    return ".1e" if style == ".3f" and 0 < max(values) < LEAST_PLAIN else style
 
 
 def _align(row: tuple[str, ...], widths: list[int]) -> list[str]:
