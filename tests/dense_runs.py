@@ -6,6 +6,8 @@ import os
 import signal
 from types import SimpleNamespace
 
+import numpy as np
+import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
@@ -93,6 +95,10 @@ def assert_same_run(folder, other):
 def evaluate_model(task, model, batch_size):
     """By one process."""
     alone = SimpleNamespace(gather=lambda content: [content])
-    metrics, unreadable = evaluate(task, {"model": model}, lambda batch: batch, alone, batch_size=batch_size)
-    assert unreadable == []
-    return metrics["model"]
+    evaluation = evaluate(task, {"model": model}, lambda batch: batch, alone, batch_size=batch_size)
+    assert evaluation.unreadable == []
+    metrics, values = evaluation.metrics["model"], evaluation.image_values["model"]
+    assert len(values["loss"]) == task.num_eval
+    weights = values.get("weight", np.ones(task.num_eval))
+    assert values["loss"] @ weights / weights.sum() == pytest.approx(metrics["loss"], rel=1e-5)
+    return metrics

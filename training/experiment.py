@@ -22,16 +22,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.utils import logging
 
 from .engine.options import LoopOptions
 from .engine.run import build_accelerator
 from .experiments.arguments import MOST_WORKERS
+from .experiments.carrying import Carrying, resumable_command
 from .experiments.definition import Experiment, find_experiments, load_experiment, load_scales
-from .experiments.experiment import Carrying, run_experiment
+from .experiments.experiment import run_experiment
 from .experiments.images import load_run_images
 from .experiments.points import Choices
 from .experiments.run import Interrupted, execute, read_run
+from .experiments.workers import Resources
 from .families.registry import FAMILIES
 
 
@@ -107,14 +108,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    # A job scheduler's way to say Ctrl-C, which a shell's background jobs do not get.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    logging.disable_progress_bar()  # of every file that transformers reads
     options = build_parser().parse_args(arguments)
-    command = shlex.join(["python", "-m", "training.experiment", *(sys.argv[1:] if arguments is None else arguments)])
-    try:
+
+    def body(command: str) -> int:
         if options.point is not None:
-            return carry_out(options.point)
+            return carry_out_point(options.point)
         if options.experiment is None:
             print(list_experiments())
             return 0
@@ -124,16 +122,8 @@ def main(arguments: list[str] | None = None) -> int:
                 experiment, load_scales()[options.scale], choices(options), carrying(options), command, options.plan
             )
         return status
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "\nInterrupted. Finished runs are kept and the others go on from their last saved state with the same "
-            f"command:\n    {command}",
-            file=sys.stderr,
-        )
-        return 130
+
+    return resumable_command("training.experiment", arguments, body)
 
 
 def parts_of(experiment: Experiment) -> list[Experiment]:
@@ -190,13 +180,10 @@ def carrying(options: argparse.Namespace) -> Carrying:
         raise ValueError(
             f"--workers {workers} was given, but there are {len(gpus)} GPUs, and a run has one of its own."
         )
+    launcher = tuple(shlex.split(options.launch))
     return Carrying(
         output_dir=options.output_dir,
-        workers=workers,
-        threads=options.threads,
-        gpus=gpus,
-        precision=options.precision,
-        launcher=tuple(shlex.split(options.launch)),
+        resources=Resources(workers, options.threads, gpus, options.precision, launcher),
         slurm=None if options.slurm is None else parse_parameters(options.slurm),
         cluster=options.slurm_cluster,
         known=tuple(options.known),
@@ -215,7 +202,7 @@ def parse_parameters(words: list[str]) -> dict[str, Any]:
     return parameters
 
 
-def carry_out(path: str) -> int:
+def carry_out_point(path: str) -> int:
     """One run that another call has written down, on the devices that this process was started with."""
     run = read_run(path)
     accelerator = build_accelerator(LoopOptions(**run.how, output_dir=run.folder, report_to="none"))

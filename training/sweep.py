@@ -14,34 +14,16 @@ It ends with a table, a picture of test loss against patch size with the fitted 
 command is given again; what is finished is not repeated.
 """
 
-import shlex
-import signal
 import sys
 
-from transformers.utils import logging
-
 from .experiments.arguments import parse_arguments
+from .experiments.carrying import resumable_command
 from .experiments.sweep import sweep
 
 
 def main(arguments: list[str] | None = None) -> int:
-    # A job scheduler's way to say Ctrl-C, which a shell's background jobs do not get.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    logging.disable_progress_bar()  # of every file that transformers reads
     options = parse_arguments(arguments)
-    command = shlex.join(["python", "-m", "training.sweep", *(sys.argv[1:] if arguments is None else arguments)])
-    try:
-        return sweep(options, command)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "\nInterrupted. Finished runs are kept and the others go on from their last saved state (at most half a "
-            f"minute old) with the same command:\n    {command}",
-            file=sys.stderr,
-        )
-        return 130
+    return resumable_command("training.sweep", arguments, lambda command: sweep(options, command))
 
 
 if __name__ == "__main__":

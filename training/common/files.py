@@ -21,13 +21,18 @@ def flush_to_disk(path: Path):
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str):
+def write_bytes(path: Path, content: bytes):
     """Writes the whole file or, if interrupted, nothing."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(content)
     flush_to_disk(partial)
     os.replace(partial, path)
     flush_to_disk(path.parent)
+
+
+def write_text(path: Path, text: str):
+    """The same, in UTF-8."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, content: Any):

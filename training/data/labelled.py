@@ -261,6 +261,11 @@ class LabelledImages(torch.utils.data.Dataset):
         are_files = len(split) > 0 and split[0]["image"]["bytes"] is None
         self._columns = split.with_format("arrow")[:] if are_files else None
 
+    @property
+    def labels(self) -> Sequence[int]:
+        """The class indices, without the images."""
+        return self.split["label"]
+
     def __len__(self) -> int:
         return len(self.split)
 

@@ -84,7 +84,7 @@ def train_or_reuse(folder: Path, sweep_options: tuple[str, ...] = ()) -> list[Pa
         )
         folder.mkdir(parents=True, exist_ok=True)
         workers = min(os.cpu_count() or 1, MOST_WORKERS)
-        errors = WorkerPool(to_do, Resources(str(folder), workers)).execute()
+        errors = WorkerPool(to_do, str(folder), Resources(workers)).execute()
         if errors:
             details = "\n".join(f"{name}:\n{error}" for name, error in errors.items())
             raise ValueError(f"{len(errors)} of the demo's models could not be trained; this is why.\n{details}")

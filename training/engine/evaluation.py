@@ -2,18 +2,46 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation over all processes: every image counts once, whatever the number of processes."""
 
+import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ..common.files import write_bytes
 from ..data.unreadable import readable_example
 from ..tasks.base import PATCH_SIZE, Batch, Task
 from .coordination import Coordination
 
 
 NOT_COUNTED = -1
+IMAGES_FILE = "evaluation_images.npz"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """
+    Args:
+        metrics: Of the whole evaluation set, by the model's name.
+        image_values: By the model's name what the task tells of single images (`Task.image_values`), float32
+            (evaluation images,) each, not a number for an image that could not be read.
+        unreadable: The images that could not be read, on all processes.
+    """
+
+    metrics: dict[str, dict[str, float]]
+    image_values: dict[str, dict[str, np.ndarray]]
+    unreadable: list[str]
+
+
+def write_image_values(folder: Path, values: dict[str, np.ndarray]):
+    """Writes the values of single images to `IMAGES_FILE` in a folder: at most 4 bytes for each, compressed."""
+    content = io.BytesIO()
+    np.savez_compressed(content, **values)
+    write_bytes(folder / IMAGES_FILE, content.getvalue())
 
 
 class _Examples(Dataset):
@@ -57,7 +85,7 @@ def evaluate(
     batch_size: int = 64,
     num_workers: int = 0,
     patch_sizes: Sequence[int | None] = (None,),
-) -> tuple[dict[str, dict[str, float]], list[str]]:
+) -> Evaluation:
     """
     The task's metrics of one or more models over the whole evaluation set, which is read once for all of them.
 
@@ -67,9 +95,6 @@ def evaluate(
         rank, num_ranks: This process among all, every one of which must call this.
         patch_sizes: Sides of the patches in pixels at which the models read the images. Those after the first have
             their metrics under names that begin with "patch", the side and an underscore.
-
-    Returns:
-        The metrics by the model's name, and the images that could not be read, on all processes.
     """
     loader = DataLoader(
         _Examples(task, rank, num_ranks), batch_size=batch_size, num_workers=num_workers, collate_fn=_Collate(task)
@@ -88,10 +113,16 @@ def evaluate(
             results[name, patch_size].update(zip(indices, found, strict=True))
     shares = coordination.gather((results, unreadable))
     metrics: dict[str, dict[str, float]] = {name: {} for name in models}
+    image_values: dict[str, dict[str, np.ndarray]] = {name: {} for name in models}
     for name, patch_size in readings:
         # By index, so that sums do not depend on how the images were shared.
         together = {index: result for share, _ in shares for index, result in share[name, patch_size].items()}
-        values = task.metrics([together[index] for index in sorted(together) if index != NOT_COUNTED])
+        counted = [index for index in sorted(together) if index != NOT_COUNTED]
+        ordered = [together[index] for index in counted]
         prefix = "" if patch_size == patch_sizes[0] else f"patch{patch_size}_"
-        metrics[name].update({prefix + metric: value for metric, value in values.items()})
-    return metrics, [text for _, texts in shares for text in texts]
+        metrics[name].update({prefix + metric: value for metric, value in task.metrics(ordered).items()})
+        for metric, values in task.image_values(ordered).items():
+            of_images = np.full(task.num_eval, np.nan, np.float32)
+            of_images[counted] = values
+            image_values[name][prefix + metric] = of_images
+    return Evaluation(metrics, image_values, [text for _, texts in shares for text in texts])

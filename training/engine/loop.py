@@ -29,7 +29,7 @@ from ..tasks.base import PATCH_SIZE, Batch, Share, Task
 from .average import WeightAverage
 from .checkpoints import BEST_LINK, CHECKPOINTS_FOLDER, EVALUATION_FILE, PARTIAL, RunCheckpoints, publish
 from .coordination import Coordination, StopRequest
-from .evaluation import evaluate
+from .evaluation import evaluate, write_image_values
 from .log import RunLog
 from .memory import choose_checkpointed, keeping
 from .optimizers import build_optimizer, build_scheduler
@@ -415,7 +415,7 @@ class TrainingLoop:
         if average is not None:
             models[AVERAGE] = self._whole_model(AVERAGE, average)
         with self.accelerator.autocast():
-            metrics, unreadable = evaluate(
+            evaluation = evaluate(
                 self.task,
                 models,
                 self.to_device,
@@ -427,7 +427,10 @@ class TrainingLoop:
                 self.eval_patch_sizes,
             )
         self.model.train()
-        self._note_unreadable(unreadable)
+        self._note_unreadable(evaluation.unreadable)
+        metrics, of_images = evaluation.metrics, evaluation.image_values[CURRENT]
+        if of_images and self.accelerator.is_main_process:
+            write_image_values(self.folder, of_images)
         progress.evaluated_step = progress.step
         progress.metrics = {f"{model}_{name}": value for model, part in metrics.items() for name, value in part.items()}
         self.log.record(progress.step, progress.metrics)

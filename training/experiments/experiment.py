@@ -2,24 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """An experiment from its points to its results."""
 
-import dataclasses
 import functools
 import json
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints.measured_cost import MeasuredCost, load_measured_cost
 from ..common.files import write_json
+from .carrying import Carrying, SoFar, carry_out
 from .definition import Experiment, Scale
 from .images import load_run_images
-from .law import axis_of, by_axis, judge_convergence, losses_by_seed, mean, ratio_of, series_of
+from .intervals import mean, told
+from .law import axis_of, by_axis, difference_of, ratio_of, series_of
 from .points import Choices, Planner, Point, every_run
 from .report import (
-    AXIS_WORDS,
     PICTURE_FILE,
     RESULTS_FILE,
     TABLE_FILE,
@@ -28,49 +26,18 @@ from .report import (
     describe_source,
     draw,
     fit_series,
-    format_preview,
-    format_ratio,
     format_report,
     format_rows,
-    readable,
-    score_of,
     series_key,
+    tabulate_comparisons,
 )
 from .run import Run, key_of, training_cost, training_seconds, without_defaults
-from .slurm import SlurmPool
-from .workers import Resources, WorkerPool
 
 
 DRAWN_PREFIX = "test_patch"
 POINT_FIELDS = ("series", "group", "variant", "patch_size", "tokens", "seed", "learned", "converged")
 KEPT_RESULTS = Path(__file__).parents[1] / "benchmarks"
 KEPT_SWEEPS = ("sweep_digits.json", "sweep_segmentation.json", "sweep_detection.json")
-
-
-@dataclasses.dataclass(frozen=True)
-class Carrying:
-    """
-    How an experiment is carried out, which does not change its results.
-
-    Args:
-        output_dir: Folder of tables, pictures and numbers, below which each experiment has its own.
-        workers, threads, gpus, precision, launcher: See [`Resources`].
-        slurm: Parameters of Slurm jobs; None: the runs are carried out here.
-        cluster: "slurm", or "local" to try the same in processes of this machine.
-        known: Files with results of the same runs, made elsewhere, which are not repeated.
-        cost_file: What `training.benchmark cost` measured on such a device, for the plan.
-    """
-
-    output_dir: str = "runs/experiments"
-    workers: int = 1
-    threads: int = 1
-    gpus: tuple[str, ...] = ()
-    precision: str = "no"
-    launcher: tuple[str, ...] = ()
-    slurm: dict[str, Any] | None = None
-    cluster: str = "slurm"
-    known: tuple[str, ...] = ()
-    cost_file: str | None = None
 
 
 def _with_settings(run: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +98,7 @@ def run_experiment(
     Raises:
         ValueError: for whatever is asked for and cannot be had.
     """
-    experiment = experiment.at(scale.name)
+    experiment, place = experiment.at(scale.name), place_of(scale, choices)
     results = Results(carrying.known)
     with tempfile.TemporaryDirectory(prefix="experiment-") as images_folder:
         planner = Planner(experiment, scale, choices, functools.partial(load_run_images, folder=Path(images_folder)))
@@ -142,52 +109,33 @@ def run_experiment(
             print(f"left out: {line}")
         if only_plan:
             measured = None if carrying.cost_file is None else load_measured_cost(carrying.cost_file)
-            print(format_plan(experiment, scale, runs, to_do, results, planner, measured))
+            print(format_plan(experiment, place, runs, to_do, results, planner, measured))
             return 0
         seeds = len({point.run.recipe.seed for point in points})
         print(
-            f"{experiment.name} at {scale.name}: {len(points)} points of {seeds} seeds, {len(runs)} runs, {len(to_do)} "
+            f"{experiment.name} at {place}: {len(points)} points of {seeds} seeds, {len(runs)} runs, {len(to_do)} "
             "of them to do.",
             flush=True,
         )
-        started = time.monotonic()
-        errors = _carry_out(experiment, points, to_do, results, choices, carrying, images_folder) if to_do else {}
-        print(f"{len(to_do) - len(errors)} runs done in {time.monotonic() - started:.0f} s.")
-    rows = judge_convergence(rows_of(experiment, points, results))
-    if rows:
-        folder = Path(carrying.output_dir, f"{experiment.name}-{scale.name}" + ("-fast" if choices.fast else ""))
-        write_report(experiment, scale, rows, runs, results, folder, command)
-        if choices.fast:
-            print("--fast was given: it shows that all works, and the numbers mean nothing.")
-    for name, error in errors.items():
-        print(f"{name} failed:\n{error}", file=sys.stderr)
-    return 1 if errors else 0
+
+        def look() -> SoFar:
+            places = [point.run.recipe.patch_size for point in points] if experiment.x == "patch_size" else []
+            missing = sum(results.of(point.run) is None for point in points)
+            return SoFar(rows_of(experiment, points, results), missing, places)
+
+        def report(rows: list[dict[str, Any]]):
+            folder = Path(carrying.output_dir, f"{experiment.name}-{place}" + ("-fast" if choices.fast else ""))
+            write_report(experiment, place, rows, runs, results, folder, command)
+            if choices.fast:
+                print("--fast was given: it shows that all works, and the numbers mean nothing.")
+
+        return carry_out(to_do, carrying, images_folder, Path(choices.points_dir), look, report, title=experiment.name)
 
 
-def _carry_out(
-    experiment: Experiment,
-    points: list[Point],
-    to_do: list[Run],
-    results: Results,
-    choices: Choices,
-    carrying: Carrying,
-    images_folder: str,
-) -> dict[str, str]:
-    """Trains what is to do, and shows what all points have come to whenever a run ends; the errors by run."""
-
-    def show(run: Run, write: Callable[[str], None]):
-        rows = rows_of(experiment, points, results)
-        if any(point.run is run for point in points) and any(results.of(point.run) is None for point in points):
-            write(f"\n{format_preview(rows, [row[axis_of(row)] for row in rows])}\n")
-
-    if carrying.slurm is not None:
-        folder = Path(choices.points_dir)
-        pool = SlurmPool(to_do, folder, carrying.launcher, carrying.slurm, carrying.cluster, finished=show)
-        return pool.execute()
-    resources = Resources(
-        images_folder, carrying.workers, carrying.threads, carrying.gpus, carrying.precision, carrying.launcher
-    )
-    return WorkerPool(to_do, resources, finished=show, title=experiment.name).execute()
+def place_of(scale: Scale, choices: Choices) -> str:
+    """On what an experiment is run, in a word: the scale, after the name of other images than its own."""
+    name = "".join(letter if letter.isalnum() else "_" for letter in Path(choices.dataset or "").name)
+    return f"{name}-{scale.name}" if name else scale.name
 
 
 def rows_of(experiment: Experiment, points: list[Point], results: Results) -> list[dict[str, Any]]:
@@ -215,7 +163,7 @@ def rows_of(experiment: Experiment, points: list[Point], results: Results) -> li
 
 def write_report(
     experiment: Experiment,
-    scale: Scale,
+    place: str,
     rows: list[dict[str, Any]],
     runs: list[Run],
     results: Results,
@@ -226,15 +174,18 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     compared = compare(rows, experiment.reference) if experiment.reference else []
     front = find_front(rows) if experiment.front else []
-    further = [format_comparisons(compared, experiment.reference, AXIS_WORDS[experiment.x]), format_front(front)]
+    against = tabulate_comparisons(compared, experiment.reference, experiment.x)
+    further = [format_rows(against) if against else "", format_front(front)]
     fits = fit_series(rows)
     text = format_report(rows, fits, "\n\n".join(part for part in further if part))
     (folder / TABLE_FILE).write_text(f"# {experiment.title}\n\n{experiment.question}\n\n{text}")
-    draw(rows, fits, f"{experiment.title} ({scale.name})", folder / PICTURE_FILE, front)
+    draw(rows, fits, f"{experiment.title} ({place})", folder / PICTURE_FILE, front)
     known = {run.key: metrics for run in runs if (metrics := results.of(run)) is not None}
     content = {
-        "experiment": {name: getattr(experiment, name) for name in ("name", "title", "question", "paper", "x")},
-        "scale": scale.name,
+        "experiment": {
+            name: getattr(experiment, name) for name in ("name", "title", "question", "paper", "x", "reference")
+        },
+        "scale": place,
         "command": command,
         **describe_source(rows, fits),
         "comparisons": compared,
@@ -274,38 +225,26 @@ def compare(rows: list[dict[str, Any]], reference: str) -> list[dict[str, Any]]:
         for place, same in by_axis(members).items():
             if place not in others:
                 continue
-            ratio = ratio_of(losses_by_seed(same), losses_by_seed(others[place]))
+            ratio = ratio_of(same, others[place])
             if ratio is None:
                 continue
             score = next(iter(columns_of(same[0])))
-            scores = [[score_of(run, score) for run in side] for side in (same, others[place])]
-            gain = None if any(None in side for side in scores) else mean(scores[0]) - mean(scores[1])
+            gain, intervals = difference_of(same, others[place], f"test_{score}") or (None, {})
             found.append(
                 {
                     "group": group,
                     "variant": variant,
                     "place": place,
-                    "seeds": len(ratio[2]),
-                    "ratio": ratio[0],
-                    "interval": ratio[1],
+                    "seeds": ratio.seeds,
+                    "ratio": ratio.ratio,
+                    "interval": ratio.interval,
+                    "intervals": ratio.intervals,
                     "score_gain": gain,
+                    "score_interval": told(intervals),
                     "score": columns_of(same[0])[score],
                 }
             )
     return found
-
-
-def format_comparisons(compared: list[dict[str, Any]], reference: str | None, axis: str) -> str:
-    if not compared:
-        return ""
-    rows = [("model", axis, "seeds", f"test loss over that of: {reference}", f"{compared[0]['score']} higher by")]
-    for one in compared:
-        gain = "-" if one["score_gain"] is None else f"{one['score_gain']:+.1f}"
-        title = ", ".join(part for part in (one["group"], one["variant"]) if part)
-        rows.append(
-            (title, readable(one["place"]), str(one["seeds"]), format_ratio(one["ratio"], one["interval"]), gain)
-        )
-    return format_rows(rows)
 
 
 def find_front(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -334,7 +273,7 @@ def format_front(front: list[dict[str, Any]]) -> str:
 
 def format_plan(
     experiment: Experiment,
-    scale: Scale,
+    place: str,
     runs: list[Run],
     to_do: list[Run],
     results: Results,
@@ -356,7 +295,7 @@ def format_plan(
         numbers = (str(run.recipe.patch_size), f"{run.num_tokens:,}", f"{images:,}", f"{flops:.2e}", f"{minutes:,.1f}")
         rows.append((run.name, *numbers, "to do" if run in to_do else "done"))
     return (
-        f"{experiment.name} at {scale.name}: {experiment.question}\n\n{format_rows(rows)}\n\n"
+        f"{experiment.name} at {place}: {experiment.question}\n\n{format_rows(rows)}\n\n"
         f"{len(to_do)} of {len(runs)} runs to do: {total['flops']:.2e} FLOP, {total['minutes'] / 60:,.1f} hours one "
         f"after the other ({'; '.join(speeds.bases)})"
     )

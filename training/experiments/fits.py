@@ -20,7 +20,8 @@ from scipy import optimize, special, stats
 
 from ..cards.index import row_title
 from ..cards.results import paper_checkpoints
-from .law import CONFIDENCE
+from .intervals import CONFIDENCE, IMAGES, LEVELS, RESAMPLES, SEEDS, SEEDS_AND_IMAGES, student
+from .intervals import SOURCES as SOURCES_OF_MEANS
 
 
 # Of each form, with sigma; a fit takes as many distinct x, one more than its curve has parameters.
@@ -31,14 +32,12 @@ LEAST_SIGMA = 1e-9
 MOST_CHANGE = 1000.0
 # An offset that is a smaller share of the lowest loss makes no difference.
 NEGLIGIBLE = 0.1
-RESAMPLES = 1000
-LEVELS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-SOURCES = {
-    "seeds": "over seeds",
-    "images": "over test images",
-    "seeds and images": "over seeds and test images",
-    "residuals": "by the distances from the curve",
-}
+RESIDUALS = "residuals"
+SOURCES = {**SOURCES_OF_MEANS, RESIDUALS: "by the distances from the curve"}
+
+
+def readable(number: float) -> str:
+    return f"{number:,}" if number < 1e6 else f"{number:.2e}"
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,14 @@ class Fit:
     @property
     def source(self) -> str:
         """What the interval is over that is to be told if only one is: seeds, if there are and the form is right."""
-        sources = () if self.misses else ("seeds and images", "seeds")
-        return next((source for source in sources if source in self.intervals), "residuals")
+        sources = () if self.misses else (SEEDS_AND_IMAGES, SEEDS)
+        return next((source for source in sources if source in self.intervals), RESIDUALS)
+
+    @property
+    def shows_sign(self) -> bool:
+        """Whether the exponent's interval holds numbers of one sign: if not, the runs show no law."""
+        low, high = self.intervals[self.source]["exponent"]
+        return not low <= 0 <= high
 
     def format_interval(self, parameter: str, source: str | None = None) -> str:
         return " to ".join(f"{end:#.3g}" for end in self.intervals[source or self.source][parameter])
@@ -159,11 +164,16 @@ class Fits:
         fit, offset = self.power, self.offset
         if fit is None:
             return f"no power law fitted: {self.missing['power']}"
-        intervals = ", ".join(f"{fit.format_interval('exponent', one)} {SOURCES[one]}" for one in fit.intervals)
+        intervals = ", ".join(
+            f"{fit.format_interval('exponent', one)} {words}" for one, words in SOURCES.items() if one in fit.intervals
+        )
         text = (
             f"{self.quantity} = {fit.coefficient:#.3g} * {self.axis}^{fit.exponent:#.3g} (exponent {intervals}), "
-            f"R^2 = {fit.r_squared:.2f} ({self.axis} {', '.join(map(str, fit.x))})\n    "
+            f"R^2 = {fit.r_squared:.2f} ({self.axis} {', '.join(map(readable, fit.x))})"
         )
+        if not fit.shows_sign:
+            text += "; this shows no law: the exponent's sign is open"
+        text += "\n    "
         if offset is None:
             return f"{text}no offset fitted: {self.missing['offset']}"
         curve = f"{offset.offset:#.3g} + {offset.coefficient:#.3g} * {self.axis}^{offset.exponent:#.3g}"
@@ -177,7 +187,7 @@ def fit_forms(
     seeds: Sequence[Any] | None = None,
     learned: Sequence[bool] | None = None,
     converged: Sequence[bool] | None = None,
-    image_losses: np.ndarray | None = None,
+    draws: np.ndarray | None = None,
     quantity: str = "loss",
     axis: str = "x",
     resamples: int = RESAMPLES,
@@ -203,17 +213,18 @@ def fit_forms(
         seeds: Which runs belong together.
         learned: Runs that have not are left out; if not given, all have.
         converged: Runs that have not are in the fit, and counted; if not given, all have.
-        image_losses: (runs, test images), of which `losses` are the means over images.
+        draws: (resamples, runs), the losses with other test images, the same ones for the runs of a row, as
+            `intervals.draw_images` gives them.
         quantity, axis: What loss and x are called in texts.
         resamples: For each source of an interval.
         seed: Of their random numbers.
 
     Raises:
-        ValueError: for x or losses that are not positive and finite, sequences of several lengths, and losses that are
-            not the means of `image_losses`.
+        ValueError: for x or losses that are not positive and finite, sequences of several lengths, and draws of other
+            losses.
     """
-    given = {"losses": losses, "seeds": seeds, "learned": learned, "converged": converged, "image_losses": image_losses}
-    for name, values in given.items():
+    given = {"losses": losses, "seeds": seeds, "learned": learned, "converged": converged}
+    for name, values in {**given, "draws": None if draws is None else draws.T}.items():
         if values is not None and len(values) != len(x):
             raise ValueError(f"{name} has {len(values)} entries and x {len(x)}; each is to have one for every run.")
     used = np.ones(len(x), bool) if learned is None else np.asarray(learned, bool)
@@ -238,11 +249,11 @@ def fit_forms(
     shifts = {}
     if points.freedom > 0:
         names = None if seeds is None else np.asarray(seeds)[used].tolist()
-        shifts["seeds"] = _draw_seeds(points, names, resamples, seed)
-    if image_losses is not None:
-        shifts["images"] = _draw_images(points, losses, np.asarray(image_losses, float)[used], resamples, seed)
+        shifts[SEEDS] = _draw_seeds(points, names, resamples, seed)
+    if draws is not None:
+        shifts[IMAGES] = _shifts_of_images(points, losses, draws[:, used])
     if len(shifts) == 2:
-        shifts["seeds and images"] = shifts["seeds"] + shifts["images"]
+        shifts[SEEDS_AND_IMAGES] = shifts[SEEDS] + shifts[IMAGES]
     power = _fit("power", points, shifts, resamples, seed)
     if "offset" in missing:
         return Fits(power, None, None, missing, **texts, **counted)
@@ -287,12 +298,6 @@ class _Points:
         return float(self.counts @ (self.means - curve) ** 2)
 
 
-def _student(freedom: int, shape: tuple[int, int], seed: int) -> np.ndarray:
-    """Rows of multivariate t. They are spread evenly (quasi-random), as its tails would else take many more of them."""
-    even = stats.qmc.Halton(shape[1] + 1, seed=seed).random(shape[0])
-    return stats.norm.ppf(even[:, 1:]) * np.sqrt(freedom / stats.chi2.ppf(even[:, :1], freedom))
-
-
 def _draw_seeds(points: _Points, seeds: list[Any] | None, resamples: int, seed: int) -> np.ndarray:
     """What to add to the means, (resamples, m); how, says [`fit_forms`]."""
     num_values, names = len(points.x), list(dict.fromkeys(seeds or ()))
@@ -300,22 +305,17 @@ def _draw_seeds(points: _Points, seeds: list[Any] | None, resamples: int, seed: 
     if seeds is not None:
         whole[[names.index(name) for name in seeds], points.place] = points.differences
     if len(names) > 1 and whole.size == len(points.logs) and not np.isnan(whole).any():
-        weights = _student(len(names) - 1, (resamples, len(names)), seed)
+        weights = student(len(names) - 1, (resamples, len(names)), seed)
         return weights @ whole / math.sqrt(len(names) * (len(names) - 1))
     scatter = np.sqrt(points.within / points.freedom / points.counts)
-    return scatter * _student(points.freedom, (resamples, num_values), seed)
+    return scatter * student(points.freedom, (resamples, num_values), seed)
 
 
-def _draw_images(
-    points: _Points, losses: np.ndarray, image_losses: np.ndarray, resamples: int, seed: int
-) -> np.ndarray:
-    """The same for test images."""
-    if not np.allclose(image_losses.mean(1), losses, rtol=1e-3, atol=0):
-        raise ValueError("image_losses were given whose means are not the losses; are their runs in the same order?")
-    draw, number = np.random.default_rng(seed), image_losses.shape[1]
-    times = (np.bincount(draw.integers(number, size=number), minlength=number) for _ in range(resamples))
-    logs = np.log([image_losses @ one / number for one in times])
-    return logs @ np.eye(len(points.x))[points.place] / points.counts - points.means
+def _shifts_of_images(points: _Points, losses: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """The same for test images, of losses with other ones (resamples, runs)."""
+    if np.any(losses < draws.min(0)) or np.any(losses > draws.max(0)):
+        raise ValueError("draws were given that are not about the losses; are their runs in the same order?")
+    return np.log(draws) @ np.eye(len(points.x))[points.place] / points.counts - points.means
 
 
 def _curves(points: _Points, solved: np.ndarray) -> np.ndarray:
@@ -393,9 +393,9 @@ def _fit(form: str, points: _Points, shifts: dict[str, np.ndarray], resamples: i
         ratio = distance / freedom / max(points.within / points.freedom, least)
         lack_of_fit = float(stats.f.sf(ratio, freedom, points.freedom))
 
-    moved = _student(freedom, (resamples, len(points.x)), seed) * np.sqrt(distance / freedom / points.counts)
+    moved = student(freedom, (resamples, len(points.x)), seed) * np.sqrt(distance / freedom / points.counts)
     intervals = {}
-    for source, shift in {**shifts, "residuals": curve - points.means + moved}.items():
+    for source, shift in {**shifts, RESIDUALS: curve - points.means + moved}.items():
         drawn = _parameters(points, _solve(form, points, points.means + shift))
         intervals[source] = {name: tuple(np.quantile(values, LEVELS).tolist()) for name, values in drawn.items()}
     return Fit(
@@ -438,9 +438,9 @@ def _compare(points: _Points, power: Fit, offset: Fit, axis: str) -> Comparison:
     else:
         preferred, sentence = None, f"the data do not tell whether there is one ({around}; {told})"
     if offset.misses:
-        sentence += (
-            f"; even with it the curve misses the runs' means (p = {offset.lack_of_fit:.0e}): each {axis} counts once"
-        )
+        each = f"number of {axis}" if axis.endswith("s") else axis
+        missed = f"even with it the curve misses the runs' means (p = {offset.lack_of_fit:.0e})"
+        sentence += f"; {missed}: each {each} counts once"
     return Comparison(
         points=n,
         aic_difference=aic_difference,
@@ -481,7 +481,7 @@ def tabulate_fits(fits: dict[str, Fits]) -> list[tuple[str, ...]]:
     for name, fit in fits.items():
         if fit.comparison is None:
             continue
-        cells = [name, ", ".join(map(str, fit.power.x))]
+        cells = [name, ", ".join(map(readable, fit.power.x))]
         for form in (fit.power, fit.offset):
             cells.append(f"{form.exponent:#.3g} ({form.format_interval('exponent')})")
             if form is fit.offset:

@@ -8,20 +8,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy import stats
+import numpy as np
+
+from .intervals import Intervals, draws_of, intervals_of, mean, told
 
 
-CONFIDENCE = 0.95
+# A cross-entropy in float32 that is about its rounding.
+LEAST_LOSS = 1e-7
 # The training loss of a run that has learned, at most, as a share of the loss of guessing.
 MOST_OF_CHANCE = 0.9
+# And of the loss of guessing what is left where nothing more is to be learned, whatever a larger patch comes to.
+LITTLE_OF_CHANCE = 0.01
 # What twice the images may at most take off the test loss of a converged run, as a share of it.
 MOST_GAIN = 0.5
 CONVERGENCE_RULE = (
-    f"A run counts as converged if twice the images would take at most {MOST_GAIN:.0%} off its test loss. It is in the "
-    "fit, converged or not, if it has learned: if its training loss (mean over the last tenth) is not above that of a "
-    "larger patch of its family and seed, since small patches show a model all that larger ones do, and not above "
-    f"{MOST_OF_CHANCE:.0%} of the loss of guessing by how frequent the classes are (there is none such for detection's "
-    "sum of losses). A comparison of test losses plays no part in this."
+    f"A run counts as converged if twice the images would take at most {MOST_GAIN:.0%} off its test loss, or if "
+    f"that is below {LITTLE_OF_CHANCE:.0%} of the loss of guessing. It is in the fit, converged or not, if it has "
+    "learned: if its training loss (mean over the last tenth) is not above that of a larger patch of its family "
+    f"and seed, since small patches show a model all that larger ones do (or is below {LITTLE_OF_CHANCE:.0%} of "
+    f"the loss of guessing), and not above {MOST_OF_CHANCE:.0%} of the loss of guessing by how frequent the "
+    "classes are (there is none such for detection's sum of losses); and if its test loss is below that of "
+    "guessing, as it has else at most learned by heart. A comparison of test losses with one another plays no "
+    "part in this."
 )
 GAIN_NOTE = (
     "x2 gains: what twice the images might take off the test loss, if they took off it as much as off the training "
@@ -48,7 +56,8 @@ def summarize_curve(losses: Sequence[float], final_part: int | None = None) -> d
     half = min(total // 5, (final_part or total) // 4)
     if total < 10 or half == 0:
         return {"train_loss": None, "gain_of_doubling": None}
-    before, last = mean(losses[-2 * half : -half]), mean(losses[-half:])
+    # Below that they are rounding, down to zero.
+    before, last = (max(mean(part), LEAST_LOSS) for part in (losses[-2 * half : -half], losses[-half:]))
     power = math.log(before / last) / math.log((total - half / 2) / (total - 3 * half / 2))
     return {"train_loss": mean(losses[-total // 10 :]), "gain_of_doubling": 1 - 2**-power}
 
@@ -57,6 +66,8 @@ def expected_gain(run: dict[str, Any]) -> float | None:
     """What `GAIN_NOTE` tells of, as a share of the test loss; None where the run was too short to tell."""
     if run.get("gain_of_doubling") is None or run.get("test_loss") is None:
         return None
+    if run["test_loss"] == 0:
+        return 0.0
     # Training images that are distorted have a loss above that of the test images, which cannot lose more than it all.
     return run["gain_of_doubling"] * min(1.0, run["train_loss"] / run["test_loss"])
 
@@ -71,9 +82,14 @@ def judge_convergence(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """
 
     def has_learned(run):
-        loss = run["train_loss"]
-        if loss is None or (run["chance_loss"] is not None and loss > MOST_OF_CHANCE * run["chance_loss"]):
+        loss, chance = run["train_loss"], run["chance_loss"]
+        if loss is None:
             return False
+        if chance is not None:
+            if loss > MOST_OF_CHANCE * chance or run.get("test_loss", 0.0) >= chance:
+                return False
+            if loss < LITTLE_OF_CHANCE * chance:
+                return True
         coarser = [
             other["train_loss"]
             for other in runs
@@ -84,7 +100,8 @@ def judge_convergence(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     def judged(run):
         learned, gain = has_learned(run), expected_gain(run)
-        return {**run, "learned": learned, "converged": learned and (gain is None or gain <= MOST_GAIN)}
+        is_done = gain is None or gain <= MOST_GAIN or has_little_left(run)
+        return {**run, "learned": learned, "converged": learned and is_done}
 
     return [judged(run) for run in runs]
 
@@ -107,34 +124,36 @@ def by_axis(runs: Sequence[dict[str, Any]]) -> dict[float, list[dict[str, Any]]]
     return dict(sorted(found.items(), reverse=not runs or axis_of(runs[0]) == "patch_size"))
 
 
-def mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+@dataclass(frozen=True)
+class Ratio:
+    """
+    Of test losses to other ones, over seeds that have both.
 
+    Args:
+        ratio: Geometric mean over the seeds.
+        interval: Of it at `CONFIDENCE`, by paired differences of logarithms: of `intervals` the one that counts most;
+            None if there is none.
+        intervals: By what they are over.
+        seeds, falling: Seeds that have both, and those of them whose ratio is below 1.
+    """
 
-def half_width(values: Sequence[float]) -> float | None:
-    """Of the `CONFIDENCE` interval of the values' mean, by Student's t; None for a single value."""
-    if len(values) < 2:
-        return None
-    return float(stats.sem(values) * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    ratio: float
+    interval: tuple[float, float] | None
+    intervals: Intervals
+    seeds: int
+    falling: int
 
 
 @dataclass(frozen=True)
-class Fall:
+class Fall(Ratio):
     """
-    How the test loss changes from one place on the axis to the next, over seeds that have both.
+    How the test loss changes from one place on the axis to the next.
 
     Args:
         places: As two patch sizes, the larger one first, or two numbers of tokens.
-        ratio: Test loss at the second one over that at the first one, geometric mean over the seeds.
-        interval: Of it at `CONFIDENCE`, by paired differences of logarithms; None for a single seed.
-        seeds, falling: Seeds that have both, and those of them whose loss falls.
     """
 
     places: tuple[float, float]
-    ratio: float
-    interval: tuple[float, float] | None
-    seeds: int
-    falling: int
 
 
 def losses_by_seed(runs: Sequence[dict[str, Any]]) -> dict[int | None, float]:
@@ -142,26 +161,70 @@ def losses_by_seed(runs: Sequence[dict[str, Any]]) -> dict[int | None, float]:
     return {run.get("seed"): run["test_loss"] for run in runs}
 
 
-def ratio_of(losses: dict[int | None, float], others: dict[int | None, float]) -> tuple[float, Any, list[float]] | None:
+def has_loss(run: dict[str, Any]) -> bool:
+    """Whether the test loss is more than rounding, so that it can fall further, and has a logarithm."""
+    return run["test_loss"] > LEAST_LOSS
+
+
+def has_little_left(run: dict[str, Any]) -> bool:
+    """Whether the test loss is so low that hardly anything is left to fall."""
+    chance = run.get("chance_loss")
+    return chance is not None and run.get("test_loss", math.inf) < LITTLE_OF_CHANCE * chance
+
+
+def starts_at_the_end(runs: Sequence[dict[str, Any]]) -> bool:
+    """Whether of one curve the least computation already leaves hardly anything to fall, so that there is no law."""
+    return all(map(has_little_left, next(iter(by_axis(runs).values()))))
+
+
+def _paired(runs: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Of runs, which differ by their seed, and of others those with the same seed, in the same order."""
+    of_seed = {other.get("seed"): other for other in others}
+    runs = [run for run in runs if run.get("seed") in of_seed]
+    return [runs, [of_seed[run.get("seed")] for run in runs]]
+
+
+def _paired_draws(pairs: list[list[dict[str, Any]]], name: str) -> list[np.ndarray] | None:
+    draws = [draws_of(side, name) for side in pairs]
+    return None if any(one is None for one in draws) else draws
+
+
+def difference_of(
+    runs: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], name: str
+) -> tuple[float, Intervals] | None:
     """
-    The geometric mean of the ratios of losses to those of others with the same seed, its interval at `CONFIDENCE` (None
-    for a single seed) and the logarithms of the ratios; None if no seed has both.
+    By how much a metric of runs, which differ by their seed, is above that of others of the same seeds: the mean and
+    its intervals; None if no seed has both, or one of them has no such metric.
     """
-    logs = [math.log(loss / others[seed]) for seed, loss in losses.items() if seed in others]
-    if not logs:
+    pairs = _paired(runs, others)
+    if not pairs[0] or any(run.get(name) is None for side in pairs for run in side):
         return None
-    centre, half = mean(logs), half_width(logs)
-    return math.exp(centre), None if half is None else (math.exp(centre - half), math.exp(centre + half)), logs
+    differences = [run[name] - other[name] for run, other in zip(*pairs, strict=True)]
+    draws = _paired_draws(pairs, name)
+    return mean(differences), intervals_of(differences, None if draws is None else draws[0] - draws[1])
+
+
+def ratio_of(runs: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> Ratio | None:
+    """
+    Of the test losses of runs, which differ by their seed, to those of others; None if no seed has both, above zero.
+    """
+    pairs = _paired(list(filter(has_loss, runs)), list(filter(has_loss, others)))
+    if not pairs[0]:
+        return None
+    logs = [math.log(run["test_loss"] / other["test_loss"]) for run, other in zip(*pairs, strict=True)]
+    draws = _paired_draws(pairs, "test_loss")
+    draws = None if draws is None else np.log(draws[0] / draws[1])
+    intervals = {source: (math.exp(low), math.exp(high)) for source, (low, high) in intervals_of(logs, draws).items()}
+    return Ratio(math.exp(mean(logs)), told(intervals), intervals, len(logs), sum(log < 0 for log in logs))
 
 
 def find_falls(runs: Sequence[dict[str, Any]]) -> list[Fall]:
     """Of the runs of one curve, from each place on the axis to the next."""
     falls = []
     for (place, same), (next_place, following) in itertools.pairwise(by_axis(runs).items()):
-        found = ratio_of(losses_by_seed(following), losses_by_seed(same))
+        found = ratio_of(following, same)
         if found is not None:
-            ratio, interval, logs = found
-            falls.append(Fall((place, next_place), ratio, interval, len(logs), sum(log < 0 for log in logs)))
+            falls.append(Fall(**vars(found), places=(place, next_place)))
     return falls
 
 

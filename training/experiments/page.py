@@ -30,8 +30,19 @@ from ..tasks.drawing import class_probabilities, visualize
 from ..tasks.registry import TASKS
 from .fits import fit_paper_rows, tabulate_fits
 from .images import load_run_images
+from .intervals import with_draws
 from .law import axis_of, by_axis
-from .report import PICTURE_FILE, RESULTS_FILE, TABLE_FILE, by_series, format_mean, format_rows, name_series, readable
+from .report import (
+    PICTURE_FILE,
+    RESULTS_FILE,
+    TABLE_FILE,
+    by_series,
+    format_mean,
+    format_rows,
+    name_series,
+    readable,
+    tabulate_comparisons,
+)
 
 
 FITTED_TABLES = {"table1", "table4"}  # of the paper's, of whose rows there are fits
@@ -39,12 +50,13 @@ SEARCHED_IMAGES = 200  # for those that patch sizes disagree on
 SHOWN_IMAGES = 6
 MAPPED_IMAGES = 3
 PICTURE_SIDE = 96  # pixels of an image on the page
+DRAWN_SIDE = 224  # of one with a legend
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c1917; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
 h1, h2, h3 { line-height: 1.2; margin: 2rem 0 .6rem }
 h2 { border-top: 1px solid #d6d3d1; padding-top: 1.5rem }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; margin: .6rem 0 }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #e7e5e4 }
+th, td { padding: .25rem .6rem; text-align: right; vertical-align: top; border-bottom: 1px solid #e7e5e4 }
 th:first-child, td:first-child { text-align: left }
 figure { margin: 1rem 0 }
 img { max-width: 100%; height: auto; vertical-align: middle }
@@ -79,8 +91,12 @@ class Finished:
         return f"{self.content['experiment']['title']} ({self.content['scale']})"
 
 
-def load_finished(folder: str | Path) -> Finished:
+def load_finished(folder: str | Path, points_dir: str | Path) -> Finished:
     """
+    Args:
+        folder: Of the results.
+        points_dir: Folder of the runs, of which the values of single test images are taken if they are there.
+
     Raises:
         ValueError: if the folder has no results of an experiment.
     """
@@ -94,7 +110,7 @@ def load_finished(folder: str | Path) -> Finished:
             f"{folder} was given, which has no results of training.experiment ({type(error).__name__}: {error}); give "
             "folders like runs/experiments/table1-digits."
         ) from None
-    return Finished(Path(folder), content, rows)
+    return Finished(Path(folder), content, with_draws(rows, Path(points_dir)))
 
 
 def build_report(folders: Sequence[str], points_dir: str, images_folder: Path) -> tuple[str, str]:
@@ -109,7 +125,7 @@ def build_report(folders: Sequence[str], points_dir: str, images_folder: Path) -
     Raises:
         ValueError: if a folder has no results, or the images of a run cannot be loaded.
     """
-    finished = [load_finished(folder) for folder in folders]
+    finished = [load_finished(folder, points_dir) for folder in folders]
     sections = [_section(one, Path(points_dir), images_folder) for one in finished]
     title = finished[0].title if len(finished) == 1 else f"{len(finished)} experiments"
     contents = "".join(f'<li><a href="#{_anchor(one)}">{html.escape(one.title)}</a></li>' for one in finished)
@@ -132,6 +148,7 @@ def _section(finished: Finished, points_dir: Path, images_folder: Path) -> str:
     content, folder = finished.content, finished.folder
     experiment = content["experiment"]
     ours = _table(_means(finished.rows))
+    against = _against(finished)
     paper = "".join(
         f"<h3>The paper's Table {number}, as published</h3>{_table(rows)}"
         for name in experiment["paper"]
@@ -145,6 +162,7 @@ def _section(finished: Finished, points_dir: Path, images_folder: Path) -> str:
             (folder / PICTURE_FILE).read_bytes(), "Means of the seeds with intervals at 95%; hollow: not converged."
         ),
         f'<div class="side"><div><h3>Measured here</h3>{ours}</div><div>{paper}</div></div>',
+        f'<h3>Compared</h3><div class="wide">{_table(against)}</div>' if against else "",
         "<h3>What it says</h3>" + "".join(f"<p>{html.escape(line)}</p>" for line in _sentences(folder)),
         fitted
         and f"<h3>The same two forms through the paper's errors, 100 - top-1 in percent</h3>"
@@ -157,6 +175,12 @@ def _section(finished: Finished, points_dir: Path, images_folder: Path) -> str:
     return "\n".join(parts)
 
 
+def _against(finished: Finished) -> list[tuple[str, ...]]:
+    """The comparisons with the reference, of experiments that have one."""
+    experiment = finished.content["experiment"]
+    return tabulate_comparisons(finished.content["comparisons"], experiment.get("reference"), experiment["x"])
+
+
 def _markdown(finished: Finished) -> str:
     """The same for a card, in which a picture is a file beside it and checkpoints are not shown at work."""
     experiment = finished.content["experiment"]
@@ -165,6 +189,7 @@ def _markdown(finished: Finished) -> str:
         experiment["question"],
         f"![{experiment['title']}]({finished.folder.name}.png)",
         format_rows(_means(finished.rows)),
+        *([format_rows(against)] if (against := _against(finished)) else []),
         *_sentences(finished.folder),
         f"```bash\n{finished.content['command']}\n```",
         _made_with(finished),
@@ -204,14 +229,13 @@ def _means(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     table = [("model", axis.replace("_", " "), "seeds", "test loss", title)]
     for series, members in by_series(rows).items():
         for place, same in by_axis(members).items():
-            losses, scores = [run["test_loss"] for run in same], [run.get(f"test_{score}") for run in same]
             table.append(
                 (
                     name_series(series),
                     readable(place),
                     str(len(same)),
-                    format_mean(losses, ".3f"),
-                    format_mean(scores, ".1f", "%"),
+                    format_mean(same, "test_loss", ".3f"),
+                    format_mean(same, f"test_{score}", ".1f", "%"),
                 )
             )
     return table
@@ -327,8 +351,8 @@ def _predictions(loaded: Loaded, images: Any, task: Any) -> str:
         image, truth = images.evaluation[index]
         drawn = [visualize(model, processor, image) for model, processor in loaded.values()]
         pictures = [task.draw_truth(image, truth, images.label_names) or image, *drawn]
-        rows.append("<tr>" + "".join(f"<td>{_picture(picture, 160)}</td>" for picture in pictures) + "</tr>")
-    return f"<table><tr><th>truth</th>{head}</tr>{''.join(rows)}</table>"
+        rows.append("<tr>" + "".join(f"<td>{_picture(picture, DRAWN_SIDE)}</td>" for picture in pictures) + "</tr>")
+    return f'<div class="wide"><table><tr><th>truth</th>{head}</tr>{"".join(rows)}</table></div>'
 
 
 def _maps(loaded: Loaded, images: Any, family: Any) -> str:

@@ -4,7 +4,7 @@
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,21 @@ from ..common.files import write_json
 from ..common.machine import describe_machine, describe_versions
 from ..families.registry import FAMILIES
 from ..tasks.registry import TASKS
-from .fits import NEGLIGIBLE, Fits, fit_forms
+from .fits import NEGLIGIBLE, Fits, fit_forms, readable
+from .intervals import CONFIDENCE, DRAWS, IMAGES, SEEDS, SEEDS_AND_IMAGES, SOURCES, draws_of, half_width
 from .law import (
-    CONFIDENCE,
     CONVERGENCE_RULE,
     GAIN_NOTE,
+    LITTLE_OF_CHANCE,
     Fall,
     axis_of,
     by_axis,
     count_falling_runs,
     expected_gain,
     find_falls,
-    half_width,
+    has_loss,
     series_of,
+    starts_at_the_end,
 )
 
 
@@ -52,6 +54,8 @@ AXIS_UNITS = {
     "images_seen": "{} images",
     "parameters": "{} parameters",
 }
+MOST_INSIDE, LEGEND_LINE = 3, 0.2  # entries of a legend among the points, and inches of one below them
+LEAST_PLAIN = 0.01  # of losses that are written without a power of ten
 TABLE_FILE = "table.md"
 PICTURE_FILE = "scaling.png"
 RESULTS_FILE = "results.json"
@@ -61,9 +65,9 @@ COLUMN_NOTES = (
     "memory: most that the run's process had resident, libraries included."
 )
 FITS_NOTE = (
-    f"Laws: by maximum likelihood of log test loss, with intervals at {CONFIDENCE:.0%}. Over seeds: what other seeds "
-    "would give at these patch sizes. By the distances from the curve: what these would give if they were chance, "
-    "which says more of other patch sizes. The data support an offset if p is below "
+    f"Laws: by maximum likelihood of log test loss, with intervals at {CONFIDENCE:.0%}. Over seeds, or test images: "
+    "what other ones, as many, would give at these patch sizes. By the distances from the curve: what these would give "
+    "if they were chance, which says more of other patch sizes. The data support an offset if p is below "
     f"{1 - CONFIDENCE:.2f}, and the power law if the offset's interval ends below {NEGLIGIBLE:.0%} of the lowest loss."
 )
 
@@ -113,11 +117,17 @@ def fit_series(runs: list[dict[str, Any]]) -> dict[Series, Fits]:
     """Both forms of the law through the runs of each series that have learned."""
 
     def fit(members):
+        axis, places = axis_of(members[0]), list(by_axis(members))
+        if starts_at_the_end(members):
+            place = AXIS_UNITS[axis].format(readable(places[0]))
+            left = f"already at {place} the test loss is below {LITTLE_OF_CHANCE:.0%} of guessing's, so little can fall"
+            return Fits(None, None, None, {"power": left, "offset": left})
+        members = list(filter(has_loss, members))
         columns = {name: [run[name] for run in members] for name in ("learned", "converged")}
-        axis = axis_of(members[0])
         places, losses = ([run[name] for run in members] for name in (axis, "test_loss"))
         seeds = [run.get("seed") for run in members]
-        return fit_forms(places, losses, seeds=seeds, quantity="test loss", axis=AXIS_WORDS[axis], **columns)
+        texts = {"quantity": "test loss", "axis": AXIS_WORDS[axis]}
+        return fit_forms(places, losses, seeds=seeds, draws=draws_of(members, "test_loss"), **texts, **columns)
 
     return {series: fit(members) for series, members in by_series(runs).items()}
 
@@ -140,7 +150,7 @@ def format_result(run: dict[str, Any]) -> str:
 def format_first_score(run: dict[str, Any]) -> str:
     """The score that says most, with its title."""
     name, title = next(iter(columns_of(run).items()))
-    return f"{title} {format_mean([score_of(run, name)], '.1f', '%')}"
+    return f"{title} {format_mean([run], f'test_{name}', '.1f', '%')}"
 
 
 def format_table(runs: list[dict[str, Any]]) -> str:
@@ -172,41 +182,53 @@ def _table_row(same: list[dict[str, Any]], several: bool, with_flops: bool) -> t
         str(run["tokens"]),
         *([f"{run['training_flops']:.2e}"] if with_flops else []),
         *([str(len(same))] if several else []),
-        format_mean([run["test_loss"] for run in same], ".3f"),
-        *(format_mean([score_of(run, name) for run in same], ".1f", "%") for name in columns_of(run)),
-        format_mean([run["train_loss"] for run in same], ".3f", interval=False),
-        format_mean([expected_gain(run) for run in same], ".0%", interval=False),
+        format_mean(same, "test_loss", ".3f"),
+        *(format_mean(same, f"test_{name}", ".1f", "%") for name in columns_of(run)),
+        format_plain_mean([run["train_loss"] for run in same], ".3f"),
+        format_plain_mean([expected_gain(run) for run in same], ".0%"),
         f"{converged} of {len(same)}" if several else "yes" if converged else "no",
-        format_mean([run["seconds"] for run in same], ".0f", interval=False),
+        format_plain_mean([run["seconds"] for run in same], ".0f"),
         f"{max(run['peak_memory_mib'] for run in same):.0f} MiB",
     )
 
 
-def format_mean(values: list[float | None], style: str, unit: str = "", interval: bool = True) -> str:
-    """The mean, with half the width of its interval if there are several; a dash where one is missing."""
+def format_mean(runs: Sequence[dict[str, Any]], name: str, style: str, unit: str = "") -> str:
+    """The mean of a metric of runs that differ by their seed, with half the width of its interval if there is one."""
+    values = [run.get(name) for run in runs]
     if None in values:
         return "-"
-    half = half_width(values) if interval else None
-    around = "" if half is None else f" ± {half:{style}}"
-    return f"{sum(values) / len(values):{style}}{around}{unit}"
+    half, style = half_width(runs, name), _style_of(values, style)
+    return format_plain_mean(values, style) + ("" if half is None else f" ± {half:{style}}") + unit
+
+
+def format_plain_mean(values: Sequence[float | None], style: str) -> str:
+    """The mean; a dash where a value is missing."""
+    return "-" if None in values else f"{sum(values) / len(values):{_style_of(values, style)}}"
+
+
+def _style_of(values: Sequence[float], style: str) -> str:
+    """Numbers of three digits, if they are positive and small, by a power of ten."""
+    return ".1e" if style == ".3f" and 0 < max(values) < LEAST_PLAIN else style
 
 
 def _align(row: tuple[str, ...], widths: list[int]) -> list[str]:
     return [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
 
 
-def format_preview(runs: list[dict[str, Any]], patch_sizes: Iterable[int]) -> str:
-    """Test losses by patch size of what has ended so far, a line for each series: means, where there are seeds."""
-    sizes = sorted(set(patch_sizes), reverse=True)
-    rows = [("test loss so far", *(f"patch {size}" for size in sizes))]
+def format_preview(runs: list[dict[str, Any]], places: Iterable[float] = ()) -> str:
+    """
+    Test losses over the axis of what has ended so far, a line for each series: means, where there are seeds.
+
+    Args:
+        places: On the axis, of further runs.
+    """
+    axis = axis_of(runs[0])
+    all_places = sorted({*places, *(run[axis] for run in runs)}, reverse=axis == "patch_size")
+    rows = [("test loss so far", *(AXIS_UNITS[axis].format(readable(place)) for place in all_places))]
     for series, members in by_series(runs).items():
-        losses = {size: [run["test_loss"] for run in same] for size, same in by_axis(members).items()}
-        rows.append(
-            (
-                name_series(series),
-                *(format_mean(losses[size], ".3f", interval=False) if size in losses else "..." for size in sizes),
-            )
-        )
+        losses = {place: [run["test_loss"] for run in same] for place, same in by_axis(members).items()}
+        found = (format_plain_mean(losses[one], ".3f") if one in losses else "..." for one in all_places)
+        rows.append((name_series(series), *found))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(_align(row, widths)) for row in rows)
 
@@ -215,19 +237,22 @@ def format_falls(runs: list[dict[str, Any]]) -> str:
     """A line for each series: whether its test loss falls towards more computation, in the mean and in single runs."""
     lines = []
     for series, members in by_series(runs).items():
-        falls = find_falls(members)
+        falls, name, unit = find_falls(members), name_series(series), AXIS_UNITS[axis_of(members[0])]
         if not falls:
             continue
-        unit = AXIS_UNITS[axis_of(members[0])]
         first, last = falls[0].places[0], falls[-1].places[1]
         steps = ", ".join(_format_step(fall) for fall in falls if fall.ratio >= 1)
         verdict = f"falls at every step from {unit.format(readable(first))} to {readable(last)}"
+        unsure = ", ".join(_format_step(fall) for fall in falls if fall.interval and fall.interval[1] >= 1)
         if steps:
             verdict = f"does not fall from {unit.format(steps)}"
+        elif unsure:
+            verdict += f", but from {unsure} by no more than may be chance"
         falling, whole = count_falling_runs(members)
         single = f"; at every step in {falling} of {whole} single runs" if whole > 1 else ""
         ratios = ", ".join(f"{_format_step(fall)}: {format_ratio(fall.ratio, fall.interval)}" for fall in falls)
-        lines.append(f"{name_series(series)}: test loss {verdict}{single} ({ratios})")
+        guessing = "" if any(run["learned"] for run in members) else "; but no run counts as having learned"
+        lines.append(f"{name}: test loss {verdict}{single} ({ratios}){guessing}")
     return "\n".join(lines)
 
 
@@ -235,12 +260,23 @@ def _format_step(fall: Fall) -> str:
     return " to ".join(map(readable, fall.places))
 
 
-def readable(number: float) -> str:
-    return f"{number:,}" if number < 1e6 else f"{number:.2e}"
-
-
 def format_ratio(ratio: float, interval: tuple[float, float] | None) -> str:
     return f"x {ratio:.2f}" + ("" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]")
+
+
+def tabulate_comparisons(compared: Sequence[dict[str, Any]], reference: str | None, axis: str) -> list[tuple[str, ...]]:
+    """What `experiment.compare` finds, as cells of a table, its title first; none if it has found nothing."""
+    if not compared:
+        return []
+    over = f"test loss over that of: {reference or 'the reference'}"
+    rows = [("model", AXIS_WORDS[axis], "seeds", over, f"{compared[0]['score']} higher by")]
+    for one in compared:
+        gain, interval = one["score_gain"], one.get("score_interval")
+        around = "" if interval is None else f" [{interval[0]:+.1f}, {interval[1]:+.1f}]"
+        cells = readable(one["place"]), str(one["seeds"]), format_ratio(one["ratio"], one["interval"])
+        title = ", ".join(part for part in (one["group"], one["variant"]) if part)
+        rows.append((title, *cells, "-" if gain is None else f"{gain:+.1f}{around}"))
+    return rows
 
 
 def format_decoder_gaps(runs: list[dict[str, Any]]) -> str:
@@ -264,10 +300,22 @@ def format_report(runs: list[dict[str, Any]], fits: dict[Series, Fits], further:
     laws = "\n".join(f"{name_series(series)}: {fit}" for series, fit in fits.items())
     parts = [format_table(runs), format_falls(runs), laws, format_decoder_gaps(runs), further]
     notes = COLUMN_NOTES.format(loss=TASKS[runs[0]["task"]].loss_name)
-    if len({run.get("seed") for run in runs}) > 1:
-        notes = f"After ±, and in brackets, what Student's t gives at {CONFIDENCE:.0%} over the seeds. {notes}"
-    parts += [CONVERGENCE_RULE, f"{notes}\n{GAIN_NOTE}\n{FITS_NOTE}"]
+    parts += [CONVERGENCE_RULE, f"{_interval_note(runs)}{notes}\n{GAIN_NOTE}\n{FITS_NOTE}"]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _interval_note(runs: list[dict[str, Any]]) -> str:
+    """What the intervals of the table and of ratios are over."""
+    with_images = [DRAWS in run for run in runs]
+    if len({run.get("seed") for run in runs}) == 1:
+        found = SOURCES[IMAGES] if any(with_images) else ""
+    elif any(with_images):
+        found = f"{SOURCES[SEEDS_AND_IMAGES]}, of scores that are no means over images over seeds"
+    else:
+        found = f"{SOURCES[SEEDS]}, by Student's t"
+    if any(with_images) and not all(with_images):
+        found += ", and so where losses of single test images are not kept"
+    return f"After ±, and in brackets, intervals at {CONFIDENCE:.0%} {found}. " if found else ""
 
 
 def draw(
@@ -304,23 +352,26 @@ def draw(
     for panel, name in zip(score_axes, names, strict=True):
         for series, members in by_series(runs).items():
             color, marker = styles[series]
-            _draw_points(panel, members, lambda run, name=name: score_of(run, name), color, marker)
+            _draw_points(panel, members, f"test_{name}", color, marker)
             panel.plot([], [], marker, color=color, label=name_series(series))
         _label_axes(panel, runs, f"{columns_of(runs[0])[name]} (%)")
     figure.suptitle(title, fontsize=10)
-    for panel in (loss_axes, *score_axes):
-        panel.legend(frameon=False, fontsize=9 if panels == 1 else 8)
+    entries = loss_axes.get_legend_handles_labels()
+    if len(entries[0]) > MOST_INSIDE:  # which would cover the points
+        figure.set_figheight(figure.get_figheight() + LEGEND_LINE * len(entries[0]))
+        figure.legend(*entries, loc="outside lower center", frameon=False, fontsize=9)
+    else:
+        for panel in (loss_axes, *score_axes):
+            panel.legend(frameon=False, fontsize=9 if panels == 1 else 8)
     figure.savefig(path, dpi=160)
     plt.close(figure)
 
 
-def _draw_points(
-    axes, members: list[dict[str, Any]], value_of: Callable[[dict[str, Any]], float], color: str, marker: str
-):
-    """The means of the seeds with their intervals, joined, and the single runs behind them, if there are several."""
+def _draw_points(axes, members: list[dict[str, Any]], name: str, color: str, marker: str):
+    """The means of a metric over the seeds with their intervals, joined, and the single runs behind, if several."""
     means = {}
     for place, same in by_axis(members).items():
-        values = [value_of(run) for run in same]
+        values = [run[name] for run in same]
         means[place] = sum(values) / len(values)
         face = color if all(run["converged"] for run in same) else "white"
         if len(values) > 1:
@@ -328,7 +379,7 @@ def _draw_points(
         axes.errorbar(
             place,
             means[place],
-            yerr=half_width(values),
+            yerr=half_width(same, name),
             fmt=marker,
             color=color,
             markersize=7,
@@ -337,24 +388,32 @@ def _draw_points(
             capsize=3,
             elinewidth=1,
         )
+        if axis_of(same[0]) == "training_flops":
+            label = f"p{same[0]['patch_size']}"
+            axes.annotate(label, (place, means[place]), (5, 4), textcoords="offset points", fontsize=7, color=color)
     axes.plot(list(means), list(means.values()), color=color, linewidth=0.8, linestyle=":")
 
 
 def _draw_losses(axes, series: Series, members: list[dict[str, Any]], fits: Fits, style: tuple[str, str]):
     """The points with the power law, and with an offset where the points support one (dashed)."""
     color, marker = style
-    _draw_points(axes, members, lambda run: run["test_loss"], color, marker)
+    _draw_points(axes, members, "test_loss", color, marker)
     fit, label = fits.power, f"{name_series(series)} (no fit)"
     if fit is not None:
         letter = "p" if axis_of(members[0]) == "patch_size" else "N" if axis_of(members[0]) == "tokens" else "C"
-        law = f"$L = {fit.coefficient:.2g}\\,{letter}^{{\\,{fit.exponent:.2f}}}$, $R^2 = {fit.r_squared:.2f}$"
-        label = f"{name_series(series)}: {law}"
+        law = f"$L = {_in_mathtext(fit.coefficient)}\\,{letter}^{{\\,{fit.exponent:.2f}}}$, $R^2 = {fit.r_squared:.2f}$"
+        label = f"{name_series(series)}: {law}" + ("" if fit.shows_sign else " (sign open)")
         ends = [min(fit.x), max(fit.x)]
         axes.plot(ends, [fit(patch_size) for patch_size in ends], color=color, linewidth=1.6)
     if fits.comparison is not None and fits.comparison.preferred == "offset":
         sizes = np.geomspace(*ends)
         axes.plot(sizes, fits.offset(sizes), color=color, linewidth=1.2, linestyle="--")
     axes.plot([], [], marker, linestyle="-" if fit else "none", color=color, label=label)
+
+
+def _in_mathtext(number: float) -> str:
+    digits, _, power = f"{number:.2g}".partition("e")
+    return f"{digits}\\cdot 10^{{{int(power)}}}" if power else digits
 
 
 def _scale_losses(axes, losses: list[float]):
@@ -419,7 +478,7 @@ def write_results(
         "data": runs[0]["data"],
         "recipes": {series_key(series_of(run)): run["recipe"] for run in runs},
         "runs": [
-            {name: value for name, value in run.items() if name not in ("data", "recipe")}
+            {name: value for name, value in run.items() if name not in ("data", "recipe", DRAWS)}
             for members in by_series(runs).values()
             for run in members
         ],

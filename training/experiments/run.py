@@ -26,6 +26,7 @@ from ..common.files import write_json
 from ..common.machine import code_revision, describe_versions, processor_name
 from ..common.throughput import PASSES_PER_STEP, peak_memory_mib
 from ..engine.checkpoints import BEST_LINK, COMPLETE_FILE, EVALUATION_FILE
+from ..engine.evaluation import IMAGES_FILE
 from ..engine.log import METRICS_FILE as LOG_FILE
 from ..engine.log import read_metrics
 from ..engine.loop import TrainingLoop
@@ -215,6 +216,9 @@ def execute(
         left_out = shutil.ignore_patterns(COMPLETE_FILE, EVALUATION_FILE)
         shutil.copytree(unfinished / BEST_LINK, folder, dirs_exist_ok=True, ignore=left_out)
         shutil.copy(unfinished / LOG_FILE, folder)
+        if (unfinished / IMAGES_FILE).exists():
+            shutil.copy(unfinished / IMAGES_FILE, folder)
+            metrics["image_values"] = IMAGES_FILE
         write_json(folder / METRICS_FILE, metrics)
         shutil.rmtree(unfinished)
     accelerator.wait_for_everyone()
@@ -234,12 +238,18 @@ def describe_origin(accelerator: Accelerator) -> dict[str, Any]:
     }
 
 
+_KNOWN_FLOPS: dict[tuple[str, str], int] = {}
+
+
 def forward_flops(recipe: Recipe, num_labels: int, patch_size: int) -> int:
     """Operations of one image's forward pass through a recipe's model with so many classes, read by such patches."""
     config = recipe.build_config(num_labels=num_labels)
     config.patch_size = patch_size
     model_class = FAMILIES[recipe.family].model_classes[TASKS[recipe.task].architecture]
-    return model_cost(config, model_class.__name__).flops
+    key = model_class.__name__, config.to_json_string(use_diff=False)
+    if key not in _KNOWN_FLOPS:  # seeds share a model, which takes a while to build
+        _KNOWN_FLOPS[key] = model_cost(config, model_class.__name__).flops
+    return _KNOWN_FLOPS[key]
 
 
 def training_seconds(run: Run, num_labels: int, measured: MeasuredCost) -> float:

@@ -3,17 +3,14 @@
 """A sweep from its options to its report."""
 
 import argparse
-import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..tasks.registry import TASKS
 from .arguments import DATASET_IMAGE_SIZE, sweep_recipes
+from .carrying import Carrying, SoFar, carry_out
 from .images import load_run_images
-from .law import judge_convergence
 from .plan import check_arguments, plan_runs, unfinished_runs
 from .predictions import PREDICTIONS_FILE, draw_predictions, save_example
 from .report import (
@@ -22,12 +19,10 @@ from .report import (
     TABLE_FILE,
     draw,
     fit_series,
-    format_preview,
     format_report,
     write_results,
 )
-from .run import Run
-from .workers import Resources, WorkerPool
+from .workers import Resources
 
 
 LOADING_EXAMPLE = """\
@@ -78,25 +73,19 @@ def sweep(options: argparse.Namespace, command: str) -> int:
             f"{images.name}: {len(images.train):,} training images, {len(images.evaluation):,} test images, "
             f"{image_size} by {image_size} pixels. {len(to_do)} of {len(runs)} runs to do, {options.workers} at a time."
         )
-        started = time.monotonic()
-        errors = train_runs(to_do, runs, images_folder, options) if to_do else {}
-        print(f"{len(to_do) - len(errors)} runs done in {time.monotonic() - started:.0f} s.")
-        finished = judge_convergence([metrics for run in runs if (metrics := run.finished_metrics()) is not None])
-        if finished:
-            report(finished, images, options, command)
-    for name, error in errors.items():
-        print(f"{name} failed:\n{error}", file=sys.stderr)
-    return 1 if errors else 0
 
+        def look() -> SoFar:
+            finished = [metrics for run in runs if (metrics := run.finished_metrics()) is not None]
+            return SoFar(finished, len(runs) - len(finished), [run.recipe.patch_size for run in runs])
 
-def train_runs(to_do: list[Run], runs: list[Run], images_folder: str, options: argparse.Namespace) -> dict[str, str]:
-    """Trains what is to do, and shows what all runs have come to whenever one ends; the errors by the run's name."""
-
-    def show(run: Run, write: Callable[[str], None]):
-        finished = [metrics for run in runs if (metrics := run.finished_metrics()) is not None]
-        if len(finished) < len(runs):
-            write(f"\n{format_preview(finished, [run.recipe.patch_size for run in runs])}\n")
-
-    num_series = len({(run.recipe.family, run.decoder) for run in runs})
-    resources = Resources(images_folder, options.workers, options.threads)
-    return WorkerPool(to_do, resources, finished=show, short_runs=2 * num_series).execute()
+        num_series = len({(run.recipe.family, run.decoder) for run in runs})
+        return carry_out(
+            to_do,
+            Carrying(resources=Resources(options.workers, options.threads)),
+            images_folder,
+            Path(options.output_dir),
+            look,
+            lambda finished: report(finished, images, options, command),
+            title="sweep",
+            short_runs=2 * num_series,
+        )

@@ -63,7 +63,6 @@ class Resources:
     What runs are carried out with.
 
     Args:
-        images_folder: Where their images are stored.
         workers: Processes at a time.
         threads: PyTorch's threads in each.
         gpus: Ids of GPUs, as `CUDA_VISIBLE_DEVICES` has them, of which each process gets one; on the CPU if there are
@@ -72,7 +71,6 @@ class Resources:
         launcher: Words before `-m` of a command that carries out one run; not beside GPUs.
     """
 
-    images_folder: str
     workers: int = 1
     threads: int = 1
     gpus: tuple[str, ...] = ()
@@ -80,7 +78,7 @@ class Resources:
     launcher: tuple[str, ...] = ()
 
 
-def run_in_worker(run: Run, resources: Resources, gpu: str | None, messages: Connection):
+def run_in_worker(run: Run, images_folder: str, resources: Resources, gpu: str | None, messages: Connection):
     """The body of a worker: `execute`, with messages ("progress", steps, loss), ("done",) or ("error", traceback)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process; the parent ends its workers
     if gpu is not None:
@@ -102,7 +100,7 @@ def run_in_worker(run: Run, resources: Resources, gpu: str | None, messages: Con
         if resources.launcher:
             launch(run, resources.launcher, report)
         else:
-            images = load_run_images(run.recipe, **run.data, folder=Path(resources.images_folder))
+            images = load_run_images(run.recipe, **run.data, folder=Path(images_folder))
             accelerator = Accelerator(cpu=gpu is None, mixed_precision=None if gpu is None else resources.precision)
             execute(run, images, report, accelerator)
     except Interrupted:
@@ -193,6 +191,7 @@ class WorkerPool:
 
     Args:
         runs: What to do.
+        images_folder: Where their images are stored.
         resources: What they are carried out with.
         finished: Called with each run that is done, and what writes a text above the progress bar.
         short_runs: So many of the shortest runs are not left to the end.
@@ -202,12 +201,14 @@ class WorkerPool:
     def __init__(
         self,
         runs: list[Run],
+        images_folder: str,
         resources: Resources,
         finished: Callable[[Run, Callable[[str], None]], None] = lambda run, write: None,
         short_runs: int = 0,
         title: str = "sweep",
     ):
-        self.resources, self.finished, self.short_runs, self.title = resources, finished, short_runs, title
+        self.images_folder, self.resources = images_folder, resources
+        self.finished, self.short_runs, self.title = finished, short_runs, title
         self.waiting = sorted(runs, key=work_of, reverse=True)
         self.workers = 1 if resources.launcher else resources.workers
         self.free_gpus = list(resources.gpus)
@@ -261,7 +262,7 @@ class WorkerPool:
     def _start(self, run: Run):
         messages, sender = self.context.Pipe(duplex=False)
         gpu = self.free_gpus.pop(0) if self.free_gpus else None
-        arguments = (run, self.resources, gpu, sender)
+        arguments = (run, self.images_folder, self.resources, gpu, sender)
         process = self.context.Process(target=run_in_worker, args=arguments, daemon=True)
         # Inherited, so that Ctrl-C does not reach a worker that is still importing.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)

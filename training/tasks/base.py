@@ -9,6 +9,7 @@ one joins by a class like `classification.ClassificationTask`, or one derived fr
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -31,6 +32,8 @@ from .initial_model import build_initial_model
 Batch = dict[str, Any]
 # The key of a batch for the side of the patches in pixels that the model is to read it by; its own if there is none.
 PATCH_SIZE = "patch_size"
+# In `Task.image_values`, how much an image counts in the means over the images.
+IMAGE_WEIGHT = "weight"
 # Of a recipe, what only some tasks do to their images and labels (`Task.options`), and the value that says no.
 SWITCHED_OFF = {
     "mixup_probability": 0.0,
@@ -308,6 +311,14 @@ class Task(ABC):
         The metrics over the results of the whole evaluation set: "loss" and, in percent, those of `scores` that the
         data define.
         """
+
+    def image_values(self, results: list[Any]) -> dict[str, Sequence[float]]:
+        """
+        Of each result, in order, the values of which metrics are the means over the images, by the metric's name;
+        those by `IMAGE_WEIGHT`, if there are any, are the images' weights in these means. Other metrics are of all
+        images together, as a mean IoU and AP, and not in it.
+        """
+        return {}
 
     def train_loader(self, share: Share) -> tuple[DataLoader, int, int]:
         """The batches of a process, the steps of an epoch and the steps of the whole training."""

@@ -3,10 +3,10 @@
 """Image classification: labelled images in, soft cross-entropy as in the released training code, accuracy out."""
 
 import dataclasses
-import math
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 from timm.loss import SoftTargetCrossEntropy
 from torch.nn import functional as F
@@ -75,8 +75,12 @@ class ClassificationTask(Task):
         return [truth]
 
     def chance_loss(self) -> float:
-        """Of equally many images of each class."""
-        return math.log(len(self.images.label_names))
+        """Of the classes' shares of the evaluation images."""
+        images = self.images.evaluation
+        labels = images.labels if hasattr(images, "labels") else [images[index][1] for index in range(len(images))]
+        shares = np.bincount(np.asarray(labels)) / len(labels)
+        shares = shares[shares > 0]
+        return float(-(shares * np.log(shares)).sum())
 
     def _count_train_images(self) -> int | None:
         return self.images.num_train_images
@@ -154,6 +158,10 @@ class ClassificationTask(Task):
         if len(self.images.label_names) > 5:
             metrics["accuracy_top5"] = _percent(preferred, 5)
         return metrics
+
+    def image_values(self, results: list[tuple[float, int]]) -> dict[str, list[float]]:
+        losses, preferred = zip(*results, strict=True)
+        return {"loss": list(losses), "accuracy": [100.0 * (count < 1) for count in preferred]}
 
 
 def _percent(preferred: tuple[int, ...], within: int) -> float:

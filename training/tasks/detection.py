@@ -151,6 +151,9 @@ class DetectionTask(DenseTask):
             **detection_metrics(predictions, references, with_masks=self.with_masks),
         }
 
+    def image_values(self, results: list[ImageResult]) -> dict[str, list[float]]:
+        return {"loss": [result.loss for result in results]}
+
     def forward_flops(self, template: PreTrainedModel, patch_size: int) -> int:
         """Of the encoder; how much the heads compute depends on what they find."""
         return self.cost(template, patch_size).encoder_flops

@@ -134,6 +134,9 @@ class MultiLabelTask(ClassificationTask):
         precisions = average_precision_score(labels[:, occur], logits[:, occur], average=None)
         return {"loss": sum(losses) / len(losses), "mean_ap": 100 * float(np.mean(precisions))}
 
+    def image_values(self, results: list[tuple[float, np.ndarray, np.ndarray]]) -> dict[str, list[float]]:
+        return {"loss": [loss for loss, _, _ in results]}
+
 
 def _of_objects(splits: Splits) -> Splits:
     """A detection data set, of whose objects the classes count."""

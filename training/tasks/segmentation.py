@@ -20,7 +20,7 @@ from ..data.segmentation import IGNORED_LABEL, load_segmentation_splits
 from ..data.splits import Splits
 from ..families.base import SEGMENTER
 from ..metrics.mean_iou.confusion import pixel_counts
-from .base import Batch, Score, SourceOptions, patch_size_of
+from .base import IMAGE_WEIGHT, Batch, Score, SourceOptions, patch_size_of
 from .dense import DenseTask
 from .drawing import draw_segmentation
 from .segmentation_metrics import segmentation_metrics
@@ -139,4 +139,11 @@ class SegmentationTask(DenseTask):
         return {
             "loss": sum(result.loss for result in results) / max(num_pixels, 1),
             **segmentation_metrics(counts, len(self.images.label_names), IGNORED_LABEL),
+        }
+
+    def image_values(self, results: list[PixelResult]) -> dict[str, list[float]]:
+        """The mean loss of an image's pixels, which counts as often as it has pixels with a class."""
+        return {
+            "loss": [result.loss / max(result.num_pixels, 1) for result in results],
+            IMAGE_WEIGHT: [result.num_pixels for result in results],
         }

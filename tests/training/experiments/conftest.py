@@ -23,7 +23,7 @@ def few_images(monkeypatch):
         return errors
 
     def carry_out_here(pool, run, errors):
-        images = workers.load_run_images(run.recipe, **run.data, folder=Path(pool.resources.images_folder))
+        images = workers.load_run_images(run.recipe, **run.data, folder=Path(pool.images_folder))
         evaluation = [images.evaluation[index] for index in range(20)]
         try:
             execute(run, dataclasses.replace(images, evaluation=evaluation))

@@ -20,7 +20,7 @@ from tiny_experiments import TINY, write_experiment
 
 from training import experiment as command
 from training.experiments.definition import ExperimentError, find_experiments, load_experiment, load_scales
-from training.experiments.experiment import Results, compare, find_front, rows_of, shortened
+from training.experiments.experiment import Results, compare, find_front, place_of, rows_of, shortened
 from training.experiments.points import Choices, Planner, every_run
 from training.experiments.run import key_of, read_run, training_cost, write_run
 
@@ -115,6 +115,19 @@ class TestDefinitions:
             (cost,) = costs[family, "one for all"]
             assert cost == pytest.approx(sum(costs[family, "one for each"]), rel=0.05)
 
+    def test_what_a_run_costs_is_counted_once_for_seeds_of_a_model(self, monkeypatch):
+        counted = []
+
+        def count(config, name):
+            counted.append(config.patch_size)
+            return SimpleNamespace(flops=7)
+
+        monkeypatch.setattr("training.experiments.run.model_cost", count)
+        monkeypatch.setattr("training.experiments.run._KNOWN_FLOPS", {})
+        points = plan("table1", families=("pixelvit",)).points()
+        assert len({training_cost(point.run, 10) for point in points}) == 1
+        assert sorted(counted) == [1, 2, 4, 8, 16] and len(points) == 15
+
     def test_the_key_does_not_change_with_fields_that_a_recipe_gets_later(self):
         (point, *_) = plan("table1", seeds=(3,)).points()
         older = json.loads(json.dumps(point.run.settings))
@@ -134,6 +147,12 @@ class TestDefinitions:
         )
         models = [point.run.recipe.model for point in plan(path, "imagenet64").points()]
         assert [model.get("layer_scale_init_value", "not there") for model in models] == [None, "not there"]
+
+    def test_results_of_other_images_have_a_folder_of_their_own(self):
+        scales = load_scales()
+        assert place_of(scales["digits"], Choices()) == "digits"
+        assert place_of(scales["digits"], Choices(dataset="data/my shapes/")) == "my_shapes-digits"
+        assert place_of(scales["photos16"], Choices(dataset="somebody/photos")) == "photos-photos16"
 
     def test_patches_that_do_not_fit_are_left_out_and_told(self):
         planner = plan("curriculum", image_size=18)

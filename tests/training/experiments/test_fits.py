@@ -13,6 +13,7 @@ from scipy import stats
 
 from training.cards.results import load_results
 from training.experiments.fits import LEAST_SIGMA, fit_forms, fit_paper_rows, tabulate_fits
+from training.experiments.intervals import draw_images
 
 
 REPOSITORY = Path(__file__).parents[3]
@@ -199,7 +200,7 @@ class TestEdges:
             ([0, 2, 4], [0.1, 0.2, 0.3], {}, "a x of 0.0"),
             ([1, 2, 4], [0.1, 0.2], {}, "losses has 2 entries and x 3"),
             ([1, 2, 4], [0.1, 0.2, 0.3], {"seeds": [0]}, "seeds has 1 entries and x 3"),
-            ([1, 2, 4], [0.1, 0.2, 0.3], {"image_losses": np.full((3, 9), 0.2)}, "whose means are not the losses"),
+            ([1, 2, 4], [0.1, 0.2, 0.3], {"draws": np.full((9, 3), 0.2)}, "that are not about the losses"),
         ],
     )
     def test_wrong_input_gets_a_sentence(self, x, losses, more, message):
@@ -223,7 +224,7 @@ class TestImages:
 
     def test_the_interval_is_that_of_the_influence_of_single_images(self, image_losses):
         losses = image_losses.mean(1)
-        fit = fit_forms(PATCHES, losses, image_losses=image_losses).power
+        fit = fit_forms(PATCHES, losses, draws=draw_images(image_losses)).power
         steps = np.log(PATCHES) - np.log(PATCHES).mean()
         influence = steps / np.sum(steps**2) @ (image_losses / losses[:, None])
         expected = 1.96 * influence.std() / math.sqrt(4000)
@@ -232,14 +233,15 @@ class TestImages:
     def test_runs_share_the_images(self, image_losses):
         """What is as hard for all moves the curve up and down, and not its exponent."""
         alike = falling(np.array(PATCHES))[:, None] * image_losses[:1]
-        intervals = fit_forms(PATCHES, alike.mean(1), image_losses=alike, resamples=100).power.intervals["images"]
+        draws = draw_images(alike, resamples=100)
+        intervals = fit_forms(PATCHES, alike.mean(1), draws=draws, resamples=100).power.intervals["images"]
         assert half_width(intervals["exponent"]) < 1e-9 and half_width(intervals["coefficient"]) > 1e-5
 
     def test_seeds_and_images_add_up(self, image_losses):
         generator = np.random.default_rng(9)
         factors = np.exp(generator.normal(0, 0.01, (3, 5))).reshape(15, 1)
         x, all_losses = np.tile(PATCHES, 3), np.tile(image_losses, (3, 1)) * factors
-        fit = fit_forms(x, all_losses.mean(1), seeds=np.repeat(range(3), 5), image_losses=all_losses).power
+        fit = fit_forms(x, all_losses.mean(1), seeds=np.repeat(range(3), 5), draws=draw_images(all_losses)).power
         widths = {source: half_width(interval["exponent"]) for source, interval in fit.intervals.items()}
         seeds, images, both = (widths[source] for source in ("seeds", "images", "seeds and images"))
         assert max(seeds, images) < both < seeds + images

@@ -4,6 +4,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from training import experiment, report
 from training.experiments.page import paper_rows
 
 
+KEPT = Path(__file__).parents[3] / "training" / "experiments" / "results"
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -38,7 +40,7 @@ def test_the_page_has_it_all_and_needs_nothing(finished, capsys):
     assert "Patches &lt;small&gt; &amp; large (digits)" in page and "A question?" in page
     results = json.loads((finished / "results.json").read_text())
     for point in results["points"]:
-        assert f"<td>{point['test_loss']:.3f}</td>" in page
+        assert f"<td>{point['test_loss']:.3f} ± " in page  # of one seed, over test images
     # The paper's first table, as it was published.
     assert "<td>DeiT, base, 64 px, accuracy</td><td>68.2</td><td>76.9</td><td>80.1</td>" in page
     assert "<td>Adventurer-Large, 128 pixels</td>" in page and "100 - top-1 in percent" in page
@@ -58,6 +60,21 @@ def test_without_the_checkpoints_it_has_the_numbers(finished):
     assert "The checkpoints of these runs are not here" in page and "What it cost" in page
     assert report.main([str(finished), "--output_dir", "out", "--points_dir", "elsewhere"]) == 0
     assert "on test images" in Path("out/report.html").read_text()
+
+
+def test_kept_results_can_be_shown_with_what_they_compare(tmp_path):
+    """From before there were intervals over test images."""
+    kept, folder = KEPT / "scan_order-digits", tmp_path / "kept"
+    folder.mkdir()
+    shutil.copy(kept.with_suffix(".json"), folder / "results.json")
+    shutil.copy(kept.with_suffix(".png"), folder / "scaling.png")
+    (folder / "table.md").write_text("# A title\n\nA question?\n\nWhat it says.\n")
+    assert report.main([str(folder), "--output_dir", str(tmp_path / "out"), "--points_dir", str(tmp_path)]) == 0
+    page, card = ((tmp_path / "out" / f"report.{ending}").read_text() for ending in ("html", "md"))
+    title, *rows = re.findall("<tr>.*?</tr>", page[page.index("<h3>Compared</h3>") : page.index("What it says")])
+    assert "test loss over that of: the reference" in title and len(rows) == 5
+    assert "<td>Adventurer, rows and columns</td><td>1</td><td>5</td><td>x 0.10 [" in rows[-1]
+    assert "<td>+10.7</td>" in rows[-1] and "x 0.10 [" in card
 
 
 @pytest.mark.parametrize("content", [None, "{", '{"runs": []}'])

@@ -3,6 +3,7 @@
 """The patch-size sweep: its data, one run, what is kept and repeated, and the law fitted in the end."""
 
 import dataclasses
+import filecmp
 import json
 import math
 import os
@@ -25,6 +26,7 @@ from training import sweep
 from training.data.digit_scenes import write_digit_scenes
 from training.data.sources import load_images
 from training.engine.checkpoints import find_checkpoints
+from training.engine.evaluation import IMAGES_FILE
 from training.engine.muon import Muon, orthogonalize
 from training.experiments.arguments import parse_arguments
 from training.experiments.images import load_run_images
@@ -79,7 +81,7 @@ def in_process(monkeypatch):
 
     def execute_all(pool):
         for run in pool.waiting:
-            images = load_run_images(run.recipe, **run.data, folder=Path(pool.resources.images_folder))
+            images = load_run_images(run.recipe, **run.data, folder=Path(pool.images_folder))
             if len(images.evaluation) > 4:
                 images = dataclasses.replace(images, evaluation=Subset(images.evaluation, range(4)))
             execute(run, images)
@@ -120,6 +122,10 @@ class TestRun:
         assert (logits.argmax(-1) == labels).float().mean() * 100 == pytest.approx(metrics["test_accuracy"])
         assert metrics["tokens"] == 4 and metrics["peak_memory_mib"] > 50 and metrics["images_seen"] == 96
         assert model.config.id2label[7] == "7"
+        with np.load(folder / metrics["image_values"]) as values:
+            expected = torch.nn.functional.cross_entropy(logits, labels, reduction="none").numpy()
+            np.testing.assert_allclose(values["loss"], expected, rtol=1e-4)
+            np.testing.assert_array_equal(values["accuracy"] == 100, (logits.argmax(-1) == labels).numpy())
 
     def test_training_sees_what_the_saved_processor_makes(self, finished, few_digits):
         """No crop, no mirroring, no change of colour: digits are distorted before they are placed."""
@@ -147,6 +153,7 @@ class TestRun:
         assert steps == [5, 6]
         for name in ("test_loss", "test_accuracy", "train_loss"):
             assert metrics[name] == expected[name]
+        assert filecmp.cmp(tmp_path / "broken" / IMAGES_FILE, tmp_path / "whole" / IMAGES_FILE, shallow=False)
         assert not (tmp_path / "broken" / UNFINISHED_FOLDER).exists()
 
     def test_what_was_begun_with_other_settings_is_not_continued(self, tmp_path, few_digits):
@@ -252,7 +259,8 @@ class TestSweep:
             pool.active[run.name].process.kill()
 
         monkeypatch.setattr(WorkerPool, "_start", start_and_kill)
-        errors = WorkerPool([make_run(tmp_path / "pixelvit-patch8", "pixelvit")], Resources(str(tmp_path))).execute()
+        run = make_run(tmp_path / "pixelvit-patch8", "pixelvit")
+        errors = WorkerPool([run], str(tmp_path), Resources()).execute()
         assert errors == {"pixelvit-patch8": "its process ended with exit code -9 (if negative, by that signal)"}
 
     def test_image_folder(self, image_folder, tmp_path, monkeypatch, capsys):

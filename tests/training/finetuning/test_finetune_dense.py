@@ -131,10 +131,8 @@ def loop_metrics(task, folder, dataset, **fields):
     recipe = Recipe(family=config.model_type, task=task, **sizes, **off, **fields)
     loop_task = TASKS[task].from_options(recipe, DataOptions(dataset=str(dataset)))
     loop_task.processor = AutoImageProcessor.from_pretrained(folder)
-    found, _ = evaluate(
-        loop_task, {"eval": model}, lambda batch: batch, Coordination(StopRequest(), None), batch_size=2
-    )
-    return {f"eval_{name}": value for name, value in found["eval"].items()}
+    found = evaluate(loop_task, {"eval": model}, lambda batch: batch, Coordination(StopRequest(), None), batch_size=2)
+    return {f"eval_{name}": value for name, value in found.metrics["eval"].items()}
 
 
 def picture(scenes):

@@ -59,4 +59,4 @@ def test_loss_and_accuracy(digits):
     hard = {**batch, "labels": F.one_hot(batch["labels"], 10).float()}
     logits[0, 9] = 9
     torch.testing.assert_close(task.losses(answering(logits), hard)["loss"].item(), expected)
-    assert task.chance_loss() == math.log(10)
+    assert task.chance_loss() == pytest.approx(math.log(10), rel=0.01)  # nearly equally many of each digit
