@@ -272,7 +272,8 @@ ORDERS = ["as they stand", "backwards", "columns", "columns backwards", "by imag
 def check_mixer(order, batch, length, groups=1, **sizes):
     options = {"order": scan_place(order, batch, length), "groups": groups, "eps": 1e-5}
     arguments = mixer_arguments(batch, length, groups=groups, **sizes)
-    check(partial(mix_triton, **options), partial(mix_reference, **options), arguments, ops=3)
+    # Three ops, and where few channels are small the norm enlarges what the first two have rounded.
+    check(partial(mix_triton, **options), partial(mix_reference, **options), arguments, ops=10)
 
 
 @pytest.mark.parametrize("order", ORDERS)
