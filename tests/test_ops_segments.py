@@ -101,7 +101,7 @@ def test_inference_holds_little_more_than_the_stream(backwards):
         with PeakMemory() as whole:
             layer(stream, grid=(128, 128))
     lengths = (whole.peak - of_segment.peak) / stream.nbytes
-    assert lengths < 3.1, lengths
+    assert lengths < 3.5, lengths  # three, and parts of a segment
 
 
 def test_an_export_for_a_device_takes_any_batch():

@@ -342,7 +342,7 @@ class NotedPool:
 
     trained: list[str] = []
 
-    def __init__(self, runs, resources):
+    def __init__(self, runs, resources, images_folder):
         self.runs = runs
 
     def execute(self):
