@@ -138,17 +138,18 @@ def _choose(name: str, device: torch.device, dtype: torch.dtype, state_shape: tu
     return chosen
 
 
-def _runs_triton(device: torch.device) -> bool:
-    return device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+def _check_kernels(name: str, device: torch.device):
+    """Raises if kernels that are named cannot be had, or run on other devices."""
+    check_mixer_implementation(name)
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError(
+            f"mixer_implementation={name!r} was given, but the input is on {device}; its kernels run on CUDA devices, "
+            "so move model and input to one, or use 'torch' or 'auto'."
+        )
 
 
 def _insist_on_triton(device: torch.device, dtype: torch.dtype, state_shape: tuple[int, int]) -> str:
-    check_mixer_implementation("triton")
-    if not _runs_triton(device):
-        raise ValueError(
-            f"mixer_implementation='triton' was given, but the input is on {device}; its kernels run on CUDA devices, "
-            "so move model and input to one, or use 'torch' or 'auto'."
-        )
+    _check_kernels("triton", device)
     backend, reason = _load_triton(device, dtype, state_shape)
     if backend is None:
         raise RuntimeError(
@@ -159,12 +160,7 @@ def _insist_on_triton(device: torch.device, dtype: torch.dtype, state_shape: tup
 
 
 def _insist_on_mamba_ssm(device: torch.device, tracing: str) -> str:
-    check_mixer_implementation("mamba_ssm")
-    if not _runs_triton(device):
-        raise ValueError(
-            f"mixer_implementation='mamba_ssm' was given, but the input is on {device}; its kernels run on CUDA "
-            "devices, so move model and input to one, or use 'torch' or 'auto'."
-        )
+    _check_kernels("mamba_ssm", device)
     if tracing == "export":
         raise ValueError(
             "mixer_implementation='mamba_ssm' was given, but its kernels cannot be exported; use 'torch' or 'auto'."

@@ -42,6 +42,11 @@ def load_triton_ops() -> tuple[tuple[Callable, ...], tuple[Callable, ...]]:
     return mixer_ops, (mix_triton, rms_norm_triton, add_rms_norm_triton, swiglu_triton)
 
 
+def find_c_compiler() -> str | None:
+    """What Triton builds its launchers with: `CC`, or gcc or clang of the path; None if there is none."""
+    return os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+
+
 def why_not_triton(device: torch.device, dtype: torch.dtype, state_shape: tuple[int, int]) -> str:
     """
     Why the kernels are not for tensors on `device`, or an empty string. A device's first call for a dtype runs them,
@@ -70,7 +75,7 @@ def _fault(device: torch.device, dtype: torch.dtype) -> str:
         try:
             differences = thread.submit(triton_differences, device, dtype).result()
         except Exception as error:
-            if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+            if find_c_compiler() is None:
                 return "there is no C compiler, with which Triton builds what launches them; install gcc or clang"
             return f"on {device} in {dtype} they failed with {type(error).__name__}: {error}"
     limit = LIMITS[dtype]

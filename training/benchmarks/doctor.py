@@ -3,8 +3,6 @@
 """What a machine would run a model on, why, and what would make it faster."""
 
 import dataclasses
-import os
-import shutil
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +12,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import is_kernels_available
 
 from modeling_pixelvit.ops_backend import MIXER_IMPLEMENTATIONS, select_mixer_backend
-from modeling_pixelvit.ops_triton_check import triton_differences
+from modeling_pixelvit.ops_triton_check import find_c_compiler, triton_differences
 
 from ..common.machine import processor_name
 from ..families.base import BASE_MODEL
@@ -54,11 +52,6 @@ def find_device(kind: str) -> Device:
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text() if cpuinfo.exists() else ""
     return Device(kind, processor_name(), None, any(flag in flags for flag in BF16_FLAGS))
-
-
-def c_compiler() -> str | None:
-    """What Triton would build its launchers with: `CC`, or gcc or clang of the path."""
-    return os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
 
 
 def versions() -> dict[str, str | None]:
@@ -165,7 +158,7 @@ def examine(device: Device, configs: dict[str, PreTrainedConfig]) -> str:
         configs: By family, of the model in question, or one of each.
     """
     precision, why = recommended_precision(device)
-    found, compiler = versions(), c_compiler()
+    found, compiler = versions(), find_c_compiler()
     capability = "" if device.capability is None else f", capability {device.capability[0]}.{device.capability[1]}"
     threads = f", {torch.get_num_threads()} threads" if device.kind == "cpu" else ""
     sections = {
