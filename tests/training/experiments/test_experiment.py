@@ -105,8 +105,8 @@ class TestDefinitions:
             costs[point.group, point.variant, point.run.recipe.patch_size] = training_cost(point.run, 10)
         for (family, variant, patch_size), cost in costs.items():
             whole = costs[family, "new weights", patch_size]
-            if "half" in variant:
-                assert cost == pytest.approx(whole / 2, rel=0.01)
+            if "40%" in variant:
+                assert cost == pytest.approx(0.4 * whole, rel=0.01)
             elif variant != "new weights":
                 assert cost < whole
         costs = {}
