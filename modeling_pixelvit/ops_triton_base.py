@@ -96,10 +96,10 @@ def arithmetic(dtype: torch.dtype) -> dict:
 
 def op_name(module: str, name: str) -> str:
     """
-    The qualified name of an op. Code that came with a checkpoint is another module than the package's, so that the
-    name must tell them apart: torch keeps one op a name.
+    The qualified name of an op, in a namespace named after the package that `module` is in. Code that came with a
+    checkpoint or from a repository of kernels is another package than this one, and torch keeps one op a name.
     """
-    return f"{module.replace('.', '_')}::{name}"
+    return f"{module.rpartition('.')[0].replace('.', '_')}::{name}"
 
 
 @jit

@@ -72,6 +72,7 @@ class Commit:
 @dataclass
 class Repository:
     private: bool
+    kind: str = "model"
     commits: dict[str, Commit] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
 
@@ -122,8 +123,8 @@ class Hub:
     def content(self, value: bytes | str) -> bytes:
         return value if isinstance(value, bytes) else self.objects[value]
 
-    def make(self, repo_id: str, private: bool = False) -> Repository:
-        repository = self.repositories[repo_id] = Repository(private)
+    def make(self, repo_id: str, private: bool = False, kind: str = "model") -> Repository:
+        repository = self.repositories[repo_id] = Repository(private, kind)
         repository.add("main", "initial commit", {".gitattributes": b"*.safetensors filter=lfs\n"})
         return repository
 
@@ -277,16 +278,18 @@ class Handler(BaseHTTPRequestHandler):
         repo_id = f"{wanted.get('organization') or USER}/{wanted['name']}"
         if repo_id in self.hub.repositories:
             raise ApiError(409, "You already created this model repo")
-        self.hub.make(repo_id, wanted.get("visibility") == "private" or bool(wanted.get("private")))
+        is_private = wanted.get("visibility") == "private" or bool(wanted.get("private"))
+        self.hub.make(repo_id, is_private, wanted.get("type", "model"))
         return {"url": f"{self.hub.url}/{repo_id}", "name": repo_id}
 
     def validate_yaml(self):
         return {"errors": [], "warnings": []}
 
     def repository(self, repo_id: str) -> Repository:
-        if repo_id not in self.hub.repositories:
+        repository = self.hub.repositories.get(repo_id)
+        if repository is None or (self.path.startswith("/api/") and f"/api/{repository.kind}s/" not in self.path):
             raise ApiError(404, "Repository not found", "RepoNotFound")
-        return self.hub.repositories[repo_id]
+        return repository
 
     def commit_of(self, repo_id: str, revision: str) -> Commit:
         repository = self.repository(repo_id)
@@ -321,7 +324,7 @@ class Handler(BaseHTTPRequestHandler):
         end = start + self.hub.page_size
         headers = {}
         if end < len(entries):
-            address = f"{self.hub.url}/api/models/{repo_id}/tree/{revision}?cursor={end}"
+            address = f"{self.hub.url}/api/{self.repository(repo_id).kind}s/{repo_id}/tree/{revision}?cursor={end}"
             headers["Link"] = f'<{address}>; rel="next"'
         return 200, entries[start:end], headers
 
@@ -446,7 +449,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 REPO = r"(?P<repo_id>[^/]+/[^/]+)"
-API = rf"/api/models/{REPO}"
+API = rf"/api/(?:models|kernels)/{REPO}"
 REVISION = r"(?P<revision>[^/]+)"
 ROUTES = [
     (("GET",), r"/api/whoami-v2", Handler.whoami),

@@ -88,7 +88,8 @@ def output_gradients(function, arguments):
 def check(function, reference, arguments, ops=1):
     """
     Every output and every gradient against the reference in float64, which gets the same rounded numbers; `ops` that
-    are done one after the other may each add to the difference.
+    are done one after the other may each add to the difference. Where rounding is enlarged, as by a norm of few
+    channels that all are small, the reference in the kernels' own dtype is as far off, and they may be thrice that.
     """
     dtype = arguments[0].dtype
     weights = output_gradients(function, arguments)
@@ -96,9 +97,15 @@ def check(function, reference, arguments, ops=1):
     expected = with_gradients(reference, [t.double() for t in arguments], [t.double() for t in weights])
     for index, (one, other) in enumerate(zip(actual, expected, strict=True)):
         assert one.shape == other.shape and one.isfinite().all()
-        difference = ((one.double() - other).norm() / other.norm().clamp(min=1e-300)).item()
+        difference, allowed = distance(one, other), ops * TOLERANCES[dtype]
+        if difference >= allowed:
+            allowed = 3 * distance(with_gradients(reference, arguments, weights)[index], other)
         print(f"{dtype} {index}: {difference:.1e}")
-        assert difference < ops * TOLERANCES[dtype], f"output or gradient {index} is {difference:.1e} off"
+        assert difference < allowed, f"output or gradient {index} is {difference:.1e} off"
+
+
+def distance(one, other):
+    return ((one.double() - other).norm() / other.norm().clamp(min=1e-300)).item()
 
 
 # The lengths that every op is to be right at; in the default suite those that are shorter stand for them.
@@ -122,7 +129,9 @@ def test_scan_of_two_groups(dtype):
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("length", LENGTHS)
 def test_scan_of_any_length(dtype, length, groups):
-    check(ssd_triton, ssd_sequential, scan_arguments(2, length, 2, 16, groups, 16, dtype=dtype))
+    # A head's gradients are sums over tokens, of which more may leave a small part of what they add up.
+    arguments = scan_arguments(2, length, 2, 16, groups, 16, dtype=dtype)
+    check(ssd_triton, ssd_sequential, arguments, ops=1 + length // 256)
 
 
 @pytest.mark.slow
@@ -261,9 +270,11 @@ def scan_place(name, batch, length):
     if name == "by image":
         generator = torch.Generator().manual_seed(0)
         return torch.stack([torch.randperm(length, generator=generator) for _ in range(batch)]).to(DEVICE)
+    if length == 1:
+        return torch.zeros(1, dtype=torch.int32, device=DEVICE)  # the class token alone, which makes no columns
     order = ScanOrder("columns" in name, "backwards" in name)
     columns = 2 if length % 2 else 1
-    return order.places(torch.empty(batch, length, 1, device=DEVICE), (max(length - 1, 1) // columns, columns))
+    return order.places(torch.empty(batch, length, 1, device=DEVICE), ((length - 1) // columns, columns))
 
 
 ORDERS = ["as they stand", "backwards", "columns", "columns backwards", "by image"]
@@ -272,8 +283,8 @@ ORDERS = ["as they stand", "backwards", "columns", "columns backwards", "by imag
 def check_mixer(order, batch, length, groups=1, **sizes):
     options = {"order": scan_place(order, batch, length), "groups": groups, "eps": 1e-5}
     arguments = mixer_arguments(batch, length, groups=groups, **sizes)
-    # Three ops, and where few channels are small the norm enlarges what the first two have rounded.
-    check(partial(mix_triton, **options), partial(mix_reference, **options), arguments, ops=10)
+    # The convolution, three products of the scan and the norm.
+    check(partial(mix_triton, **options), partial(mix_reference, **options), arguments, ops=5)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -554,7 +565,7 @@ def test_compilers_see_one_op(name):
             return function(*tensors)
 
     exported = torch.export.export(Module(), tuple(t.detach() for t in arguments))
-    called = [str(node.target) for node in exported.graph.nodes if "ops_triton" in str(node.target)]
+    called = [str(node.target) for node in exported.graph.nodes if str(node.target).startswith("modeling_pixelvit.")]
     assert len(called) == 1
     for one, other in zip(flat(exported.module()(*arguments)), flat(function(*arguments)), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)

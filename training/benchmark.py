@@ -31,6 +31,7 @@ from .benchmarks.cost_cell import DTYPES, matrix_rate
 from .benchmarks.cpu import CPU_MEASUREMENTS
 from .benchmarks.gpu import PARTS, GpuSettings, compare_on_gpu
 from .benchmarks.measuring import RESULTS_DIR, Rows, environment, print_rows
+from .common.gpus import find_gpu
 from .families.registry import FAMILIES
 
 
@@ -145,10 +146,12 @@ def write_costs(args: argparse.Namespace):
     )
     settings.check()
     rate = matrix_rate(args.device, settings.precision)
-    rows, fits = measure_costs(settings, rate, args.families, show=lambda line: print(line, flush=True))
+    found = environment(args.device)
+    gpu = find_gpu(found["device"]) if on_gpu else None
+    rows, fits = measure_costs(settings, rate, args.families, gpu, show=lambda line: print(line, flush=True))
     hours = "GPU hours" if on_gpu else f"CPU hours ({args.threads} threads)"
     content = {
-        "environment": environment(args.device),
+        "environment": found,
         "settings": {**dataclasses.asdict(settings), "device_hours": hours},
         "matrix_rate": rate,
         "rows": rows,

@@ -12,19 +12,23 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedConfig
+
 from ..checkpoints.cost import model_cost
 from ..checkpoints.measured_cost import INFERENCE, TRAINING, CostFit, Point, Work, fit_cost, work_of
+from ..common.gpus import Gpu
 from ..common.throughput import PASSES_PER_STEP
 from ..experiments.report import format_rows
 from ..families.base import CLASSIFIER
 from ..families.registry import FAMILIES
 from .cost_cell import Cell, measure_in_process
+from .floors import step_floor
 
 
 MODES = (TRAINING, INFERENCE)
 PATCH_SIZES = (16, 8, 4, 2, 1)
 IMAGENET_IMAGES = 1_281_167
-FP32_BYTES = 4
+FLOOR_FAMILY = "adventurer"  # whose kernels are counted
 # Published: Table 6 of arXiv 2502.03738. Base at 224 pixels, fp16, FlashAttention for DeiT, one A100; by patch size,
 # MB an image of DeiT, and hours for an epoch of ImageNet.
 PAPER_DEVICE = "A100"
@@ -95,13 +99,15 @@ class CostSettings:
             rounds=self.rounds,
         )
 
+    def config(self, family: str, patch_size: int) -> PreTrainedConfig:
+        """Of a classifier with 1,000 classes."""
+        fields = {"patch_size": patch_size, "image_size": self.image_size, "num_labels": 1000}
+        return FAMILIES[family].config_class.from_variant(self.variant, **fields)
+
     def model(self, family: str, patch_size: int) -> tuple[Work, int]:
         """What an image asks of the classifier, and the classifier's parameters."""
-        known = FAMILIES[family]
-        config = known.config_class.from_variant(
-            self.variant, patch_size=patch_size, image_size=self.image_size, num_labels=1000
-        )
-        cost = model_cost(config, known.model_classes[CLASSIFIER].__name__)
+        config = self.config(family, patch_size)
+        cost = model_cost(config, FAMILIES[family].model_classes[CLASSIFIER].__name__)
         return work_of(config, cost.flops), cost.parameters
 
 
@@ -137,13 +143,18 @@ def measure_mode(
 
 
 def measure_costs(
-    settings: CostSettings, rate: float, families: Iterable[str], show: Callable[[str], None] = print
+    settings: CostSettings,
+    rate: float,
+    families: Iterable[str],
+    gpu: Gpu | None,
+    show: Callable[[str], None] = print,
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, CostFit]]]:
     """
     All rows, with what they cost, and the fits by family and mode.
 
     Args:
         rate: Measured operations a second of matrix products in the precision.
+        gpu: The device by its data sheet, if it is a card that is known.
         show: Called with a line when something is done.
     """
     rows, fits = [], {}
@@ -151,7 +162,7 @@ def measure_costs(
         fits[family] = {}
         for mode in MODES:
             found, fit = measure_mode(settings, family, mode, measure_in_process)
-            rows += [add_costs(row, settings, rate) for row in found]
+            rows += [add_floor(add_costs(row, settings, rate), settings, gpu) for row in found]
             if fit is not None:
                 fits[family][mode] = fit
             measured = sum(row["measured"] for row in found)
@@ -176,6 +187,21 @@ def add_costs(row: dict[str, Any], settings: CostSettings, rate: float) -> dict[
     }
 
 
+def add_floor(row: dict[str, Any], settings: CostSettings, gpu: Gpu | None) -> dict[str, Any]:
+    """
+    A measured row of Adventurer with `over_floor`: its time over that which the kernels of its blocks take at least on
+    the card; None where the card, or its rate in the precision, is not known.
+    """
+    if row["family"] != FLOOR_FAMILY or settings.device != "cuda" or not row["measured"]:
+        return row
+    if gpu is None or gpu.bandwidth is None or settings.precision == "fp32":
+        return {**row, "over_floor": None}
+    trains = row["mode"] == TRAINING
+    config = settings.config(row["family"], row["patch_size"])
+    floor = step_floor(config, gpu, row["batch_size"], trains, settings.gradient_checkpointing and trains)
+    return {**row, "over_floor": row["seconds"] / floor}
+
+
 def is_of_paper(settings: CostSettings) -> bool:
     """Whether the paper's table is of the same models."""
     return settings.variant == "base" and settings.image_size == 224
@@ -186,6 +212,7 @@ def format_costs(content: dict[str, Any]) -> str:
     environment, settings, rows = content["environment"], content["settings"], content["rows"]
     hours = f"{settings['device_hours']} an epoch"
     priced, paper = settings["price"] is not None, content["paper"] is not None
+    floors = any("over_floor" in row for row in rows)
     parts = [
         f"# What a pixel costs on {environment['device']}",
         f"{settings['variant'].capitalize()} models at {settings['image_size']} pixels, 1,000 classes, "
@@ -197,15 +224,26 @@ def format_costs(content: dict[str, Any]) -> str:
     ]
     for mode in dict.fromkeys(row["mode"] for row in rows):
         header = ["model", "patch", "tokens", "batch", "MB an image", "images/s", "MFU", hours]
+        header += ["over floor"] if floors else []
         header += ["euros an epoch"] if priced else []
         header += [f"{PAPER_DEVICE}, paper: hours", f"{PAPER_DEVICE}, paper: MB"] if paper and mode == TRAINING else []
         table = [tuple(header)]
         for row in rows:
             if row["mode"] == mode:
-                table.append(tuple(_cells_of(row, priced, content["paper"] if mode == TRAINING else None)))
+                table.append(tuple(_cells_of(row, floors, priced, content["paper"] if mode == TRAINING else None)))
         parts += [f"## {mode.capitalize()}", format_rows(table)]
     if not all(row["measured"] for row in rows):
         parts.append("~: extrapolated by the fit, not measured; -: neither.")
+    if any(row.get("over_floor") for row in rows):
+        parts.append(
+            "Over floor: a step's time over that which the kernels of Adventurer's blocks take at least, computed from "
+            "their bytes and operations and from the card's data sheet."
+        )
+    elif floors:
+        parts.append(
+            f"No floor is told: memory bandwidth or matrix rate of {environment['device']} in {settings['precision']} "
+            "is not known."
+        )
     parts += [
         "## The fit",
         "Error on a point left out of the fit, the largest, as a share:",
@@ -221,7 +259,7 @@ def format_costs(content: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _cells_of(row: dict[str, Any], priced: bool, paper: dict[str, Any] | None) -> list[str]:
+def _cells_of(row: dict[str, Any], floors: bool, priced: bool, paper: dict[str, Any] | None) -> list[str]:
     mark = "" if row["measured"] else "~"
 
     def shown(name: str, form: str) -> str:
@@ -235,6 +273,8 @@ def _cells_of(row: dict[str, Any], priced: bool, paper: dict[str, Any] | None) -
     ]
     cells += [shown("megabytes_per_image", ",.0f"), shown("images_per_second", ",.4g"), shown("mfu", ".0%")]
     cells.append(shown("hours_per_epoch", ",.2f"))
+    if floors:
+        cells.append(shown("over_floor", ".2f"))
     if priced:
         cells.append(shown("euros_per_epoch", ",.2f"))
     if paper is not None:

@@ -18,6 +18,7 @@ from ..common.machine import processor_name
 from ..families.base import BASE_MODEL
 from ..families.registry import FAMILIES
 from .cost_cell import DTYPES
+from .floors import format_floors
 
 
 PACKAGES = ("torch", "triton", "transformers", "mamba-ssm", "causal-conv1d", "flash-attn", "kernels")
@@ -150,12 +151,21 @@ def attention_report(device: Device, config: PreTrainedConfig) -> tuple[list[str
     return lines, advice
 
 
-def examine(device: Device, configs: dict[str, PreTrainedConfig]) -> str:
+def floors_report(device: Device, config: PreTrainedConfig, batch_size: int) -> list[str]:
+    """The kernels' floors on this card, or a line on why they are not told."""
+    try:
+        return format_floors(config, device.name, batch_size).splitlines()
+    except ValueError as error:
+        return [str(error)]
+
+
+def examine(device: Device, configs: dict[str, PreTrainedConfig], batch_size: int) -> str:
     """
     The report.
 
     Args:
         configs: By family, of the model in question, or one of each.
+        batch_size: Images of the step of which the kernels' floors are told.
     """
     precision, why = recommended_precision(device)
     found, compiler = versions(), find_c_compiler()
@@ -171,6 +181,8 @@ def examine(device: Device, configs: dict[str, PreTrainedConfig]) -> str:
     if "adventurer" in configs:
         sections["mixer"], further = mixer_report(device, DTYPES[precision])
         advice += further
+        if device.kind == "cuda":
+            sections["floors"] = floors_report(device, configs["adventurer"], batch_size)
     if "pixelvit" in configs:
         sections["attention"], further = attention_report(device, configs["pixelvit"])
         advice += further

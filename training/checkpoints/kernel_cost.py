@@ -38,9 +38,14 @@ class BlockCost:
     backward: tuple[KernelCost, ...]
     model_flops: float  # of a forward pass, as `cost.model_cost` counts them; the gradients' are twice that
 
+    def forward_seconds(self, bandwidth: float, rate: float) -> float:
+        """The floor of the forward pass."""
+        return sum(kernel.seconds(bandwidth, rate) for kernel in self.forward)
+
     def seconds(self, bandwidth: float, rate: float) -> float:
         """The floor of forward and backward pass."""
-        return sum(kernel.seconds(bandwidth, rate) for kernel in (*self.forward, *self.backward))
+        backward = sum(kernel.seconds(bandwidth, rate) for kernel in self.backward)
+        return self.forward_seconds(bandwidth, rate) + backward
 
     def utilization(self, bandwidth: float, rate: float) -> float:
         """MFU at the floor: the time that the model's own operations take at `rate` over that of all kernels."""

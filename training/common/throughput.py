@@ -8,19 +8,9 @@ from pathlib import Path
 
 import torch
 
+from .gpus import find_gpu
 
-# Dense tensor-core peaks in half precision as the vendor's data sheets give them, in 1e12 operations a second, by a
-# part of the device's name. The first match counts, so a longer name comes before what it contains.
-PEAK_TFLOPS = {
-    "H100 PCIe": 756,
-    "H100": 989,
-    "H200": 989,
-    "A100": 312,
-    "L40S": 362,
-    "A10G": 70,
-    "A10": 125,
-    "V100": 125,
-}
+
 # A forward pass and, for each of its products, one for either factor's gradient.
 PASSES_PER_STEP = 3
 
@@ -29,8 +19,8 @@ def peak_flops(device: torch.device, mixed_precision: str) -> float | None:
     """The device's operations per second in half precision; None if not known, or in fp32."""
     if device.type != "cuda" or mixed_precision not in ("fp16", "bf16"):
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((1e12 * peak for part, peak in PEAK_TFLOPS.items() if part in name), None)
+    gpu = find_gpu(torch.cuda.get_device_name(device))
+    return None if gpu is None else gpu.rate
 
 
 def peak_memory_mib(device: torch.device | None = None) -> float:

@@ -129,8 +129,19 @@ def run_fresh(jobs: list[dict[str, Any]], work: Path, python: str = sys.executab
     """Runs the jobs in a new process, whose working directory, home of caches and modules lie in `work`."""
     home = work / "fresh"
     home.mkdir()
-    script = shutil.copy(remote.__file__, home / "check.py")
     (home / "jobs.json").write_text(json.dumps({"num_threads": torch.get_num_threads(), "jobs": jobs}))
+    run_script(Path(remote.__file__), ["jobs.json", "results.json"], home, python)
+    return json.loads((home / "results.json").read_text())
+
+
+def run_script(script: Path, arguments: list[str], home: Path, python: str = sys.executable, **variables: str) -> str:
+    """
+    What a copy of a script prints in a new process on the CPU, whose working directory, home of caches and modules is
+    `home`, with further environment variables.
+
+    Raises:
+        ValueError: with its last line if it fails.
+    """
     environment = {name: value for name, value in os.environ.items() if name not in REMOVED_VARIABLES}
     environment.update(
         HF_HOME=str(home / "cache"),
@@ -138,15 +149,11 @@ def run_fresh(jobs: list[dict[str, Any]], work: Path, python: str = sys.executab
         HF_HUB_OFFLINE="1",
         CUDA_VISIBLE_DEVICES="",
         PYTHONDONTWRITEBYTECODE="1",
+        **variables,
     )
-    process = subprocess.run(
-        [python, script, "jobs.json", "results.json"],
-        cwd=home,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    copy = shutil.copy(script, home / "check.py")
+    process = subprocess.run([python, copy, *arguments], cwd=home, env=environment, capture_output=True, text=True)
     if process.returncode != 0:
         last = (process.stderr.strip().splitlines() or ["nothing"])[-1]
         raise ValueError(f"The check in a fresh process ended with status {process.returncode} and says: {last}")
-    return json.loads((home / "results.json").read_text())
+    return process.stdout

@@ -68,13 +68,18 @@ def one_line(text: str, limit: int = 300) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def advice_for(error: BaseException, repo_id: str) -> str:
+def advice_for(error: BaseException, repo_id: str, repo_type: str = "model") -> str:
     """What to do about an error of a push."""
     status = status_of(error)
     if isinstance(error, LocalTokenNotFoundError) or status == 401:
         return LOGIN
     if isinstance(error, OfflineModeIsEnabled):
         return "Unset HF_HUB_OFFLINE to push"
+    if status == 403 and repo_type == "kernel":
+        return (
+            "The hub lets those publish kernels who have asked for it, at https://huggingface.co/settings/account; who "
+            f"has takes a token that may write to {repo_id}"
+        )
     if status == 403:
         return (
             f"Take a token that may write to {repo_id}, or make room if it is full; see the token's permissions "

@@ -39,10 +39,14 @@ from .errors import (
 # Seconds before each further try, beside the tries that huggingface_hub makes for single files.
 RETRY_WAITS = (2, 8, 30)
 LONGEST_WAIT = 300
-# Files that an earlier version of a published folder may have left, and pickles, which nobody shall find beside it.
-STALE = re.compile(
-    r"[^/]+\.(safetensors|safetensors\.index\.json|py|bin|bin\.index\.json|pt|pth|ckpt|pkl|pickle|msgpack|h5)"
-)
+# By type of repository, files that an earlier version of a published folder may have left, and pickles, which nobody
+# shall find beside it.
+STALE = {
+    "model": re.compile(
+        r"[^/]+\.(safetensors|safetensors\.index\.json|py|bin|bin\.index\.json|pt|pth|ckpt|pkl|pickle|msgpack|h5)"
+    ),
+    "kernel": re.compile("build/.+"),
+}
 
 
 class PushError(ValueError):
@@ -59,12 +63,14 @@ class Target:
         revision: Branch; made from the main one if there is none.
         private: Whether only its owners see a repository that is made.
         message: Of the commit.
+        repo_type: "model" or "kernel", by the hub's word.
     """
 
     repo_id: str
     revision: str = "main"
     private: bool = False
     message: str = "Publish checkpoint"
+    repo_type: str = "model"
 
     def __str__(self) -> str:
         return f"{self.repo_id} (branch {self.revision})"
@@ -94,7 +100,7 @@ def push(folder: Path, target: Target, report: Callable[[str], None] = print) ->
     Files of the branch stay, but for weights, code and pickles that the folder does not have.
 
     Args:
-        folder: Flat.
+        folder: All files in it and in folders below it.
         target: Where it goes.
         report: Gets a line of text for each thing worth knowing.
 
@@ -118,7 +124,8 @@ class Push:
     def __init__(self, folder: Path, target: Target, report: Callable[[str], None]):
         self.target, self.report = target, report
         self.api = HfApi(library_name="modeling_pixelvit")
-        self.files = {path.name: path for path in sorted(folder.iterdir())}
+        paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+        self.files = {path.relative_to(folder).as_posix(): path for path in paths}
         self.made_repository = False
         self.situation = f"Branch {target.revision} of {target.repo_id} is as it was"  # what errors end with
         self.checksums: dict[str, str] = {}
@@ -158,16 +165,18 @@ class Push:
         """The branch's last commit; repository and branch are made if need be."""
         target = self.target
         try:
-            info = self.tried("looking for the repository", lambda: self.api.model_info(target.repo_id))
+            info = self.look_for_repository()
         except RepositoryNotFoundError:
             self.tried(
                 "making the repository",
-                lambda: self.api.create_repo(target.repo_id, private=target.private, exist_ok=True),
+                lambda: self.api.create_repo(
+                    target.repo_id, private=target.private, exist_ok=True, repo_type=target.repo_type
+                ),
             )
             self.made_repository = True
             self.situation = f"{target.repo_id} was made, and has no files of this folder yet"
             self.report(f"made the {'private ' if target.private else ''}repository {target.repo_id}")
-            info = self.tried("looking for the repository", lambda: self.api.model_info(target.repo_id))
+            info = self.look_for_repository()
         if info.id.lower() != target.repo_id.lower():
             raise PushError(
                 f"{target.repo_id} has moved to {info.id}; give --repo-id {info.id}. Nothing has changed on the hub."
@@ -182,23 +191,34 @@ class Push:
         except RevisionNotFoundError:
             self.tried(
                 "making the branch",
-                lambda: self.api.create_branch(target.repo_id, branch=target.revision, exist_ok=True),
+                lambda: self.api.create_branch(
+                    target.repo_id, branch=target.revision, exist_ok=True, repo_type=target.repo_type
+                ),
             )
             self.report(f"made the branch {target.revision}")
             return self.head()
 
-    def head(self) -> str | None:
+    def look_for_repository(self) -> Any:
+        target = self.target
         return self.tried(
-            "looking for the branch",
-            lambda: self.api.model_info(self.target.repo_id, revision=self.target.revision).sha,
+            "looking for the repository", lambda: self.api.repo_info(target.repo_id, repo_type=target.repo_type)
         )
+
+    def head(self) -> str | None:
+        target = self.target
+        info = self.tried(
+            "looking for the branch",
+            lambda: self.api.repo_info(target.repo_id, revision=target.revision, repo_type=target.repo_type),
+        )
+        return info.sha
 
     def commit(self, parent: str | None, additions: list[CommitOperationAdd]) -> str:
         """Sends the files and makes the commit, in as many tries as it takes and make sense."""
         target = self.target
 
         def once() -> str:
-            stale = [name for name in self.listed(parent) if STALE.fullmatch(name) and name not in self.files]
+            pattern = STALE[target.repo_type]
+            stale = [name for name in self.listed(parent) if pattern.fullmatch(name) and name not in self.files]
             operations = [*additions, *(CommitOperationDelete(name, is_folder=False) for name in stale)]
             info = self.api.create_commit(
                 target.repo_id,
@@ -206,6 +226,7 @@ class Push:
                 commit_message=target.message,
                 revision=target.revision,
                 parent_commit=parent,
+                repo_type=target.repo_type,
             )
             return info.oid
 
@@ -247,11 +268,17 @@ class Push:
         )
 
     def listed(self, revision: str | None) -> dict[str, RepoFile]:
-        """The files of a commit, those in folders left out."""
+        """The files of a commit; those in folders left out, where the folder has none."""
         if revision is None:
             return {}
+        target, recursive = self.target, any("/" in name for name in self.files)
         entries = self.tried(
-            "listing the files", lambda: list(self.api.list_repo_tree(self.target.repo_id, revision=revision))
+            "listing the files",
+            lambda: list(
+                self.api.list_repo_tree(
+                    target.repo_id, revision=revision, recursive=recursive, repo_type=target.repo_type
+                )
+            ),
         )
         return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
@@ -269,7 +296,7 @@ class Push:
 
     def checksum(self, path: Path, kind: str) -> str:
         """SHA-256, or git's own of a file that is not in large file storage."""
-        key = f"{kind} {path.name}"
+        key = f"{kind} {path}"
         if key not in self.checksums:
             self.checksums[key] = file_checksum(path) if kind == "sha256" else git_checksum(path)
         return self.checksums[key]
@@ -298,7 +325,7 @@ class Push:
         """One sentence or two: what failed, what to do, and how the hub's side is."""
         cause = cause_of(error)
         what = f"{doing[0].upper()}{doing[1:]} failed: {reason_of(cause)}"
-        return PushError(f"{what}. {advice_for(cause, self.target.repo_id)}. {self.situation}.")
+        return PushError(f"{what}. {advice_for(cause, self.target.repo_id, self.target.repo_type)}. {self.situation}.")
 
 
 def git_checksum(path: Path) -> str:

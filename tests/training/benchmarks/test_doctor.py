@@ -35,10 +35,10 @@ def test_a_checkpoint_is_asked_for_its_own_ops_alone(tmp_path, capsys):
 def test_a_missing_compiler_is_told(monkeypatch):
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "")
-    told = examine(Device("cpu", "some processor", None, True), {})
+    told = examine(Device("cpu", "some processor", None, True), {}, 16)
     assert "none: Triton's kernels cannot be launched" in told and "Inference in bf16" in told
     monkeypatch.setenv("CC", "/opt/cc")
-    assert "C compiler  /opt/cc" in examine(Device("cpu", "some processor", None, False), {})
+    assert "C compiler  /opt/cc" in examine(Device("cpu", "some processor", None, False), {}, 16)
 
 
 @pytest.mark.parametrize(
