@@ -3,9 +3,6 @@
 """Semantic segmentation over both families: definition, loss, changing patches, and what transformers' users expect."""
 
 import copy
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -549,29 +546,3 @@ def test_levels_that_stay_keep_their_weights(model_class):
     torch.testing.assert_close(model.pyramid.state_dict(), before, rtol=0, atol=0)
     model.resize_patches(patch_size=16, image_size=32)
     torch.testing.assert_close(model.pyramid.state_dict(), before, rtol=0, atol=0)
-
-
-REMOTE_CODE = """
-import sys, torch
-sys.modules["modeling_pixelvit"] = None  # an import raises ImportError
-from transformers import AutoModelForSemanticSegmentation
-for folder in sys.argv[1:]:
-    model = AutoModelForSemanticSegmentation.from_pretrained(folder, trust_remote_code=True)
-    assert type(model).__module__.startswith("transformers_modules")
-    pixels = torch.linspace(-1, 1, 3 * 7 * 8).view(1, 3, 7, 8)
-    torch.save(model(pixels).logits.detach(), folder + "/logits.pt")
-"""
-
-
-def test_remote_code_in_a_fresh_process(tmp_path):
-    folders = {model_class: tmp_path / model_class.__name__ for model_class in SEGMENTERS}
-    for model_class, folder in folders.items():
-        segmenter(model_class, "upernet").save_pretrained(folder)
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    arguments = [sys.executable, "-c", REMOTE_CODE, *map(str, folders.values())]
-    run = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    for model_class, folder in folders.items():
-        pixels = torch.linspace(-1, 1, 3 * 7 * 8).view(1, 3, 7, 8)
-        expected = model_class.from_pretrained(folder)(pixels).logits.detach()
-        torch.testing.assert_close(torch.load(folder / "logits.pt", weights_only=True), expected)
