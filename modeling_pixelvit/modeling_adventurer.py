@@ -60,7 +60,7 @@ class AdventurerLayer(GradientCheckpointingLayer):
         """
         ops = self.mixer.select_backend(hidden_states).block
         if ops is None:
-            mixed = self.mix_tokens(self.mixer_norm(hidden_states), grid, kept_patches)
+            mixed = self.mix_tokens(hidden_states, grid, kept_patches)
             hidden_states = hidden_states + self.drop_path(mixed)
             del mixed  # each would be as long as the stream
             return hidden_states + self.drop_path(map_segments(self._mix_channels, hidden_states))
@@ -83,13 +83,14 @@ class AdventurerLayer(GradientCheckpointingLayer):
         kept_patches: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
-        The mixer under a heading average, in the order of this block: (B, k n + 1, D) to that shape, class token last.
+        The mixer's branch under a heading average: (B, k n + 1, D) to that shape, class token last.
 
         A causal model's first tokens see nothing of the image, so the mean of all tokens goes first ("heading
         average").
         """
-        # By one name, so that of the sequence there is no more while the mixer runs than what it reads.
-        tokens = self.read(tokens, grid, kept_patches)
+        # By one name, and normed here, since Python holds the arguments of a call until its end where a compiler looks
+        # at every frame: so that of the sequence there is no more while the mixer runs than what it reads.
+        tokens = self.read(self.mixer_norm(tokens), grid, kept_patches)
         tokens = self.mixer(tokens)[:, 1:]
         return self.scan_order.undo(tokens, grid, kept_patches)
 

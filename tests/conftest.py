@@ -2,10 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures of several test files."""
 
+import dataclasses
+
 import huggingface_hub.constants
 import pytest
 import torch
+from helpers import write_image_folder
 from hub_server import TOKEN, Hub, serve
+from torch.utils.data import Subset
+
+from training.data.digits import load_digits_images
 
 
 @pytest.fixture(scope="module")
@@ -15,6 +21,33 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def with_few_test_images(images):
+    return dataclasses.replace(images, evaluation=Subset(images.evaluation, range(50)))
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """The embedded digits, with few images to evaluate on."""
+    return with_few_test_images(load_digits_images())
+
+
+@pytest.fixture
+def few_test_digits(monkeypatch):
+    """The same for commands that run in this process."""
+    monkeypatch.setattr(
+        "training.data.digits.load_digits_images", lambda size: with_few_test_images(load_digits_images(size))
+    )
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """A folder of 256 training images and 20 test images of two classes."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for split, images_per_class in (("train", 128), ("test", 10)):
+        write_image_folder(folder / split, images_per_class)
+    return folder
 
 
 @pytest.fixture

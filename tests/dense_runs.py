@@ -92,6 +92,25 @@ def assert_same_run(folder, other):
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+def check_going_on(recipe, scenes, folder, *steps):
+    """Stopped at each of the steps, a run goes on as the one in `folder / "whole"` that was not, bit for bit."""
+    options = {"gradient_accumulation_steps": 2, "eval_epochs": 1.0}
+    make_loop(recipe, scenes, folder / "whole", **options).run()
+    for step in steps:
+        broken = folder / f"broken{step}"
+        outcome = stop_after(make_loop(recipe, scenes, broken, **options), step)
+        assert outcome.step == step and outcome.signal
+        make_loop(recipe, scenes, broken, resume="auto", **options).run()
+        assert_same_run(broken, folder / "whole")
+
+
+def evaluation_of_best(folder):
+    """What was logged of the step whose checkpoint is kept as the best."""
+    step = int((folder / "best").resolve().name.removeprefix("best-"))
+    (record,) = [record for record in evaluations(folder) if record["step"] == step]
+    return record
+
+
 def evaluate_model(task, model, batch_size):
     """By one process."""
     alone = SimpleNamespace(gather=lambda content: [content])

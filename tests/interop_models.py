@@ -4,6 +4,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import tiny_model
@@ -17,6 +18,7 @@ from modeling_pixelvit import (
     PixelViTForObjectDetection,
     PixelViTForSemanticSegmentation,
     PixelViTImageProcessor,
+    PixelViTImageProcessorPil,
     PixelViTModel,
 )
 
@@ -72,19 +74,33 @@ def interop_model(task: str, family: str, **fields):
     return tiny_model(model_class, **{**FIELDS[task], **fields})
 
 
+def save_checkpoint(folder: Path, task: str, family: str):
+    """A small model of a task and its image processor."""
+    model = interop_model(task, family)
+    model.save_pretrained(folder)
+    # Images of a batch have one size, so a segmenter's, which keep their shapes, are padded.
+    settings = {"do_pad": True, "pad_size": 16} if task in ("segmentation", "upernet") else {}
+    kind = {"features": "classification", "upernet": "segmentation"}.get(task, task)
+    PixelViTImageProcessor.for_config(model.config, task=kind, **settings).save_pretrained(folder)
+
+
 def save_checkpoints(parent: Path) -> dict[tuple[str, str], Path]:
     """A checkpoint with an image processor for each task and family, in folders of `parent`."""
     folders = {}
     for task, classes in CLASSES.items():
         for family in classes:
             folder = folders[task, family] = Path(parent) / f"{task}-{family}"
-            model = interop_model(task, family)
-            model.save_pretrained(folder)
-            # Images of a batch have one size, so a segmenter's, which keep their shapes, are padded.
-            settings = {"do_pad": True, "pad_size": 16} if task == "segmentation" else {}
-            kind = "classification" if task == "features" else task
-            PixelViTImageProcessor.for_config(model.config, task=kind, **settings).save_pretrained(folder)
+            save_checkpoint(folder, task, family)
     return folders
+
+
+def save_processor(folder: Path):
+    """An image processor, and what each backend makes of a picture, for `interop_remote.check_processors`."""
+    image = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
+    PixelViTImageProcessor(size=16).save_pretrained(folder)
+    np.save(folder / "image.npy", image)
+    for processor in (PixelViTImageProcessor(size=16), PixelViTImageProcessorPil(size=16)):
+        np.save(folder / f"{processor.backend}.npy", processor(image, return_tensors="np").pixel_values)
 
 
 def detector(model_class, **fields):

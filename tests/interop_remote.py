@@ -7,6 +7,7 @@ without it in a process of its own, as `BY_REMOTE_CODE` starts it.
 
 import json
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors import safe_open
@@ -49,6 +50,17 @@ PIPELINES = {
     "segmentation": ["image-segmentation"],
     "detection": ["object-detection", "image-segmentation"],
 }
+
+
+# Arguments: a folder that `check_processors` wants, where it may write, and what is not installed.
+PROCESSORS_BY_REMOTE_CODE = """
+import sys
+folder, again, *missing = sys.argv[1:]
+for name in ("modeling_pixelvit", *missing):
+    sys.modules[name] = None
+import interop_remote
+interop_remote.check_processors(folder, again, with_torchvision="torchvision" not in missing)
+"""
 
 
 def images() -> list:
@@ -109,3 +121,36 @@ def assert_same_as(output: str, *pairs: str):
     assert found.keys() == expected.keys() and len(found) >= len(pairs) > 0
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=0)
+
+
+def check_saved_again(folder: str, again: str):
+    """A classifier by remote code names what its kernels lack; its code travels on, and loads with other patches."""
+    model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)
+    if hasattr(model, "set_mixer_implementation"):
+        try:
+            model.set_mixer_implementation("triton")
+        except ImportError as error:
+            assert "the package triton is not installed" in str(error)
+        else:
+            raise AssertionError("triton is not there")
+    model.save_pretrained(again)
+    other = AutoModelForImageClassification.from_pretrained(again, trust_remote_code=True, patch_size=4)
+    assert other.config.patch_size == 4 and type(other).__module__.startswith("transformers_modules")
+
+
+def check_processors(folder: str, again: str, with_torchvision: bool):
+    """Each backend by remote code makes of `image.npy` what `folder` holds of it; one saves and the others load."""
+    image = np.load(f"{folder}/image.npy")
+    cases = [("pil", {"backend": "pil"})]
+    if with_torchvision:
+        cases += [("torchvision", {}), ("pil", {"use_fast": False})]
+    for backend, options in cases:
+        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True, **options)
+        assert processor.backend == backend, (backend, options)
+        expected = np.load(f"{folder}/{backend}.npy")
+        assert (processor(image, return_tensors="np").pixel_values == expected).all()
+        saved = f"{again}-{backend}"
+        processor.save_pretrained(saved)
+        for other, other_options in cases:
+            loaded = AutoImageProcessor.from_pretrained(saved, trust_remote_code=True, **other_options)
+            assert loaded.backend == other and loaded.to_dict() == processor.to_dict()

@@ -5,7 +5,7 @@ Starts commands in processes of their own, as users do on a CPU.
 
 These are forked from a server that has imported what they need, which takes each of them ten seconds otherwise.
 Accelerate reads its configurations and torchrun's agent watches over several processes, as behind `accelerate launch`
-and `torchrun`, which test_stages.py calls themselves.
+and `torchrun`, which test_stages.py and, by an experiment, test_experiment.py call themselves.
 """
 
 import importlib
@@ -27,7 +27,10 @@ CONFIGS = REPOSITORY / "training" / "configs"
 ONE_PROCESS, DDP, ZERO2, ZERO3 = "cpu", "torchrun", "cpux2_zero2", "cpux2_zero3"
 CONTEXT = multiprocessing.get_context("forkserver")
 COMMANDS = ("train", "train_stages", "finetune", "convert_checkpoint", "experiment")
-CONTEXT.set_forkserver_preload(["launching", *(f"training.{name}" for name in COMMANDS)])
+# What they import only when they run.
+LATER = ("deepspeed", "sklearn.datasets")
+CONTEXT.set_forkserver_preload(["launching", *(f"training.{name}" for name in COMMANDS), *LATER])
+os.environ["DS_ACCELERATOR"] = "cpu"
 
 
 class Started:
@@ -91,7 +94,6 @@ def _run_alone(command, words, folder, stdout, stderr):
 def _lead(config, launch_options, command, words, folder, log):
     _settle(folder, log, log)
     num_processes = 1 if config == ONE_PROCESS else 2
-    os.environ["DS_ACCELERATOR"] = "cpu"
     torch.set_num_threads(1)
     if config != DDP:  # of which accelerate launch would start one process if there is no MPI
         given = ["--config_file", str(CONFIGS / f"{config}.yaml"), *launch_options, "-"]

@@ -5,8 +5,6 @@
 import base64
 import json
 import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -623,48 +621,6 @@ def test_save_and_load(processor_class, tmp_path):
         assert loaded.to_dict() == processor.to_dict()
         assert (loaded.crop_pct, loaded.do_rescale, loaded.max_pixels) == (0.75, None, None)
         assert other_class.from_pretrained(tmp_path, crop_pct=1.0).crop_pct == 1.0
-
-
-REMOTE_CODE = """
-import sys
-folder, again, torchvision = sys.argv[1:]
-sys.modules["modeling_pixelvit"] = None  # an import raises ImportError
-if torchvision == "without":
-    sys.modules["torchvision"] = None
-import numpy as np
-from transformers import AutoImageProcessor
-image = np.load(folder + "/image.npy")
-load = lambda folder, **kwargs: AutoImageProcessor.from_pretrained(folder, trust_remote_code=True, **kwargs)
-cases = [("pil", {"backend": "pil"})]
-if torchvision == "with":
-    cases += [("torchvision", {}), ("pil", {"use_fast": False})]
-for backend, kwargs in cases:
-    processor = load(folder, **kwargs)
-    assert processor.backend == backend, (backend, kwargs)
-    expected = np.load(folder + f"/{backend}.npy")
-    assert (processor(image, return_tensors="np").pixel_values == expected).all()
-    processor.save_pretrained(again + "-" + torchvision + backend)
-    for other, kwargs in cases:
-        reloaded = load(again + "-" + torchvision + backend, **kwargs)
-        assert reloaded.backend == other
-        assert reloaded.to_dict() == processor.to_dict()
-print("loaded", len(cases))
-"""
-
-
-@pytest.mark.parametrize(("torchvision", "count"), [("with", 3), pytest.param("without", 1, marks=pytest.mark.slow)])
-def test_saved_code_runs_where_the_package_is_not_installed(torchvision, count, tmp_path):
-    folder, image = tmp_path / "saved", picture(30, 50)
-    PixelViTImageProcessor(size=16).save_pretrained(folder)
-    np.save(folder / "image.npy", image)
-    for processor_class, backend in zip(BACKENDS, ("torchvision", "pil"), strict=True):
-        np.save(folder / f"{backend}.npy", processor_class(size=16)(image, return_tensors="np").pixel_values)
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    command = [sys.executable, "-c", REMOTE_CODE, str(folder), str(tmp_path / "again"), torchvision]
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    if "AutoImageProcessor requires the Torchvision library" in run.stderr:
-        pytest.skip("this transformers has no AutoImageProcessor without torchvision")
-    assert run.stdout.strip().endswith(f"loaded {count}"), run.stderr
 
 
 def test_auto_class_finds_registered_backends(tmp_path):

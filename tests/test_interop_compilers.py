@@ -7,6 +7,8 @@ That classification and segmentation, with loss and gradients, are one graph com
 batch of a fixed size, is in test_modeling.py and test_modeling_segmentation.py.
 """
 
+from itertools import product
+
 import pytest
 import torch
 import torch._dynamo.testing
@@ -109,16 +111,27 @@ def test_an_exported_program_survives_its_file(family, tmp_path):
         torch.testing.assert_close(program(pixels, **options)["logits"], model(pixels, **options).logits)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("patch_size", "copies"), [(None, 1), (1, 1), (4, 1), (None, 2), (1, 2)])
-def test_patch_sizes_and_options_in_one_graph(family, patch_size, copies):
+# Each family has every tool, patch size and number of copies, and each tool either number of copies.
+QUICK = {
+    *(("adventurer", "compile", 1, 2), ("adventurer", "export", None, 1), ("adventurer", "strict export", 4, 1)),
+    *(("pixelvit", "compile", 4, 1), ("pixelvit", "export", 1, 2), ("pixelvit", "strict export", None, 2)),
+}
+CASES = [
+    case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow)
+    for case in product(FAMILIES, ("compile", "export", "strict export"), (None, 1, 4), (1, 2))
+]
+
+
+@pytest.mark.parametrize(("family", "tool", "patch_size", "copies"), CASES)
+def test_patch_sizes_and_options_in_one_graph(family, tool, patch_size, copies):
     """Of a kernel that is stored for other patches, with all options of the family."""
     model = interop_model("classification", family, sequence_extension=copies, **OPTIONS[family])
     pixels, options = pixels_for(model), {"patch_size": patch_size}
     with torch.no_grad():
         expected = model(pixels, **options)
-        assert_same_outputs(torch.compile(model, fullgraph=True, backend="eager")(pixels, **options), expected)
-        for strict in (False, True):
-            exported = torch.export.export(model, (pixels,), options, strict=strict).module()
-            assert_same_outputs(exported(pixels, **options), expected)
+        if tool == "compile":
+            graph = torch.compile(model, fullgraph=True, backend="eager")
+        else:
+            graph = torch.export.export(model, (pixels,), options, strict=tool == "strict export").module()
+        assert_same_outputs(graph(pixels, **options), expected)
         assert_same_outputs(model(pixels, **options), expected)  # nothing of a graph is left in what is cached

@@ -25,7 +25,9 @@ from interop_models import (
     assert_same_outputs,
     interop_model,
     pixels_for,
+    save_checkpoint,
     save_checkpoints,
+    save_processor,
     tensors_of,
 )
 from interop_remote import AUTO_CLASSES
@@ -211,19 +213,53 @@ def test_instances_by_pipeline(folders):
             assert answer and all(one["mask"].size == picture.size and 0 < one["score"] <= 1 for one in answer)
 
 
-def test_remote_code_in_a_fresh_process(folders, tmp_path):
-    """All tasks of both families where neither this package nor kernels can be imported: the same, bit for bit."""
-    pairs = [f"{task}={folder}" for (task, _), folder in folders.items()]
+ALL_BY_REMOTE_CODE = f"""{interop_remote.BY_REMOTE_CODE}
+output, *pairs = sys.argv[1:]
+for folder in [pair.split("=")[1] for pair in pairs if pair.startswith("classification")]:
+    interop_remote.check_saved_again(folder, folder + "-again")
+interop_remote.check_processors(output + "-processor", output + "-again", with_torchvision=True)
+"""
+
+
+def run_remote_code(code, folder, *arguments):
     environment = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",
-        "HF_MODULES_CACHE": str(tmp_path / "modules"),
+        "HF_MODULES_CACHE": str(folder / "modules"),
         "PYTHONPATH": str(Path(interop_remote.__file__).parent),
     }
-    command = [sys.executable, "-c", interop_remote.BY_REMOTE_CODE, str(tmp_path / "found"), *pairs]
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_remote_code_in_a_fresh_process(folders, tmp_path):
+    """All tasks of both families where neither this package nor kernels can be imported: the same, bit for bit."""
+    pairs = [f"{task}={folder}" for (task, _), folder in folders.items()]
+    for family in FAMILIES:
+        save_checkpoint(tmp_path / f"upernet-{family}", "upernet", family)
+        pairs.append(f"segmentation={tmp_path}/upernet-{family}")
+    save_processor(tmp_path / "found-processor")
+    done = run_remote_code(ALL_BY_REMOTE_CODE, tmp_path, tmp_path / "found", *pairs)
+    assert done.returncode == 0, done.stderr
     interop_remote.assert_same_as(str(tmp_path / "found"), *pairs)
+    for family in FAMILIES:
+        folder = folders["classification", family]
+        auto_map = json.loads((folder / "config.json").read_text())["auto_map"]
+        assert {"AutoConfig", "AutoModel", "AutoBackbone", "AutoModelForImageClassification"} <= set(auto_map)
+        copied = {path.name for path in Path(f"{folder}-again").glob("*.py")}
+        assert {f"modeling_{family}.py", "modeling_base.py", "layers_embeddings.py"} <= copied
+        if family == "adventurer":  # kernels travel along, though nothing asks for them on a CPU
+            assert {"ops_triton_check.py", "ops_triton_mixer.py", "ops_triton_ssd_kernels.py"} <= copied
+
+
+@pytest.mark.slow
+def test_processors_by_remote_code_without_torchvision(tmp_path):
+    save_processor(tmp_path / "saved")
+    arguments = [tmp_path / "saved", tmp_path / "again", "torchvision"]
+    done = run_remote_code(interop_remote.PROCESSORS_BY_REMOTE_CODE, tmp_path, *arguments)
+    if "AutoImageProcessor requires the Torchvision library" in done.stderr:
+        pytest.skip("this transformers has no AutoImageProcessor without torchvision")
+    assert done.returncode == 0, done.stderr
 
 
 # Trainer and peft

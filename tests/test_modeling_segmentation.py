@@ -3,9 +3,6 @@
 """Semantic segmentation over both families: definition, loss, changing patches, and what transformers' users expect."""
 
 import copy
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -45,6 +42,8 @@ DECODERS = {
 
 of_both_families = pytest.mark.parametrize("model_class", SEGMENTERS)
 with_both_decoders = pytest.mark.parametrize("decoder", DECODERS)
+# A decoder is the same over either family, whose own graphs are those of its classifier.
+in_a_graph = pytest.mark.parametrize(("model_class", "decoder"), list(zip(SEGMENTERS, DECODERS, strict=True)))
 
 
 def segmenter(model_class, decoder: str, **fields):
@@ -449,8 +448,7 @@ def test_autocast(model_class, decoder):
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-@of_both_families
-@with_both_decoders
+@in_a_graph
 def test_compiles_to_one_graph(model_class, decoder):
     torch._dynamo.reset()
     model = segmenter(model_class, decoder, num_hidden_layers=2).train()
@@ -468,8 +466,7 @@ def test_compiles_to_one_graph(model_class, decoder):
         torch.testing.assert_close(gradient, parameter.grad, rtol=1e-3, atol=1e-5)
 
 
-@of_both_families
-@with_both_decoders
+@in_a_graph
 def test_exports(model_class, decoder):
     model, pixels = segmenter(model_class, decoder), torch.randn(2, 3, 8, 8)
     with torch.no_grad():
@@ -549,29 +546,3 @@ def test_levels_that_stay_keep_their_weights(model_class):
     torch.testing.assert_close(model.pyramid.state_dict(), before, rtol=0, atol=0)
     model.resize_patches(patch_size=16, image_size=32)
     torch.testing.assert_close(model.pyramid.state_dict(), before, rtol=0, atol=0)
-
-
-REMOTE_CODE = """
-import sys, torch
-sys.modules["modeling_pixelvit"] = None  # an import raises ImportError
-from transformers import AutoModelForSemanticSegmentation
-for folder in sys.argv[1:]:
-    model = AutoModelForSemanticSegmentation.from_pretrained(folder, trust_remote_code=True)
-    assert type(model).__module__.startswith("transformers_modules")
-    pixels = torch.linspace(-1, 1, 3 * 7 * 8).view(1, 3, 7, 8)
-    torch.save(model(pixels).logits.detach(), folder + "/logits.pt")
-"""
-
-
-def test_remote_code_in_a_fresh_process(tmp_path):
-    folders = {model_class: tmp_path / model_class.__name__ for model_class in SEGMENTERS}
-    for model_class, folder in folders.items():
-        segmenter(model_class, "upernet").save_pretrained(folder)
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    arguments = [sys.executable, "-c", REMOTE_CODE, *map(str, folders.values())]
-    run = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    for model_class, folder in folders.items():
-        pixels = torch.linspace(-1, 1, 3 * 7 * 8).view(1, 3, 7, 8)
-        expected = model_class.from_pretrained(folder)(pixels).logits.detach()
-        torch.testing.assert_close(torch.load(folder / "logits.pt", weights_only=True), expected)

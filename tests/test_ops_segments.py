@@ -4,6 +4,7 @@
 
 import pytest
 import torch
+import torch._dynamo
 from helpers import PeakMemory, tiny_config
 from torch.export import Dim
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -85,10 +86,12 @@ def test_norms_are_not_cut_on_a_device():
 
 
 @pytest.mark.parametrize("backwards", [False, True])
-def test_inference_holds_little_more_than_the_stream(backwards):
+@pytest.mark.parametrize("run", [lambda function: function, torch._dynamo.run])
+def test_inference_holds_little_more_than_the_stream(backwards, run):
     """
     Beside the stream that a block gets, of its length there are at most what the mixer reads and what it gives, in
-    another order once more, or the stream after the mixer, the MLP's output and their sum.
+    another order once more, or the stream after the mixer, the MLP's output and their sum. Where a compiler looks at
+    every frame, Python holds a function's arguments until it returns.
     """
     torch.manual_seed(0)
     config = tiny_config("adventurer", patch_size=1, image_size=128, hidden_size=16, chunk_size=8)
@@ -99,9 +102,9 @@ def test_inference_holds_little_more_than_the_stream(backwards):
         with PeakMemory() as of_segment:
             layer.mixer(stream[:, :2048])
         with PeakMemory() as whole:
-            layer(stream, grid=(128, 128))
+            run(layer.forward)(stream, grid=(128, 128))
     lengths = (whole.peak - of_segment.peak) / stream.nbytes
-    assert lengths < 3.5, lengths  # three, and parts of a segment
+    assert lengths < 3.1, lengths
 
 
 def test_an_export_for_a_device_takes_any_batch():

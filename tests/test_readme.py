@@ -28,7 +28,7 @@ PYTHON_BLOCK, SHELL_BLOCK = (re.compile(rf"```{name}\n(.*?)```", re.DOTALL) for 
 CHECKPOINT, PUBLISHED = "path/or/name", "runs/hub/pixelvit-digits"
 # What makes the README's commands short, in its order.
 SHORT = [
-    ("training.sweep", ["--train_images", "96", "--workers", "1"]),
+    ("training.sweep", ["--train_images", "96", "--workers", "1", "--width", "32", "--num_blocks", "2"]),
     ("training.finetune", ["--max_steps", "1", "--max_eval_samples", "16", "--use_cpu", "True", "--report_to", "none"]),
     ("training.visualize", []),
     ("training.export_onnx", []),
@@ -63,7 +63,7 @@ def test_python_runs(tmp_path, capsys):
     assert set(names["objects"]) == {"scores", "labels", "boxes"}
 
 
-def test_commands_run(tmp_path, monkeypatch, one_thread):
+def test_commands_run(tmp_path, monkeypatch, one_thread, few_test_digits):
     """Each of the README, one after the other in one folder, as it stands but for what makes it short."""
     pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)

@@ -27,11 +27,12 @@ import torch
 from modeling_pixelvit import AdventurerConfig
 
 from .benchmarks.cost import PATCH_SIZES, CostSettings, draw_costs, format_costs, measure_costs, paper_columns
-from .benchmarks.cost_cell import DTYPES, matrix_rate
+from .benchmarks.cost_cell import matrix_rate
 from .benchmarks.cpu import CPU_MEASUREMENTS
 from .benchmarks.gpu import PARTS, GpuSettings, compare_on_gpu
 from .benchmarks.measuring import RESULTS_DIR, Rows, environment, print_rows
 from .common.gpus import find_gpu
+from .common.throughput import DTYPES
 from .families.registry import FAMILIES
 
 

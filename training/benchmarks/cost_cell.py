@@ -14,15 +14,17 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import psutil
 import torch
 
 from ..checkpoints.measured_cost import TRAINING
+from ..common.throughput import DTYPES
+from ..engine.memory import checkpoint_blocks
 from ..engine.optimizers import build_optimizer
 from ..settings.recipe import load_recipe
 from .measuring import build, timed
 
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STARTED, START_SECONDS = "started", 600
 RESERVED_BYTES = 2**30  # of a CPU's memory, left to everything else
 
@@ -74,7 +76,7 @@ class Step:
             recipe = load_recipe(f"{cell.family}-stage1", cell.variant)
             self.optimizer = build_optimizer(self.model, recipe, fused=device == "cuda")
             if cell.gradient_checkpointing:
-                self.model.gradient_checkpointing_enable()
+                checkpoint_blocks(self.model)
         else:
             self.model.to(self.dtype)
         side = cell.image_size
@@ -115,14 +117,6 @@ def peak_of(function, device: str) -> tuple[float, float | None]:
 def _status(name: str) -> int:
     """Bytes by the name of a line of Linux's status of this process."""
     return 1024 * int(Path("/proc/self/status").read_text().split(f"{name}:")[1].split()[0])
-
-
-def available_bytes() -> int | None:
-    """Memory that a CPU's processes may still take; None where the system does not tell."""
-    try:
-        return 1024 * int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0])
-    except (OSError, IndexError):
-        return None
 
 
 def measure_cell(cell: Cell) -> dict[str, float | int | str | None]:
@@ -182,9 +176,9 @@ def measure_in_process(cell: Cell) -> dict[str, float | int | str | None]:
 
 
 def _send(cell: Cell, sender: Connection):
-    if cell.device == "cpu" and (available := available_bytes()) is not None:
+    if cell.device == "cpu":
         # Else the system ends some process, and maybe not this one.
-        limit = _status("VmSize") + max(available - RESERVED_BYTES, 0)
+        limit = psutil.Process().memory_info().vms + max(psutil.virtual_memory().available - RESERVED_BYTES, 0)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     sender.send(STARTED)
     sender.send(measure_cell(cell))

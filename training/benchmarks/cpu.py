@@ -13,6 +13,7 @@ import transformers
 from modeling_pixelvit import AdventurerConfig, AdventurerForObjectDetection, AdventurerForSemanticSegmentation
 
 from ..common.throughput import peak_memory_mib
+from ..engine.memory import checkpoint_blocks
 from .measuring import Rows, build, compare, timed
 
 
@@ -123,7 +124,7 @@ def inference_memory(family: str, size: str, patch_size: int) -> dict[str, float
 
 def training_memory(family: str, size: str, patch_size: int) -> dict[str, float]:
     model = build(family, size, patch_size=patch_size).train()
-    model.gradient_checkpointing_enable()
+    checkpoint_blocks(model)
     optimizer = torch.optim.AdamW(model.parameters())
     image, label = torch.randn(1, 3, 224, 224), torch.zeros(1, dtype=torch.long)
 

@@ -15,9 +15,9 @@ from modeling_pixelvit.ops_backend import MIXER_IMPLEMENTATIONS, select_mixer_ba
 from modeling_pixelvit.ops_triton_check import find_c_compiler, triton_differences
 
 from ..common.machine import processor_name
+from ..common.throughput import DTYPES
 from ..families.base import BASE_MODEL
 from ..families.registry import FAMILIES
-from .cost_cell import DTYPES
 from .floors import format_floors
 
 

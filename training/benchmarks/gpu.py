@@ -17,8 +17,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from modeling_pixelvit.ops_backend import MIXER_IMPLEMENTATIONS, MixerBackend, select_mixer_backend
 
 from ..checkpoints.measured_cost import INFERENCE, TRAINING
+from ..common.throughput import DTYPES
 from .cost import CostSettings, add_costs
-from .cost_cell import DTYPES, Cell, matrix_rate, measure_cell
+from .cost_cell import Cell, matrix_rate, measure_cell
 from .measuring import Rows, build, timed
 
 

@@ -11,6 +11,8 @@ import torch
 from .gpus import find_gpu
 
 
+# Of products, by the name that a precision has in options.
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # A forward pass and, for each of its products, one for either factor's gradient.
 PASSES_PER_STEP = 3
 

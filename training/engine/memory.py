@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
+from ..common.throughput import DTYPES
 from ..settings.course import Course, batches_per_step
 from ..settings.recipe import Recipe
 from ..tasks.base import Share
@@ -187,7 +188,7 @@ def choose_checkpointed(
     """
     if options.memory_budget is None:
         if options.gradient_checkpointing:
-            model.gradient_checkpointing_enable()
+            checkpoint_blocks(model)
         return None
     batch_size = recipe.total_batch_size // (share.num_ranks * share.accumulation)
     steps = [
@@ -198,7 +199,7 @@ def choose_checkpointed(
         model,
         parse_bytes(options.memory_budget),
         accelerator.device,
-        {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision, torch.float32),
+        DTYPES.get(accelerator.mixed_precision, torch.float32),
         state_bytes(model, recipe),
         images,
         tokens,
@@ -209,9 +210,14 @@ def choose_checkpointed(
 
 def apply_plan(model: PreTrainedModel, plan: MemoryPlan):
     """Sets which blocks of the model are computed again."""
-    model.gradient_checkpointing_enable()
+    checkpoint_blocks(model)
     for layer in model.base_model.layers[plan.checkpointed :]:
         layer.gradient_checkpointing = False
+
+
+def checkpoint_blocks(model: PreTrainedModel):
+    """All blocks of the model are computed again, by the name that this version of transformers has for it."""
+    (getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable)()
 
 
 def keeping(options: LoopOptions, device: torch.device) -> contextlib.AbstractContextManager:

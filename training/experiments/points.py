@@ -250,6 +250,8 @@ class Planner:
         changed = change_recipe(recipe, changes)
         # Nor is a field that is taken back to nothing, where the model has nothing unless it is told.
         untold = dataclasses.replace(changed, model={k: v for k, v in changed.model.items() if v is not None})
+        if untold == changed:
+            return changed  # without making configurations, which takes a while for many points
         same = untold.build_config(patch_size=1).to_dict() == changed.build_config(patch_size=1).to_dict()
         return untold if same else changed
 

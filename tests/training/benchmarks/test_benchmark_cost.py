@@ -4,6 +4,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import pytest
 
@@ -119,6 +120,7 @@ def measured(tmp_path_factory):
     words = "cost --device cpu --variant tiny --image_size 16 --patch_sizes 16 8 4 2 --tokens_per_step 4 --rounds 1"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cost, "measure_in_process", cost_cell.measure_cell)
+        patch.setattr(benchmark, "matrix_rate", partial(cost_cell.matrix_rate, seconds=0.01))
         benchmark.main([*words.split(), "--price", "0.5", "--threads", "1", "--output", str(path)])
     return path
 

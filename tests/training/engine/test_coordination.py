@@ -24,4 +24,4 @@ def prepare_data(rank, folder):
 
 
 def test_data_may_take_longer_to_prepare_than_processes_wait_elsewhere(tmp_path):
-    torch.multiprocessing.spawn(prepare_data, (tmp_path,), nprocs=2)
+    torch.multiprocessing.start_processes(prepare_data, (tmp_path,), nprocs=2, start_method="forkserver")

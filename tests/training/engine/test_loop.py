@@ -6,8 +6,7 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 from helpers import write_image_folder
+from launching import ONE_PROCESS, launch
 from safetensors.torch import load_file
-from torch.utils.data import Subset
 from transformers import AutoModelForImageClassification, pipeline
 
 from training import train, train_stages
 from training.consolidate import main as consolidate
 from training.data.batches import TrainingBatches
-from training.data.sources import load_images
 from training.data.unreadable import TooManyUnreadable, UnreadableImage
 from training.engine.arguments import parse_arguments
 from training.engine.checkpoints import COMPLETE_FILE, find_checkpoints
@@ -50,13 +48,6 @@ SHORT = {
     "total_batch_size": 64,
     "augmentation_repeats": 1,
 }
-
-
-@pytest.fixture(scope="module")
-def digits():
-    """With few images to evaluate on."""
-    images = load_images("digits")
-    return dataclasses.replace(images, evaluation=Subset(images.evaluation, range(50)))
 
 
 def make_recipe(family="adventurer", **fields):
@@ -264,15 +255,17 @@ class TestCheckpoints:
         (folder / "step-00000002").rename(folder / "step-00000002.partial")
         assert make_loop(recipe, digits, tmp_path, resume="auto").progress.step == 1
 
-    @pytest.mark.parametrize("step", [1, 3, 5])
-    def test_goes_on_with_other_accumulation(self, tmp_path, digits, step):
+    def test_goes_on_with_other_accumulation(self, tmp_path, digits):
         """Nothing in a checkpoint depends on how the batch was divided; rounding does."""
         recipe = make_recipe(drop_path_rate=0.0, mixup_probability=0.0)
         make_loop(recipe, digits, tmp_path / "whole").run()
-        stop_at(make_loop(recipe, digits, tmp_path / "changed"), step)
-        make_loop(recipe, digits, tmp_path / "changed", resume="auto", gradient_accumulation_steps=2).run()
-        changed, whole = train_losses(tmp_path / "changed"), train_losses(tmp_path / "whole")
-        assert changed[:step] == whole[:step] and changed == pytest.approx(whole, rel=1e-4)
+        whole = train_losses(tmp_path / "whole")
+        for step in (1, 3, 5):
+            folder = tmp_path / f"changed{step}"
+            stop_at(make_loop(recipe, digits, folder), step)
+            make_loop(recipe, digits, folder, resume="auto", gradient_accumulation_steps=2).run()
+            changed = train_losses(folder)
+            assert changed[:step] == whole[:step] and changed == pytest.approx(whole, rel=1e-4)
 
     def test_a_chosen_checkpoint(self, tmp_path, digits):
         recipe = make_recipe(num_train_epochs=0.2)
@@ -466,14 +459,12 @@ class TestCommandLine:
         """In a process of its own: a wish to stop, its exit status, TensorBoard's file, and the way on."""
         words = ["--recipe", "pixelvit-stage1", *self.WORDS, "--report_to", "tensorboard", "--num_train_epochs", "200"]
         words += ["--logging_steps", "5", "--output_dir", str(tmp_path)]
-        command = [sys.executable, "-m", "training.train", *words]
-        process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
-        for line in process.stderr:
-            if "step 10 of" in line:
-                process.send_signal(signal.SIGTERM)
-                break
-        rest = process.communicate(timeout=60)[1]
-        assert process.returncode == 143 and "--resume auto goes on" in rest
+        process, log = launch(ONE_PROCESS, [], words, tmp_path / "run"), tmp_path / "run.log"
+        while "step 10 of" not in (log.read_text() if log.exists() else ""):
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(60) == 143 and "--resume auto goes on" in log.read_text()
         assert list((tmp_path / "pixelvit").rglob("events.out.tfevents*"))
         assert len(find_checkpoints(tmp_path / "checkpoints")) == 1
 
@@ -482,10 +473,10 @@ class TestStages:
     WORDS = ["--recipes", "pixelvit-stage1", "pixelvit-stage2", "--variant", "tiny", "--dataset", "digits"]
     WORDS += ["--report_to", "none", "--augmentation_repeats", "1", "--total_batch_size", "64"]
 
-    def test_each_starts_from_the_best_of_the_one_before(self, tmp_path, capsys):
+    def test_each_starts_from_the_best_of_the_one_before(self, tmp_path, few_test_digits):
         words = [*self.WORDS, "--model", json.dumps(TINY["pixelvit"]), "--output_dir", str(tmp_path)]
-        words += ["--patch_size", "4", "8", "--image_size", "16", "32", "--num_train_epochs", "2", "1"]
-        words += ["--warmup_epochs", "0.5", "--min_crop_scale", "0.8"]
+        words += ["--patch_size", "4", "8", "--image_size", "16", "32", "--num_train_epochs", "1", "0.5"]
+        words += ["--warmup_epochs", "0.2", "--min_crop_scale", "0.8"]
         assert train_stages.main(words) == 0
         metrics = read_metrics(tmp_path / "stage2")
         assert metrics[0]["step"] == 0 and "eval_loss" in metrics[0]

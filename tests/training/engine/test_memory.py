@@ -16,7 +16,7 @@ from training.engine.memory import KeptTensors, apply_plan, keeping, kept_bytes,
 from training.engine.options import LoopOptions, parse_bytes
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "few_test_digits")
 
 CPU = torch.device("cpu")
 MODELS = (AdventurerForImageClassification, PixelViTForImageClassification)

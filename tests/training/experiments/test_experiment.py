@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 from launching import ONE_PROCESS, launch
 from scipy import stats
-from tiny_experiments import TINY, write_experiment
+from tiny_experiments import TINY, evaluate_few_images, write_experiment
 
 from training import experiment as command
 from training.experiments.definition import ExperimentError, find_experiments, load_experiment, load_scales
@@ -28,6 +28,15 @@ from training.experiments.run import key_of, read_run, training_cost, write_run
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 REPOSITORY = Path(__file__).parents[3]
+
+
+# What the points of an experiment start from, as short as they are.
+START = {"task": "classification", "total_batch_size": 32, "epochs": 0.2}
+
+
+@pytest.fixture
+def few_images(monkeypatch):
+    evaluate_few_images(monkeypatch)
 
 
 def images_of(recipe, source, image_size):
@@ -211,17 +220,17 @@ class TestDefinitions:
 class TestCarryingOut:
     def test_from_a_file_to_its_results(self, tmp_path, few_images, capsys, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        path = write_experiment(tmp_path, start={"task": "classification", "total_batch_size": 32})
+        path = write_experiment(tmp_path)
         assert command.main([path, "--epochs", "0.1", "--plan"]) == 0
         planned = capsys.readouterr().out
-        assert "4 of 4 runs to do" in planned and "as on one core of" in planned and not Path("runs").exists()
+        assert "2 of 2 runs to do" in planned and "as on one core of" in planned and not Path("runs").exists()
         assert command.main([path, "--epochs", "0.1"]) == 0
         results = json.loads(Path("runs/experiments/tiny-digits/results.json").read_text())
         assert [(point["series"], point["patch_size"]) for point in results["points"]] == [
             ("PixelViT", 16),
             ("PixelViT", 8),
         ]
-        assert len(results["runs"]) == 4
+        assert len(results["runs"]) == 2
         for run in results["runs"]:
             assert {"revision", "versions", "precision"} < run["made_with"].keys()
             assert run["made_with"]["device"] and run["made_with"]["date"]
@@ -231,12 +240,12 @@ class TestCarryingOut:
 
         # Nothing is repeated, under another name neither, nor what is known from elsewhere.
         assert command.main([path, "--epochs", "0.1"]) == 0
-        assert "4 runs, 0 of them to do" in capsys.readouterr().out
+        assert "2 runs, 0 of them to do" in capsys.readouterr().out
         renamed = Path(path).rename(tmp_path / "renamed.yaml")
         kept = str(Path("runs/experiments/tiny-digits/results.json").rename(tmp_path / "kept.json"))
         Path("runs/points").rename(tmp_path / "away")
         assert command.main([str(renamed), "--epochs", "0.1", "--known", kept]) == 0
-        assert "4 runs, 0 of them to do" in capsys.readouterr().out
+        assert "2 runs, 0 of them to do" in capsys.readouterr().out
         again = json.loads(Path("runs/experiments/renamed-digits/results.json").read_text())
         assert again["runs"] == results["runs"] and again["points"] == results["points"]
 
@@ -258,7 +267,7 @@ class TestCarryingOut:
             return broken(accelerator, recipe, *rest, **options)
 
         monkeypatch.setattr("training.experiments.run.TrainingLoop", build)
-        path = write_experiment(tmp_path, start={"task": "classification", "total_batch_size": 32})
+        path = write_experiment(tmp_path, start=START)
         assert command.main([path, "--epochs", "0.1"]) == 1
         shown = capsys.readouterr()
         assert "this one is broken" in shown.err and shown.err.count("from which it starts, failed.") == 1
@@ -281,18 +290,18 @@ class TestCarryingOut:
         (point, *_) = plan("table2", points_dir=str(tmp_path), how={"num_workers": 2}).points()
         assert read_run(write_run(point.run)) == point.run
 
-    def test_killed_it_goes_on_to_the_same_result(self, tmp_path):
+    def test_killed_it_goes_on_to_the_same_result(self, tmp_path, pictures):
         path = write_experiment(tmp_path, grids=[{"patch_size": 4}], base={**TINY, "num_hidden_layers": 2})
 
         def start(name):
-            words = [path, "--epochs", "1", "--workers", "1", "--device", "cpu"]
+            words = [path, "--dataset", str(pictures), "--epochs", "2", "--workers", "1", "--device", "cpu"]
             words += ["--points_dir", str(tmp_path / name / "points"), "--output_dir", str(tmp_path / name / "out")]
             return launch(ONE_PROCESS, [], words, tmp_path / name, command="experiment")
 
         whole, killed = start("whole"), start("killed")
         deadline = time.monotonic() + 120
         log = None
-        while time.monotonic() < deadline and (log is None or len(log.read_text().splitlines()) < 30):
+        while time.monotonic() < deadline and (log is None or len(log.read_text().splitlines()) < 15):
             log = next(tmp_path.glob("killed/points/*/unfinished_run/metrics.jsonl"), None)
             time.sleep(0.02)
         os.killpg(killed.pid, signal.SIGKILL)
@@ -304,10 +313,10 @@ class TestCarryingOut:
         first, second = (json.loads(path.read_text()) for path in paths)
         assert first["test_loss"] == second["test_loss"] and first["train_loss"] == second["train_loss"]
 
-    def test_a_launcher_carries_out_each_run_and_its_failure_is_told(self, tmp_path, monkeypatch, capfd):
+    def test_a_launcher_carries_out_each_run_and_its_failure_is_told(self, tmp_path, pictures, monkeypatch, capfd):
         monkeypatch.chdir(tmp_path)
         path = write_experiment(tmp_path, grids=[{"patch_size": 16}])
-        words = [path, "--epochs", "0.05", "--num_workers", "0"]
+        words = [path, "--dataset", str(pictures), "--epochs", "0.2", "--num_workers", "0"]
         assert command.main([*words, "--launch", f"{sys.executable} -X no_such_option -m no_such_module"]) == 1
         assert "No module named no_such_module" in capfd.readouterr().err
         launcher = f"env PYTHONPATH={REPOSITORY} OMP_NUM_THREADS=1 {sys.executable} -m torch.distributed.run"
@@ -315,14 +324,13 @@ class TestCarryingOut:
         (metrics,) = (json.loads(path.read_text()) for path in Path("runs/points").glob("*/metrics.json"))
         assert metrics["made_with"]["processes"] == 2
 
-    def test_jobs_of_a_scheduler(self, tmp_path, monkeypatch, capfd):
+    def test_jobs_of_a_scheduler(self, tmp_path, pictures, monkeypatch, capfd):
         """Submitit's processes of this machine in the place of Slurm's: what starts from a job comes after it."""
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-        path = write_experiment(
-            tmp_path, grids=[{"patch_size": 16}], start={"task": "classification", "total_batch_size": 32}
-        )
-        words = [path, "--epochs", "0.05", "--slurm", "timeout_min=10", "--slurm_cluster", "local"]
+        path = write_experiment(tmp_path, grids=[{"patch_size": 16}], start=START)
+        words = [path, "--dataset", str(pictures), "--epochs", "0.2", "--slurm", "timeout_min=10"]
+        words += ["--slurm_cluster", "local"]
         assert command.main(words) == 0, capfd.readouterr()
         shown = capfd.readouterr().out
         assert shown.count("1 jobs submitted, 0 were going on") == 2

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_experiments import write_experiment
+from tiny_experiments import evaluate_few_images, write_experiment
 
 from training import experiment, report
 from training.experiments.page import paper_rows
@@ -18,18 +18,29 @@ KEPT = Path(__file__).parents[3] / "training" / "experiments" / "results"
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture
-def finished(tmp_path, few_images, monkeypatch):
-    """A folder of results of both families, whose runs are in `runs/points` below the working directory."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def carried_out(tmp_path_factory):
+    """A folder in which an experiment with both families was carried out."""
+    folder = tmp_path_factory.mktemp("experiment")
     path = write_experiment(
-        tmp_path,
+        folder,
         title="Patches <small> & large",
         families=["adventurer", "pixelvit"],
         grids=[{"patch_size": [16, 4]}],
         paper=["table1"],
     )
-    assert experiment.main([path, "--epochs", "0.2"]) == 0
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        evaluate_few_images(monkeypatch)
+        assert experiment.main([path, "--epochs", "0.1"]) == 0
+    return folder
+
+
+@pytest.fixture
+def finished(carried_out, tmp_path, monkeypatch):
+    """A folder of results, whose runs are in `runs/points` below the working directory."""
+    shutil.copytree(carried_out, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return Path("runs/experiments/tiny-digits")
 
 

@@ -332,9 +332,10 @@ class TestSweep:
         for recipe in recipes():
             assert (recipe.horizontal_flip, recipe.crop_padding) == (0.0, 0) and recipe.digit_distortion > 0
 
-    def test_what_has_ended_is_shown_before_the_rest_has(self, tmp_path, capfd):
+    def test_what_has_ended_is_shown_before_the_rest_has(self, image_folder, tmp_path, capfd):
         """Both families' shortest runs come first, and the longest one with them."""
-        words = [*TINY_COMMAND, "--patch_sizes", "16", "8", "4", "--workers", "2", "--output_dir", str(tmp_path)]
+        words = [*TINY_COMMAND, "--dataset", str(image_folder), "--image_size", "16", "--patch_sizes", "16", "8", "4"]
+        words += ["--workers", "2", "--output_dir", str(tmp_path / "out")]
         assert sweep.main(words) == 0
         shown = "".join(capfd.readouterr())
         table = shown[shown.index("test loss so far") :].splitlines()

@@ -9,13 +9,11 @@ import re
 import pytest
 import torch
 from accelerate import Accelerator
-from torch.utils.data import Subset
 from transformers import AutoConfig, AutoModelForImageClassification
 
 from modeling_pixelvit import PixelViTConfig, PixelViTForImageClassification, PixelViTModel
 from training.checkpoints.cost import model_cost
 from training.checkpoints.loading import load_checkpoint
-from training.data.sources import load_images
 from training.engine.loop import TrainingLoop
 from training.engine.optimizers import parameter_groups
 from training.engine.options import LoopOptions
@@ -97,12 +95,10 @@ def toy():
     del FAMILIES["toy"]
 
 
-def test_it_is_trained_and_read(toy, tmp_path):
+def test_it_is_trained_and_read(toy, tmp_path, digits):
     recipe = Recipe(family="toy", **SHORT)
-    images = load_images("digits")
-    images = dataclasses.replace(images, evaluation=Subset(images.evaluation, range(50)))
     options = LoopOptions(output_dir=str(tmp_path), report_to="none", save_minutes=0)
-    loop = TrainingLoop(Accelerator(cpu=True), recipe, ClassificationTask(recipe, images), options, quiet=True)
+    loop = TrainingLoop(Accelerator(cpu=True), recipe, ClassificationTask(recipe, digits), options, quiet=True)
     assert type(loop.sharded.module) is ToyForImageClassification
     assert loop.run().metrics["eval_loss"] < 1.2 * math.log(10)
     model, _ = load_checkpoint(str(tmp_path / "best"))
@@ -117,14 +113,14 @@ def test_it_is_trained_and_read(toy, tmp_path):
     }
 
 
-def test_it_is_swept(toy, tmp_path):
+def test_it_is_swept(toy, tmp_path, digits):
     assert parse_arguments([]).families == ["adventurer", "pixelvit"]  # it has no recipe for a sweep
     recipe = build_recipe({**dataclasses.asdict(load_recipe("pixelvit-sweep", model=TINY)), "family": "toy"}, "this")
     data = {"source": "embedded digits", "image_size": 16}
     recipe = dataclasses.replace(recipe, patch_size=16, num_train_epochs=4 * 64 / 1400, warmup_epochs=0.0)
     run = Run(recipe, 4, data, str(tmp_path / "run"))
     assert name_of(recipe) == "toy-patch16"
-    metrics = execute(run, load_images("digits"))
+    metrics = execute(run, digits)
     runs = judge_convergence([metrics])
     assert metrics["training_flops"] > 0 and "Toy" in format_report(runs, fit_series(runs))
 

@@ -278,20 +278,36 @@ def test_team_and_moved_repository(hub, folder):
         push(folder, Target("tester/old"))
 
 
-def start_push(hub, folder, home, **environment):
-    """The push in a process of its own, which does not wait before it gives up."""
-    code = (
-        "import sys; from pathlib import Path; from training.hub import upload as publish_upload\n"
-        "publish_upload.RETRY_WAITS = ()\n"
-        f"publish_upload.push(Path(sys.argv[1]), publish_upload.Target({REPO!r}))"
-    )
+PUSHES = f"""
+import sys
+from pathlib import Path
+from training.hub import upload
+upload.RETRY_WAITS = ()
+for line in sys.stdin:
+    try:
+        upload.push(Path(sys.argv[1]), upload.Target({REPO!r}), lambda line: None)
+    except upload.PushError as error:
+        print(str(error).splitlines()[-1], flush=True)
+    else:
+        print("done", flush=True)
+"""
+
+
+def start_pushes(hub, folder, home, **environment):
+    """A process of its own that pushes for each line that it is given, without waiting before it gives up."""
     return subprocess.Popen(
-        [sys.executable, "-c", code, str(folder)],
+        [sys.executable, "-c", PUSHES, str(folder)],
         cwd=Path(__file__).parents[3],
         env={**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), **environment},
-        stderr=subprocess.PIPE,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
     )
+
+
+def ask_for_push(process):
+    process.stdin.write("push\n")
+    process.stdin.flush()
 
 
 def test_push_that_is_killed_goes_on(hub, folder, tmp_path):
@@ -301,7 +317,8 @@ def test_push_that_is_killed_goes_on(hub, folder, tmp_path):
     before = hub.head(REPO)
     hub.held_path = f"/lfs/{second}"
     hub.hold.clear()
-    process = start_push(hub, folder, tmp_path / "home", HF_HUB_DISABLE_XET="1")
+    process = start_pushes(hub, folder, tmp_path / "home", HF_HUB_DISABLE_XET="1")
+    ask_for_push(process)
     assert hub.held.wait(60)
     while sha256(folder / WEIGHTS) not in hub.objects:
         assert process.poll() is None
@@ -322,14 +339,18 @@ def test_xet(hub, tmp_path):
     hub.make(REPO)
     before = hub.head(REPO)
     quick = {"HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "1", "HF_XET_CLIENT_RETRY_BASE_DELAY": "10ms"}
-    for path, status, words in [("xet-write-token", 403, "may write to tester/model"), ("shards", 503, "again later")]:
-        hub.faults = [Fault("GET" if "token" in path else "POST", path, status=status, times=99)]
-        _, errors = start_push(hub, folder, tmp_path / "home", **quick).communicate()
-        message = errors.strip().splitlines()[-1]
-        assert str(status) in message and words in message and message.endswith("is as it was.")
-        assert hub.head(REPO) is before
-    hub.faults = []
-    process = start_push(hub, folder, tmp_path / "home")
-    assert process.communicate() and process.returncode == 0
+    with start_pushes(hub, folder, tmp_path / "home", **quick) as process:
+        for path, status, words in [
+            ("xet-write-token", 403, "may write to tester/model"),
+            ("shards", 503, "again later"),
+        ]:
+            hub.faults = [Fault("GET" if "token" in path else "POST", path, status=status, times=99)]
+            ask_for_push(process)
+            message = process.stdout.readline().strip()
+            assert str(status) in message and words in message and message.endswith("is as it was.")
+            assert hub.head(REPO) is before
+        hub.faults = []
+        ask_for_push(process)
+        assert process.stdout.readline() == "done\n"
     assert stored(hub) == read(folder) and len(hub.commits(REPO)) == 1
     assert hub.blocks and not any(path.startswith("/lfs/") for _, path in hub.requests)

@@ -12,7 +12,6 @@ from accelerate import Accelerator
 from torch.utils.data import Subset
 
 from training.data.batches import TrainingBatches, derive_seed
-from training.data.sources import load_images
 from training.engine.log import read_metrics
 from training.engine.loop import TrainingLoop
 from training.engine.optimizers import build_optimizer
@@ -155,12 +154,6 @@ def test_what_cannot_be_is_refused_in_a_sentence(fields, sentence):
         make_recipe(**fields)
 
 
-@pytest.fixture(scope="module")
-def digits():
-    images = load_images("digits")
-    return dataclasses.replace(images, evaluation=Subset(images.evaluation, range(40)))
-
-
 def run_loop(recipe, digits, folder, **options):
     options = LoopOptions(output_dir=str(folder), logging_steps=1, save_minutes=0.0, report_to="none", **options)
     loop = TrainingLoop(Accelerator(cpu=True), recipe, ClassificationTask(recipe, digits), options, quiet=True)
@@ -224,7 +217,7 @@ class TestLoop:
         stored = json.loads((tmp_path / "drawn" / "best" / "config.json").read_text())
         assert (stored["patch_size"], stored["patch_kernel_size"]) == (2, 8)
         best = type(loop.template).from_pretrained(tmp_path / "drawn" / "best").eval()
-        pictures, labels = zip(*[digits.evaluation[index] for index in range(40)], strict=True)
+        pictures, labels = zip(*[digits.evaluation[index] for index in range(50)], strict=True)
         pixels = loop.task.processor(list(pictures), return_tensors="pt").pixel_values
         for patch_size, name in ((2, "eval_loss"), (4, "eval_patch4_loss"), (8, "eval_patch8_loss")):
             with torch.no_grad():

@@ -11,12 +11,12 @@ import pytest
 import torch
 from dense_runs import (
     TINY,
-    assert_same_run,
+    check_going_on,
     evaluate_model,
+    evaluation_of_best,
     evaluations,
     make_loop,
     make_recipe,
-    stop_after,
     tensors,
     train_losses,
 )
@@ -172,8 +172,7 @@ class TestRuns:
             outputs = best(**processor(scenes.evaluation[0][0], return_tensors="pt"))
         (found,) = processor.post_process_object_detection(outputs, threshold=0.0, target_sizes=[(32, 32)])
         assert found["boxes"].shape == (len(found["scores"]), 4)
-        step = int((tmp_path / "best").resolve().name.removeprefix("best-"))
-        (record,) = [record for record in evaluations(tmp_path) if record["step"] == step]
+        record = evaluation_of_best(tmp_path)
         metrics = evaluate_model(DetectionTask(recipe, scenes), best, batch_size=4)
         assert metrics["box_ap"] == pytest.approx(max(record["eval_box_ap"], record["eval_average_box_ap"]), rel=1e-4)
 
@@ -185,12 +184,7 @@ class TestRuns:
             **{"ema_decay": 0.8, "drop_path_rate": 0.5, "horizontal_flip": 0.5, "photometric_distortion": True},
             **{"min_resize_scale": 0.5, "max_resize_scale": 2.0, "max_grad_norm": 1.0, "layer_decay": 0.7},
         )
-        options = {"gradient_accumulation_steps": 2, "eval_epochs": 1.0}
-        make_loop(recipe, scenes, tmp_path / "whole", **options).run()
-        outcome = stop_after(make_loop(recipe, scenes, tmp_path / "broken", **options), step)
-        assert outcome.step == step and outcome.signal
-        make_loop(recipe, scenes, tmp_path / "broken", resume="auto", **options).run()
-        assert_same_run(tmp_path / "broken", tmp_path / "whole")
+        check_going_on(recipe, scenes, tmp_path, step)
         files = {file for file, _ in tensors(tmp_path / "whole")}
         assert {"model.safetensors", "average/model.safetensors"} < files
 
