@@ -72,7 +72,7 @@ FITS_NOTE = (
 )
 
 
-# Further curves of a family than the two that it has colours for.
+# Of further curves of a family than the two that it has colours for; families share them, so that no two look alike.
 COLOURS = ("#4d7c0f", "#7e22ce", "#0f766e", "#be123c", "#a16207", "#475569")
 MARKERS = ("D", "^", "P", "*", "X", "h")
 Series = str | tuple[str, str | None]
@@ -98,13 +98,18 @@ def styles_of(runs: list[dict[str, Any]]) -> dict[Series, tuple[str, str]]:
     """Colour and marker of each curve: its family's, for UperNet and a family's second curve its second ones."""
     styles: dict[Series, tuple[str, str]] = {}
     of_family: dict[str, int] = {}
+    further = 0
     for series, members in by_series(runs).items():
         family = FAMILIES[members[0]["family"]]
         place = of_family.get(family.name, 0)
         of_family[family.name] = place + 1
         if isinstance(series, tuple):
             place = int(series[1] == "upernet")
-        styles[series] = ((*family.colours, *COLOURS)[place % 8], (*family.markers, *MARKERS)[place % 8])
+        if place < len(family.colours):
+            styles[series] = family.colours[place], family.markers[place]
+        else:
+            styles[series] = COLOURS[further % len(COLOURS)], MARKERS[further % len(MARKERS)]
+            further += 1
     return styles
 
 

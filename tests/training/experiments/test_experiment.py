@@ -22,6 +22,7 @@ from training import experiment as command
 from training.experiments.definition import ExperimentError, find_experiments, load_experiment, load_scales
 from training.experiments.experiment import Results, compare, find_front, place_of, rows_of, shortened
 from training.experiments.points import Choices, Planner, every_run
+from training.experiments.report import styles_of
 from training.experiments.run import key_of, read_run, training_cost, write_run
 
 
@@ -168,6 +169,16 @@ class TestDefinitions:
         planner = plan("curriculum", image_size=18)
         assert {point.run.recipe.patch_size for point in planner.points()} == {2, 1}
         assert planner.left_out == ["patch 4, which does not divide images of 18 pixels"]
+
+    @pytest.mark.parametrize("name", ["curriculum", "one_checkpoint", "options"])
+    def test_no_two_curves_look_alike(self, name):
+        points = plan(name, seeds=(0,)).points()
+        runs = [
+            {"series": point.series, "family": point.run.recipe.family, "patch_size": point.run.recipe.patch_size}
+            for point in points
+        ]
+        styles = styles_of(runs)
+        assert len(styles) == len({point.series for point in points}) == len(set(styles.values()))
 
     def test_fast_is_a_few_batches_of_a_few_points(self):
         points = plan("table1", fast=True).points()
