@@ -4,6 +4,7 @@
 
 import dataclasses
 import datetime
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,18 +99,15 @@ def styles_of(runs: list[dict[str, Any]]) -> dict[Series, tuple[str, str]]:
     """Colour and marker of each curve: its family's, for UperNet and a family's second curve its second ones."""
     styles: dict[Series, tuple[str, str]] = {}
     of_family: dict[str, int] = {}
-    further = 0
+    further = itertools.cycle(zip(COLOURS, MARKERS, strict=True))
     for series, members in by_series(runs).items():
         family = FAMILIES[members[0]["family"]]
         place = of_family.get(family.name, 0)
         of_family[family.name] = place + 1
         if isinstance(series, tuple):
             place = int(series[1] == "upernet")
-        if place < len(family.colours):
-            styles[series] = family.colours[place], family.markers[place]
-        else:
-            styles[series] = COLOURS[further % len(COLOURS)], MARKERS[further % len(MARKERS)]
-            further += 1
+        own = list(zip(family.colours, family.markers, strict=True))
+        styles[series] = own[place] if place < len(own) else next(further)
     return styles
 
 
