@@ -155,7 +155,10 @@ def check_kills(mode, kills, tmp_path, pictures, length, seed=0):
     assert tensors(tmp_path / "killed") == tensors(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("mode, kills", [("everything", 3), ("ddp", 1), ("zero2-fp16", 1), ("zero3-bf16", 1)])
+@pytest.mark.parametrize(
+    "mode, kills",
+    [("everything", 3), ("ddp", 1), ("zero2-fp16", 1), pytest.param("zero3-bf16", 1, marks=pytest.mark.slow)],
+)
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(mode, kills, tmp_path, pictures):
     check_kills(mode, kills, tmp_path, pictures, SHORT)
     if mode in ("ddp", "zero3-bf16"):

@@ -35,10 +35,17 @@ REPO = "tester/mamba2-triton"
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """A folder that was built and checked, and what was told meanwhile."""
-    folder, lines = tmp_path_factory.mktemp("kernels") / "out", []
-    build_kernels(REPO, folder, lines.append)
-    return folder, lines
+    """A folder that was built and checked, what was told meanwhile, and each job of the check with its result."""
+    folder, lines, results = tmp_path_factory.mktemp("kernels") / "out", [], []
+
+    def remember(job, home, run_job=kernel_folder._run):
+        results.append((job, run_job(job, home)))
+        return results[-1][1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel_folder, "_run", remember)
+        build_kernels(REPO, folder, lines.append)
+    return folder, lines, results
 
 
 @pytest.fixture
@@ -54,7 +61,7 @@ def public_functions():
 
 
 def test_layout_is_that_of_the_hub(published):
-    folder, lines = published
+    folder, lines, _ = published
     assert sorted(path.name for path in folder.iterdir()) == ["LICENSE", "README.md", "build"]
     (variant,) = (folder / "build").iterdir()
     metadata = json.loads((variant / "metadata.json").read_text())
@@ -90,12 +97,15 @@ def test_card_tells_every_function(published):
 
 SNIPPET = """
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from training.hub.kernel_check import load_module
 
 def get_kernel(repo_id, version, trust_remote_code):
-    return load_module("_snippet", Path(sys.argv[1], "__init__.py"))
+    kernel = load_module("_snippet", Path(sys.argv[1], "__init__.py"))
+    kernel.triton_differences = partial(kernel.triton_differences, length=9, heads=2, size=8)
+    return kernel
 
 sys.modules["kernels"] = SimpleNamespace(get_kernel=get_kernel)
 exec(sys.argv[2])
@@ -104,7 +114,7 @@ print(tuple(y.shape), tuple(last_state.shape))
 
 
 def test_the_cards_snippet_runs(published):
-    """Interpreted on a CPU, in a dtype for that, and with fewer tokens and heads."""
+    """Interpreted on a CPU, in a dtype for that, and with less of everything."""
     (code,) = re.findall(r"```python\n(.*?)```", (published[0] / "README.md").read_text(), re.DOTALL)
     for old, new in (('"cuda"', '"cpu"'), ("bfloat16", "float32"), ("1000, 24,", "20, 2,")):
         assert old in code
@@ -133,7 +143,7 @@ def run(code, *arguments):
     return done.stdout
 
 
-TWO_VERSIONS = """
+LOADED_TWICE = """
 import sys
 from pathlib import Path
 import torch
@@ -145,19 +155,11 @@ for name in ("_first", "_second"):
     assert {op.partition("::")[0] for op in op_names() - before} == {name}
 assert torch.equal(kernels[0].swiglu(gate, gate), kernels[1].swiglu(gate, gate))
 assert torch.ops._first.swiglu.default is not torch.ops._second.swiglu.default
-"""
 
+kernel = kernels[0]
+for columns in (False, True):
+    print(kernel.scan_order(2, 3, columns).tolist(), kernel.scan_order(2, 3, columns, backwards=True).tolist())
 
-def test_two_versions_in_one_process(folder):
-    run(TWO_VERSIONS, str(folder[0] / VARIANT))
-
-
-MISTAKES = """
-import sys
-from pathlib import Path
-import torch
-from training.hub.kernel_check import load_module
-kernel = load_module("_mistakes", Path(sys.argv[1], "__init__.py"))
 x, w, b = torch.zeros(2, 5, 8), torch.zeros(8, 1, 4), torch.zeros(8)
 h = torch.zeros(2)
 heads, maps = x.unflatten(-1, (2, 4)), torch.zeros(2, 5, 1, 4)
@@ -183,18 +185,19 @@ for call in (
 """
 
 
-def test_tensors_that_do_not_fit_are_refused_in_one_sentence(folder):
-    sentences = run(MISTAKES, str(folder[0] / VARIANT)).splitlines()
+def test_two_versions_in_one_process_their_orders_and_what_they_refuse(published):
+    by_rows, by_columns, *sentences = run(LOADED_TWICE, str(published[0] / VARIANT)).splitlines()
+    assert by_rows == "[0, 1, 2, 3, 4, 5] [5, 4, 3, 2, 1, 0]"
+    assert by_columns == "[0, 3, 1, 4, 2, 5] [5, 2, 4, 1, 3, 0]"
     assert len(sentences) == 12
     assert sentences[0].startswith("causal_conv1d got weight of shape (7, 1, 4) on cpu; by its other inputs it must be")
     assert sentences[1] == "causal_conv1d got x of shape (5, 8); it must be (B, T, C)."
     assert "swiglu got up of shape (2, 1, 8)" in sentences[-1] and "on meta" in sentences[9]
 
 
-def test_functions_are_their_references(folder, tmp_path):
+def test_functions_are_their_references(published):
     """In float64, from the same inputs; gradients are those of the package, which are tested with it."""
-    job = {"variant": str(folder[0] / VARIANT), "id": folder[1]["id"], "functions": None, "blocked": []}
-    _, found = kernel_folder._run(job, tmp_path / "run")
+    (_, found), *_ = (result for job, result in published[2] if job["functions"] is None)
 
     def scan_order(rows, columns, **directions):
         places = ScanOrder(**directions).places(torch.zeros(1, rows * columns + 1, 1), (rows, columns))
@@ -225,30 +228,17 @@ def test_functions_are_their_references(folder, tmp_path):
             torch.testing.assert_close(found[f"{name}, output {index}"].double(), output, rtol=1e-5, atol=1e-5)
 
 
-ORDERS = """
-import sys
-from pathlib import Path
-from training.hub.kernel_check import load_module
-kernel = load_module("_orders", Path(sys.argv[1], "__init__.py"))
-print(kernel.scan_order(2, 3).tolist(), kernel.scan_order(2, 3, backwards=True).tolist())
-print(kernel.scan_order(2, 3, by_columns=True).tolist())
-print(kernel.scan_order(2, 3, by_columns=True, backwards=True).tolist())
-"""
-
-
-def test_scan_orders(folder):
-    told = run(ORDERS, str(folder[0] / VARIANT)).split("\n")
-    assert told[0] == "[0, 1, 2, 3, 4, 5] [5, 4, 3, 2, 1, 0]"
-    assert told[1:3] == ["[0, 3, 1, 4, 2, 5]", "[5, 2, 4, 1, 3, 0]"]
-
-
 def replace(path, old, new):
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
 
 
-def test_other_bits_are_found(folder):
+def test_other_bits_are_found(folder, published, monkeypatch):
+    """The package's own are those of the check before."""
+    (of_package,) = (result for job, result in published[2] if job["functions"] is not None)
+    run_job = kernel_folder._run
+    monkeypatch.setattr(kernel_folder, "_run", lambda job, home: of_package if job["functions"] else run_job(job, home))
     replace(folder[0] / VARIANT / "ops_triton_swiglu.py", "result = g *", "result = 1.0000001 * g *")
     with pytest.raises(ValueError, match="do not give what the package gives: swiglu, output 0"):
         check_kernels(*folder)
