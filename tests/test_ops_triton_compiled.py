@@ -11,6 +11,7 @@ matrix instructions there are, as `python tests/test_ops_triton_compiled.py` wri
 import json
 import re
 import subprocess
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,12 @@ HIDDEN, MLP, HEADS, HEAD_DIM, STATES = 768, 1920, 24, 64, 64
 INNER = HEADS * HEAD_DIM
 KERNELS = (ops_triton_ssd, ops_triton_conv1d, ops_triton_norm, ops_triton_rms_norm, ops_triton_swiglu)
 
-pytestmark = [
-    pytest.mark.slow,  # a quarter of a minute for each of nine cases
-    pytest.mark.skipif(ops_triton_base.INTERPRETED, reason="kernels are interpreted, not compiled"),
+pytestmark = pytest.mark.skipif(ops_triton_base.INTERPRETED, reason="kernels are interpreted, not compiled")
+# A quarter of a minute each: the default suite has every card and every dtype once, the slow tests have all pairs.
+QUICK = [((8, 0), torch.float32), ((9, 0), torch.bfloat16), ((10, 0), torch.float16)]
+CASES = [
+    pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow, id=f"{case[0]}-{str(case[1])[6:]}")
+    for case in product(CAPABILITIES, DTYPES)
 ]
 
 
@@ -165,8 +169,7 @@ def compile_all(monkeypatch, capability, dtype, tmp_path) -> dict:
     return entries
 
 
-@pytest.mark.parametrize("capability", CAPABILITIES, ids=str)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("capability", "dtype"), CASES)
 def test_resources(monkeypatch, capability, dtype, tmp_path):
     entries = compile_all(monkeypatch, capability, dtype, tmp_path)
     assert len(entries) == 18
@@ -185,6 +188,7 @@ def test_resources(monkeypatch, capability, dtype, tmp_path):
     assert entries == ledger[f"{capability[0]}.{capability[1]}"][str(dtype)[6:]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", CAPABILITIES, ids=str)
 def test_kernels_without_order_and_states(monkeypatch, capability, tmp_path):
     """As the heading average goes through them: the same kernels, with nothing where there may be order and state."""
