@@ -38,10 +38,10 @@ test: $(VENV)/.installed-tests
 
 # The same with the oldest torch and transformers that are supported, with those of today's GPU images and with the newest
 # that pip finds, each in an environment of its own, beside .venv (6 GB): an hour. (No torchao: it wants a newer torch than
-# our oldest, and with an older one transformers does not even import.)
+# our oldest, and with an older one transformers does not even import. Older Tritons interpret with older numpys only.)
 test-versions: test-version-oldest test-version-gpu test-version-newest
-test-version-oldest: PACKAGES := torch==2.8.* torchvision==0.23.* transformers==5.17.*
-test-version-gpu: PACKAGES := torch==2.11.* torchvision==0.26.* transformers==5.17.*
+test-version-oldest: PACKAGES := torch==2.8.* torchvision==0.23.* transformers==5.17.* numpy<2.4
+test-version-gpu: PACKAGES := torch==2.11.* torchvision==0.26.* transformers==5.17.* numpy<2.4
 test-version-newest: PACKAGES := torch torchvision transformers
 
 test-version-%:

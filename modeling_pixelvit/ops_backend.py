@@ -107,28 +107,29 @@ def select_mixer_backend(
         ValueError: if kernels are named and do not run on the device, for the dtype or sizes, or in what is traced.
         RuntimeError: if Triton is named and its kernels fail on the device.
     """
-    tracing = "export" if torch.compiler.is_exporting() else "compile" if torch.compiler.is_compiling() else ""
-    chosen = _choose(name, device, dtype, state_shape, tracing)
+    chosen = _choose(name, device, dtype, state_shape, torch.compiler.is_compiling())
     if chosen == "torch":
         return _TORCH_CPU if device.type == "cpu" else _TORCH_GPU
     return _KERNELS[chosen]
 
 
 @torch.compiler.assume_constant_result  # so it runs as it is where a graph is traced
-def _choose(name: str, device: torch.device, dtype: torch.dtype, state_shape: tuple[int, int], tracing: str) -> str:
+def _choose(name: str, device: torch.device, dtype: torch.dtype, state_shape: tuple[int, int], compiling: bool) -> str:
     """The name of the backend, which is in `_KERNELS` then unless it is torch's."""
+    # Asked here, where it runs: in what torch 2.11 traces this is true for any compiler.
+    exporting = torch.compiler.is_exporting()
     if name == "torch":
         return name
     if name == "triton":
         return _insist_on_triton(device, dtype, state_shape)
     if name == "mamba_ssm":
-        return _insist_on_mamba_ssm(device, tracing)
-    if device.type != "cuda" or tracing == "export":
+        return _insist_on_mamba_ssm(device, exporting)
+    if device.type != "cuda" or exporting:
         _report_choice("torch", device.type)
         return "torch"
     backend, reason = _load_triton(device, dtype, state_shape)
     reasons = {"triton": reason}
-    if backend is None and not tracing:
+    if backend is None and not compiling:
         backend, reason = _load_mamba_ssm()
         # A package that nobody has installed is nothing to speak of.
         reasons |= {"mamba_ssm": reason} if _is_installed("mamba_ssm") else {}
@@ -159,9 +160,9 @@ def _insist_on_triton(device: torch.device, dtype: torch.dtype, state_shape: tup
     return backend.name
 
 
-def _insist_on_mamba_ssm(device: torch.device, tracing: str) -> str:
+def _insist_on_mamba_ssm(device: torch.device, exporting: bool) -> str:
     _check_kernels("mamba_ssm", device)
-    if tracing == "export":
+    if exporting:
         raise ValueError(
             "mixer_implementation='mamba_ssm' was given, but its kernels cannot be exported; use 'torch' or 'auto'."
         )

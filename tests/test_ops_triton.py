@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from modeling_pixelvit.ops_triton_conv1d import causal_conv1d_triton
+from training.hub.kernel_folder import interpreter_fault
 
 
 TESTS = Path(__file__).parent
@@ -28,14 +29,20 @@ def check_cases(selection, **environment):
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
 
 
+def interpreter():
+    """Skips a test where Triton does not interpret."""
+    if fault := interpreter_fault():
+        pytest.skip(fault)
+
+
 def test_interpreted():
-    pytest.importorskip("triton")
+    interpreter()
     check_cases("not slow", TRITON_INTERPRET="1")
 
 
 @pytest.mark.slow
 def test_interpreted_at_length():
-    pytest.importorskip("triton")
+    interpreter()
     check_cases("slow", TRITON_INTERPRET="1")
 
 

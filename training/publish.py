@@ -21,7 +21,7 @@ import huggingface_hub.constants
 from transformers.utils import logging as transformers_logging
 
 from .hub.folder import DTYPES, FolderOptions
-from .hub.kernel_folder import VERSION, build_kernels
+from .hub.kernel_folder import VERSION, build_kernels, check_can_push_kernels
 from .hub.publishing import build_and_check, check_may_be_pushed
 from .hub.source import find_source
 from .hub.upload import Target, check_repo_id, push
@@ -96,6 +96,8 @@ def publish(options: argparse.Namespace):
 def publish_kernels(options: argparse.Namespace):
     """The same for kernels; the branch of their version is what is loaded, and the main one what the hub shows."""
     check_repo_id(options.repo_id)
+    if options.push:
+        check_can_push_kernels()
     output_dir = output_dir_of(options)
     build_kernels(options.repo_id, output_dir)
     if not options.push:

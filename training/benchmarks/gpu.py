@@ -27,7 +27,9 @@ FAMILY_OF_MIXER, FAMILY_OF_ATTENTION = "adventurer", "pixelvit"
 MIXERS = tuple(name for name in MIXER_IMPLEMENTATIONS if name != "auto")
 ATTENTIONS = ("sdpa", "flash_attention_2", "flash_attention_3", "kernels-community/flash-attn3")
 SDPA_BACKENDS = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION)
-FAILURES = (ImportError, ValueError, RuntimeError)  # of what cannot run here; out of memory is one of the last
+# Of what cannot run here; out of memory is one of the last, and the first what older transformers say of an attention
+# whose package is not installed.
+FAILURES = (KeyError, ImportError, ValueError, RuntimeError)
 LEARNING_RATE, CLASSES = 1e-3, 10
 SMOOTHED_STEPS = 10
 

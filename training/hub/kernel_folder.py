@@ -16,10 +16,14 @@ import shutil
 import string
 import tempfile
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
+import numpy as np
 import torch
+from packaging.version import Version
 from safetensors.torch import load_file
 
 from ..common.files import whole_folder, write_json, write_text
@@ -40,6 +44,7 @@ CHECK_FILE = Path(__file__).with_name("kernel_check.py")
 IMPORTED = re.compile(r"^from \.(\w+) import", re.MULTILINE)
 NAME = re.compile("[a-z][-a-z0-9]*[a-z0-9]")
 ID_DIGITS = 10
+OLDEST_HUB = Version("2.4")  # of those that were tried: 2.0 refuses
 BLOCKED = ("modeling_pixelvit", "training", "transformers", "mamba_ssm", "causal_conv1d")
 
 
@@ -67,6 +72,33 @@ def kernel_name(repo_id: str) -> str:
             "letter and does not end with '-': give such a one, as USER/mamba2-triton."
         )
     return name
+
+
+def check_can_push_kernels():
+    """
+    Raises:
+        ValueError: if the installed huggingface_hub makes repositories of kernels, but puts no files into them.
+    """
+    if Version(huggingface_hub.__version__) < OLDEST_HUB:
+        raise ValueError(
+            f"--push was given, and huggingface_hub {huggingface_hub.__version__} cannot send files to a repository of "
+            f"kernels; pip install 'huggingface_hub>={OLDEST_HUB}', or leave --push out."
+        )
+
+
+def interpreter_fault() -> str:
+    """Why the installed Triton cannot interpret kernels, by which they are checked, in one sentence; or nothing."""
+    try:
+        triton = version("triton")
+    except PackageNotFoundError:
+        return "The kernels are checked by Triton's interpreter, but triton is not installed; pip install triton."
+    # Seen with 3.6, and not with 3.8: it makes numbers of arrays that have a dimension.
+    if Version(triton) < Version("3.7") and Version(np.__version__) >= Version("2.4"):
+        return (
+            f"The kernels are checked by Triton's interpreter, and that of Triton {triton} does not run with numpy "
+            f"{np.__version__}; pip install 'numpy<2.4'."
+        )
+    return ""
 
 
 def write_kernels(folder: Path, repo_id: str) -> dict[str, Any]:
@@ -138,6 +170,8 @@ def check_kernels(folder: Path, metadata: dict[str, Any]) -> tuple[str, list[str
     Raises:
         ValueError: in one sentence, for whatever is not as it must be.
     """
+    if fault := interpreter_fault():
+        raise ValueError(fault)
     kernel_id = metadata["id"]
     job = {"variant": str((folder / VARIANT).resolve()), "id": kernel_id, "functions": None, "blocked": BLOCKED}
     with tempfile.TemporaryDirectory(prefix="publish-kernels-") as temporary:

@@ -765,6 +765,7 @@ def test_output_folder_is_not_overwritten_unless_told(tmp_path, capsys):
     source, out = GOLDEN / "adventurer_patch4_img32.pth", tmp_path / "out"
     out.mkdir()
     convert(source, out)  # an empty folder is as good as none
+    capsys.readouterr()
     (out / "mine.txt").write_text("x")
     assert "--overwrite" in refused(capsys, source, out)
     assert (out / "mine.txt").exists()

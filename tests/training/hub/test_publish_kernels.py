@@ -17,6 +17,7 @@ import huggingface_hub
 import pytest
 import torch
 from hub_server import Fault
+from packaging.version import Version
 from torch.nn import functional as F
 
 from modeling_pixelvit.layers_scan_order import ScanOrder
@@ -26,11 +27,22 @@ from modeling_pixelvit.ops_ssd import ssd_sequential
 from modeling_pixelvit.ops_triton_check import mix_reference
 from training import publish
 from training.hub import kernel_check, kernel_folder
-from training.hub.kernel_folder import FUNCTIONS_FILE, VARIANT, build_kernels, check_kernels, write_kernels
+from training.hub.kernel_folder import (
+    FUNCTIONS_FILE,
+    VARIANT,
+    build_kernels,
+    check_kernels,
+    interpreter_fault,
+    write_kernels,
+)
 
 
 pytest.importorskip("triton")
 REPO = "tester/mamba2-triton"
+interpreted = pytest.mark.skipif(bool(interpreter_fault()), reason=interpreter_fault() or "it runs")
+pushed = pytest.mark.skipif(
+    Version(huggingface_hub.__version__) < kernel_folder.OLDEST_HUB, reason="this hub client sends no kernels"
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +72,7 @@ def public_functions():
     return ast.literal_eval(names)
 
 
+@interpreted
 def test_layout_is_that_of_the_hub(published):
     folder, lines, _ = published
     assert sorted(path.name for path in folder.iterdir()) == ["LICENSE", "README.md", "build"]
@@ -74,6 +87,7 @@ def test_layout_is_that_of_the_hub(published):
     assert any("same as the package, bit for bit" in line and "mamba_chunk_scan" in line for line in lines)
 
 
+@interpreted
 def test_files_need_nothing_but_torch_and_each_other(published):
     variant = published[0] / VARIANT
     allowed = {"torch", "triton", *sys.stdlib_module_names}
@@ -87,6 +101,7 @@ def test_files_need_nothing_but_torch_and_each_other(published):
                 assert node.module.partition(".")[0] in allowed, path.name
 
 
+@interpreted
 def test_card_tells_every_function(published):
     card = (published[0] / "README.md").read_text()
     listed = re.findall(r"^\| `(\w+)` \|", card, re.MULTILINE)
@@ -113,6 +128,7 @@ print(tuple(y.shape), tuple(last_state.shape))
 """
 
 
+@interpreted
 def test_the_cards_snippet_runs(published):
     """Interpreted on a CPU, in a dtype for that, and with less of everything."""
     (code,) = re.findall(r"```python\n(.*?)```", (published[0] / "README.md").read_text(), re.DOTALL)
@@ -185,6 +201,7 @@ for call in (
 """
 
 
+@interpreted
 def test_two_versions_in_one_process_their_orders_and_what_they_refuse(published):
     by_rows, by_columns, *sentences = run(LOADED_TWICE, str(published[0] / VARIANT)).splitlines()
     assert by_rows == "[0, 1, 2, 3, 4, 5] [5, 4, 3, 2, 1, 0]"
@@ -195,6 +212,7 @@ def test_two_versions_in_one_process_their_orders_and_what_they_refuse(published
     assert "swiglu got up of shape (2, 1, 8)" in sentences[-1] and "on meta" in sentences[9]
 
 
+@interpreted
 def test_functions_are_their_references(published):
     """In float64, from the same inputs; gradients are those of the package, which are tested with it."""
     (_, found), *_ = (result for job, result in published[2] if job["functions"] is None)
@@ -234,6 +252,7 @@ def replace(path, old, new):
     path.write_text(text.replace(old, new))
 
 
+@interpreted
 def test_other_bits_are_found(folder, published, monkeypatch):
     """The package's own are those of the check before."""
     (of_package,) = (result for job, result in published[2] if job["functions"] is not None)
@@ -244,12 +263,14 @@ def test_other_bits_are_found(folder, published, monkeypatch):
         check_kernels(*folder)
 
 
+@interpreted
 def test_ops_under_another_name_are_found(folder):
     replace(folder[0] / VARIANT / "ops_triton_swiglu.py", "op_name(__name__,", 'op_name("modeling_pixelvit.ops",')
     with pytest.raises(ValueError, match="but there is modeling_pixelvit::swiglu"):
         check_kernels(*folder)
 
 
+@interpreted
 def test_a_missing_file_is_found(folder):
     (folder[0] / VARIANT / "ops_segments.py").unlink()
     with pytest.raises(ValueError, match="ended with status 1 and says: ModuleNotFoundError"):
@@ -273,6 +294,7 @@ def read(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pushed
 def test_push_goes_to_the_branch_of_the_version_and_to_the_card(hub, unchecked, tmp_path, capsys):
     out = tmp_path / "out"
     words = ["kernels", "--repo-id", REPO, "--output_dir", str(out)]
@@ -285,6 +307,7 @@ def test_push_goes_to_the_branch_of_the_version_and_to_the_card(hub, unchecked, 
     assert f"{hub.url}/kernels/{REPO}, commit {hub.head(REPO, 'v0').oid} on v0" in told and "on main" in told
 
 
+@pushed
 def test_pushing_again_leaves_nothing_of_other_builds(hub, unchecked, tmp_path):
     out = tmp_path / "out"
     words = ["kernels", "--repo-id", REPO, "--output_dir", str(out), "--push"]
@@ -298,10 +321,28 @@ def test_pushing_again_leaves_nothing_of_other_builds(hub, unchecked, tmp_path):
     assert stored(hub, "v0") == {**read(out), "notes.md": b"mine"}
 
 
+@pushed
 def test_who_may_not_publish_kernels_is_told_where_to_ask(hub, unchecked, tmp_path, capsys):
     hub.faults.append(Fault("POST", "/api/repos/create", status=403))
     assert publish.main(["kernels", "--repo-id", REPO, "--output_dir", str(tmp_path / "out"), "--push"]) == 2
     assert "lets those publish kernels who have asked for it" in capsys.readouterr().err
+
+
+def test_an_older_hub_client_is_named_before_anything_is_made(hub, unchecked, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(huggingface_hub, "__version__", "2.0.0")
+    assert publish.main(["kernels", "--repo-id", REPO, "--output_dir", str(tmp_path / "out"), "--push"]) == 2
+    assert "huggingface_hub 2.0.0 cannot send files to a repository of kernels" in capsys.readouterr().err
+    assert hub.requests == [] and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("installed", "is_fault"), [("3.6.0", True), ("3.8.0", False)])
+def test_an_interpreter_that_does_not_run(installed, is_fault, folder, monkeypatch):
+    monkeypatch.setattr(kernel_folder, "version", lambda name: installed)
+    monkeypatch.setattr(kernel_folder.np, "__version__", "2.4.6")
+    assert ("pip install 'numpy<2.4'" in interpreter_fault()) == is_fault
+    if is_fault:
+        with pytest.raises(ValueError, match=r"that of Triton 3\.6\.0 does not run with numpy 2\.4\.6"):
+            check_kernels(*folder)
 
 
 @pytest.mark.parametrize(
