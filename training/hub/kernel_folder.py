@@ -16,7 +16,6 @@ import shutil
 import string
 import tempfile
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +88,14 @@ def check_can_push_kernels():
 def interpreter_fault() -> str:
     """Why the installed Triton cannot interpret kernels, by which they are checked, in one sentence; or nothing."""
     try:
-        triton = version("triton")
-    except PackageNotFoundError:
-        return "The kernels are checked by Triton's interpreter, but triton is not installed; pip install triton."
+        import triton  # takes a while, and nothing else here needs it
+    except ImportError:
+        return "The kernels are checked by Triton's interpreter, but triton cannot be imported; pip install triton."
     # Seen with 3.6, and not with 3.8: it makes numbers of arrays that have a dimension.
-    if Version(triton) < Version("3.7") and Version(np.__version__) >= Version("2.4"):
+    if Version(triton.__version__) < Version("3.7") and Version(np.__version__) >= Version("2.4"):
         return (
-            f"The kernels are checked by Triton's interpreter, and that of Triton {triton} does not run with numpy "
-            f"{np.__version__}; pip install 'numpy<2.4'."
+            f"The kernels are checked by Triton's interpreter, and that of Triton {triton.__version__} does not run "
+            f"with numpy {np.__version__}; pip install 'numpy<2.4'."
         )
     return ""
 

@@ -337,7 +337,7 @@ def test_an_older_hub_client_is_named_before_anything_is_made(hub, unchecked, tm
 
 @pytest.mark.parametrize(("installed", "is_fault"), [("3.6.0", True), ("3.8.0", False)])
 def test_an_interpreter_that_does_not_run(installed, is_fault, folder, monkeypatch):
-    monkeypatch.setattr(kernel_folder, "version", lambda name: installed)
+    monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__=installed))
     monkeypatch.setattr(kernel_folder.np, "__version__", "2.4.6")
     assert ("pip install 'numpy<2.4'" in interpreter_fault()) == is_fault
     if is_fault:
