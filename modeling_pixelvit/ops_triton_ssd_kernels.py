@@ -166,7 +166,7 @@ def states_kernel(
         rows += (chunks - 1) * Q
         k += chunks - 1
     states += (k * HEADS + h) * (S * P) + s[:, None] * P + p[None, :]
-    for _ in range(0, chunks):
+    for _chunk in range(0, chunks):  # Triton 3.4 takes `_` for a variable that the loop carries
         tl.store(states, state.to(states.dtype.element_ty), mask=state_mask)
         at = places(order, rows, rows < T)
         _, step, _, cumulative, whole = _decays(dt, dt_t, rows, at, T, rate, bias)
