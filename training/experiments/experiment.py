@@ -3,6 +3,7 @@
 """An experiment from its points to its results."""
 
 import functools
+import itertools
 import json
 import tempfile
 from collections.abc import Iterable
@@ -36,8 +37,7 @@ from .run import Run, key_of, training_cost, training_seconds, without_defaults
 
 DRAWN_PREFIX = "test_patch"
 POINT_FIELDS = ("series", "group", "variant", "patch_size", "tokens", "seed", "learned", "converged")
-KEPT_RESULTS = Path(__file__).parents[1] / "benchmarks"
-KEPT_SWEEPS = ("sweep_digits.json", "sweep_segmentation.json", "sweep_detection.json")
+KEPT_RESULTS = Path(__file__).parent / "results"
 
 
 def _with_settings(run: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
@@ -303,27 +303,20 @@ def format_plan(
 
 class Speeds:
     """
-    Operations a second to expect of a run: those of finished ones of its family and task, here or on the machine of the
-    results that are kept, with the nearest number of tokens. Costs that were measured come before all of these.
+    Operations a second to expect of a run: those of runs of its family with the nearest number of tokens, finished ones
+    before kept results of other machines, its task before others. Costs that were measured come before all of these.
     """
 
     def __init__(self, runs: list[Run], results: Results, measured: MeasuredCost | None = None):
         self.measured = measured
-        self.known: dict[tuple[str, str], list[tuple[int, float, str]]] = {}
         self.bases: dict[str, None] = {}
         finished = [metrics for run in runs if (metrics := results.of(run)) is not None]
-        self._add(finished + list(results.elsewhere.values()), "as fast as finished runs of the family")
-        for name in KEPT_SWEEPS:
-            kept = json.loads((KEPT_RESULTS / name).read_text())
-            self._add(kept["runs"], f"as on one core of {kept['machine']['processor']}", unless_known=True)
-
-    def _add(self, finished: list[dict[str, Any]], basis: str, unless_known: bool = False):
-        before = set(self.known)
-        for metrics in finished:
-            kind = metrics["family"], metrics["task"]
-            if "training_flops" in metrics and not (unless_known and kind in before):
-                speed = metrics["training_flops"] / max(metrics["seconds"], 1e-3)
-                self.known.setdefault(kind, []).append((metrics["tokens"], speed, basis))
+        self.finished = [(run, "as fast as finished runs of the family") for run in finished]
+        self.finished += [(run, "as fast as finished runs of the family") for run in results.elsewhere.values()]
+        self.kept = []
+        for file in sorted(KEPT_RESULTS.glob("*.json")):
+            kept = json.loads(file.read_text())
+            self.kept += [(run, f"as on one core of {kept['machine']['processor']}") for run in kept["runs"]]
 
     def seconds(self, run: Run, num_labels: int) -> float:
         """Of the whole run."""
@@ -333,11 +326,25 @@ class Speeds:
         return training_seconds(run, num_labels, self.measured)
 
     def of(self, run: Run) -> float:
-        known = self.known.get((run.recipe.family, run.recipe.task))
-        if run.how.get("eval_epochs") or not known:  # the paper's recipes, which are for GPUs
+        known = [] if run.how.get("eval_epochs") else self._alike(run)  # the paper's recipes are for GPUs
+        if not known:
             self.bases["if the devices keep up 1 TFLOP/s, and less in proportion"] = None
             return 1e12
-        nearest = min(abs(tokens - run.num_tokens) for tokens, _, _ in known)
-        alike = [(speed, basis) for tokens, speed, basis in known if abs(tokens - run.num_tokens) == nearest]
+        nearest = min(abs(other["tokens"] - run.num_tokens) for other, _ in known)
+        alike = [(other, basis) for other, basis in known if abs(other["tokens"] - run.num_tokens) == nearest]
         self.bases[alike[0][1]] = None
-        return mean([speed for speed, _ in alike])
+        return mean([other["training_flops"] / max(other["seconds"], 1e-3) for other, _ in alike])
+
+    def _alike(self, run: Run) -> list[tuple[dict[str, Any], str]]:
+        family = run.recipe.family
+        for same_task, runs in itertools.product((True, False), (self.finished, self.kept)):
+            alike = [
+                (other, basis if same_task else f"{basis} in {other['task']}")
+                for other, basis in runs
+                if "training_flops" in other
+                and other["family"] == family
+                and (other["task"] == run.recipe.task or not same_task)
+            ]
+            if alike:
+                return alike
+        return []

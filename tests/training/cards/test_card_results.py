@@ -68,7 +68,7 @@ def test_our_numbers_are_those_of_the_benchmarks():
                 assert number["value"] == float(f"{benchmark['results'][source['entry']][key]:.3g}"), (name, number)
             else:
                 family, patch_size = entry["family"], entry["patch_size"]
-                runs = {run.get("name", f"{run['family']}-patch{run['patch_size']}"): run for run in benchmark["runs"]}
+                runs = {run.get("key", run["name"]): run for run in benchmark["runs"]}
                 run = runs[source["run"]]
                 assert (run["family"], run["patch_size"], run.get("decoder")) == (
                     family,

@@ -19,8 +19,18 @@ from scipy import stats
 from tiny_experiments import TINY, evaluate_few_images, write_experiment
 
 from training import experiment as command
+from training.experiments import experiment as experiment_module
 from training.experiments.definition import ExperimentError, find_experiments, load_experiment, load_scales
-from training.experiments.experiment import Results, compare, find_front, place_of, rows_of, shortened
+from training.experiments.experiment import (
+    KEPT_RESULTS,
+    Results,
+    Speeds,
+    compare,
+    find_front,
+    place_of,
+    rows_of,
+    shortened,
+)
 from training.experiments.points import Choices, Planner, every_run
 from training.experiments.report import styles_of
 from training.experiments.run import key_of, read_run, training_cost, write_run
@@ -79,11 +89,9 @@ class TestDefinitions:
         assert {point.run.key for point in plan("flips").points() if point.variant == "every second block"} < by_rows
 
     @pytest.mark.parametrize("name", ["table1", "scan_order"])
-    def test_the_kept_sweeps_have_their_runs(self, name):
+    def test_kept_results_have_their_runs(self, name):
         """A recipe's new fields and defaults make no other runs of those that were measured."""
-        kept = REPOSITORY / "training"
-        files = ("experiments/results/table1-digits.json", "benchmarks/sweep_digits_rows.json")
-        results = Results([str(kept / file) for file in files])
+        results = Results([str(KEPT_RESULTS / f"{name}-digits.json")])
         assert results.to_do(every_run(plan(name, seeds=(0, 1, 2, 3, 4)).points())) == []
 
     def test_what_points_start_from_has_their_family_patch_and_seed_and_is_shared(self):
@@ -98,6 +106,24 @@ class TestDefinitions:
             )
         assert len({point.run.start.key for point in points}) == len(points) / 2  # both decoders'
         assert {point.run.start.key for point in points} < {point.run.key for point in plan("table1").points()}
+
+    def test_the_time_of_a_task_without_results_is_told_by_those_of_another(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(experiment_module, "KEPT_RESULTS", tmp_path)
+        run = plan("table2", families=("pixelvit",), seeds=(0,)).points()[0].run
+        speeds = Speeds([run], Results())
+        assert speeds.of(run) == 1e12 and list(speeds.bases) == [
+            "if the devices keep up 1 TFLOP/s, and less in proportion"
+        ]
+        told = {"family": "pixelvit", "tokens": 4, "seconds": 2.0, "training_flops": 6e9}
+        others = [{**told, "task": "detection"}, {**told, "task": "detection", "family": "adventurer", "seconds": 1.0}]
+        kept = {"machine": {"processor": "a processor"}, "runs": others}
+        (tmp_path / "table3-digits.json").write_text(json.dumps(kept))
+        speeds = Speeds([run], Results())
+        assert speeds.of(run) == 3e9 and list(speeds.bases) == ["as on one core of a processor in detection"]
+        kept["runs"].append({**told, "task": "segmentation", "seconds": 4.0})
+        (tmp_path / "table3-digits.json").write_text(json.dumps(kept))
+        speeds = Speeds([run], Results())
+        assert speeds.of(run) == 1.5e9 and list(speeds.bases) == ["as on one core of a processor"]
 
     def test_the_papers_stages_follow_one_another(self):
         (point, *_) = plan("table1", "imagenet224", families=("adventurer",)).points()
