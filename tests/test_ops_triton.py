@@ -15,6 +15,7 @@ from training.hub.kernel_folder import interpreter_fault
 
 
 TESTS = Path(__file__).parent
+interpreted = pytest.mark.skipif(bool(interpreter_fault()), reason=interpreter_fault() or "it runs")
 
 
 def run(*arguments, **environment):
@@ -29,20 +30,14 @@ def check_cases(selection, **environment):
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
 
 
-def interpreter():
-    """Skips a test where Triton does not interpret."""
-    if fault := interpreter_fault():
-        pytest.skip(fault)
-
-
+@interpreted
 def test_interpreted():
-    interpreter()
     check_cases("not slow", TRITON_INTERPRET="1")
 
 
+@interpreted
 @pytest.mark.slow
 def test_interpreted_at_length():
-    interpreter()
     check_cases("slow", TRITON_INTERPRET="1")
 
 

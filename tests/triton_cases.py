@@ -14,7 +14,9 @@ from itertools import product
 
 import pytest
 import torch
+import triton
 from helpers import tiny_model
+from packaging.version import Version
 
 from modeling_pixelvit import (
     AdventurerForImageClassification,
@@ -509,6 +511,8 @@ OPS = {
 @pytest.mark.skipif(not INTERPRETED, reason="float64 products are for the interpreter")
 @pytest.mark.parametrize("name", OPS)
 def test_gradients_by_differences(name):
+    if name in ("scan", "mixer") and Version(triton.__version__) < Version("3.6"):
+        pytest.skip("Triton 3.4 has no products of float64")
     function, arguments = OPS[name]
     arguments = [t.detach().requires_grad_() for t in arguments(1, 3)]
     assert torch.autograd.gradcheck(function, arguments, fast_mode=True)
