@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers import relative_difference
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_pixelvit import ops_linear
 from modeling_pixelvit.layers_linear import Linear
@@ -76,8 +77,8 @@ def test_taken_for_large_products_on_processors_that_mkl_neglects(monkeypatch):
     monkeypatch.setattr(ops_linear, "linear_onednn", record)
     layer, tokens = Linear(256, 128), torch.randn(1, 128, 256)
     expected = F.linear(tokens, layer.weight, layer.bias)
-    for slow, count in ((False, 0), (True, 1)):
-        monkeypatch.setattr(ops_linear, "_mkl_is_slow", lambda slow=slow: slow)
+    for speedup, count in ((1.1, 0), (2.0, 1)):
+        monkeypatch.setattr(ops_linear, "onednn_speedup", lambda speedup=speedup: speedup)
         calls.clear()
         assert relative_difference(layer(tokens), expected) < 1e-6
         assert len(calls) == count
@@ -90,8 +91,26 @@ def test_taken_for_large_products_on_processors_that_mkl_neglects(monkeypatch):
     assert not calls
 
 
+def test_the_measurement_is_seen_by_nobody(monkeypatch):
+    """Not by the caller's random numbers, threads, gradients, nor by what counts its operations."""
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    ops_linear.onednn_speedup.cache_clear()
+    layer, tokens = Linear(256, 128), torch.randn(1, 128, 256, requires_grad=True)
+    torch.set_rng_state(state)
+    with FlopCounterMode(display=False) as counter:
+        layer(tokens).sum()
+    assert ops_linear.onednn_speedup.cache_info().currsize == 1
+    assert counter.get_total_flops() in (0, 2 * 128 * 256 * 128)  # it does not know oneDNN's product
+    assert torch.get_num_threads() == threads and torch.equal(torch.get_rng_state(), state)
+    assert ops_linear.onednn_speedup() >= 0
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    ops_linear.onednn_speedup.cache_clear()
+    assert ops_linear.onednn_speedup() == 0
+    ops_linear.onednn_speedup.cache_clear()
+
+
 def test_compiled_and_exported_models_keep_the_plain_product(monkeypatch):
-    monkeypatch.setattr(ops_linear, "_mkl_is_slow", lambda: True)
+    monkeypatch.setattr(ops_linear, "onednn_speedup", lambda: 2.0)
     layer, tokens = Linear(256, 128), torch.randn(1, 128, 256)
     program = torch.export.export(layer, (tokens,))
     assert "mkldnn" not in program.graph_module.code

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `training.benchmark` measures on a CPU."""
 
+import copy
 import json
 import statistics
 import subprocess
@@ -53,20 +54,33 @@ def measure_mixer(rounds: int) -> Rows:
     }
 
 
-@torch.inference_mode()
 def measure_adventurer(rounds: int) -> Rows:
-    """Adventurer-Base at 224 pixels, patch 4, against the matrix products of its own linear layers."""
-    model = build("adventurer", "base", patch_size=4)
-    image = torch.randn(1, 3, 224, 224)
-    products = []
-    for layer in model.adventurer.layers:
-        for linear in layer.modules():
-            if isinstance(linear, torch.nn.Linear):
-                products.append((linear, torch.randn(1, model.config.num_patches + 2, linear.in_features)))
+    """Adventurer-Base at 224 pixels: at patch 4, and at patch 1 in a single round; and compiled."""
+    model, image = build("adventurer", "base", patch_size=4), torch.randn(1, 3, 224, 224)
+    compiled = torch.compile(model)
+    with torch.inference_mode():
+        of_compiler = compare(lambda: compiled(image), lambda: model(image), rounds)
     return {
-        "Adventurer-Base 224/p4 / its matrix products": compare(
-            lambda: model(image), lambda: [linear(tokens) for linear, tokens in products], rounds
-        )
+        **_compare_adventurer(4, rounds),
+        "Adventurer-Base 224/p4, compiled / not": of_compiler,
+        **_compare_adventurer(1, 1),
+    }
+
+
+@torch.inference_mode()
+def _compare_adventurer(patch_size: int, rounds: int) -> Rows:
+    """Against the matrix products of its own linear layers, and in bfloat16 against float32."""
+    model, image = build("adventurer", "base", patch_size=patch_size), torch.randn(1, 3, 224, 224)
+    linears = [m for layer in model.adventurer.layers for m in layer.modules() if isinstance(m, torch.nn.Linear)]
+    widths = {linear.in_features for linear in linears}
+    tokens = {width: torch.randn(1, model.config.num_patches + 2, width) for width in widths}
+    half = copy.deepcopy(model).bfloat16()
+    name = f"Adventurer-Base 224/p{patch_size}"
+    return {
+        f"{name} / its matrix products": compare(
+            lambda: model(image), lambda: [linear(tokens[linear.in_features]) for linear in linears], rounds
+        ),
+        f"{name}, bfloat16 / float32": compare(lambda: half(image.bfloat16()), lambda: model(image), rounds),
     }
 
 

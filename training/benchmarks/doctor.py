@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import is_kernels_available
 
 from modeling_pixelvit.ops_backend import MIXER_IMPLEMENTATIONS, select_mixer_backend
+from modeling_pixelvit.ops_linear import LEAST_SPEEDUP, onednn_speedup
 from modeling_pixelvit.ops_triton_check import find_c_compiler, triton_differences
 
 from ..common.machine import processor_name
@@ -177,6 +178,9 @@ def examine(device: Device, configs: dict[str, PreTrainedConfig], batch_size: in
         "packages": [", ".join(f"{name} {version or '-'}" for name, version in found.items())],
         "C compiler": [compiler or "none: Triton's kernels cannot be launched"],
     }
+    if device.kind == "cpu" and (speedup := onednn_speedup()):
+        taken = "oneDNN" if speedup >= LEAST_SPEEDUP else "MKL"
+        sections["float32 products"] = [f"{taken}: oneDNN has {speedup:.2f} times the speed of MKL"]
     advice = []
     if "adventurer" in configs:
         sections["mixer"], further = mixer_report(device, DTYPES[precision])
