@@ -32,10 +32,11 @@ class AdventurerConfig(PixelPreTrainedConfig):
         flip_blocks (`"alternate"` or list of `int`, *optional*, defaults to `"alternate"`):
             Blocks that read the patches in reverse order, zero-based. `"alternate"` is every second block (1, 3, 5,
             ...), as the paper says; the released code, and so its checkpoints, flips blocks 2 and 3 only: `[2, 3]`.
-        scan_order (`"rows"` or `"rows_and_columns"`, *optional*, defaults to `"rows"`):
+        scan_order (`"rows"`, `"rows_and_columns"` or list of `int`, *optional*, defaults to `"rows"`):
             Which way the blocks read the patches: row by row, as in the paper, or two blocks row by row and the next
-            two column by column, in turn. With `flip_blocks="alternate"` one block of each two reads backwards, so that
-            four blocks see the image from all its sides. At patch 1 the pixel below is a whole row away otherwise.
+            two column by column, in turn; a list names the blocks, zero-based, that read column by column. With
+            `flip_blocks="alternate"` one block of each two reads backwards, so that four blocks see the image from all
+            its sides. At patch 1 the pixel below is a whole row away otherwise.
         mixer_implementation (`str`, *optional*, defaults to `"auto"`):
             `"torch"` (plain PyTorch, everywhere), `"triton"` (kernels that come with the model, CUDA), `"mamba_ssm"`
             (those of that package, CUDA) or `"auto"`, which takes on CUDA the first of triton, mamba_ssm and torch that
@@ -76,7 +77,7 @@ class AdventurerConfig(PixelPreTrainedConfig):
     time_step_max: float | int = 0.1
     time_step_floor: float | int = 1e-4
     flip_blocks: Literal["alternate"] | list[int] | tuple[int, ...] = "alternate"
-    scan_order: Literal["rows", "rows_and_columns"] = "rows"
+    scan_order: Literal["rows", "rows_and_columns"] | list[int] | tuple[int, ...] = "rows"
     mixer_implementation: Literal["auto", "torch", "triton", "mamba_ssm"] = "auto"
 
     def __post_init__(self, **kwargs):
@@ -124,7 +125,9 @@ class AdventurerConfig(PixelPreTrainedConfig):
         """Zero-based indices of the blocks that read the patches column by column."""
         if self.scan_order == "rows":
             return frozenset()
-        return frozenset(index for index in range(self.num_hidden_layers) if index // 2 % 2)
+        if self.scan_order == "rows_and_columns":
+            return frozenset(index for index in range(self.num_hidden_layers) if index // 2 % 2)
+        return frozenset(self.scan_order)
 
     def validate_architecture(self):
         super().validate_architecture()
@@ -147,13 +150,13 @@ class AdventurerConfig(PixelPreTrainedConfig):
             "time_step_min",
             f"it must be at most time_step_max={self.time_step_max}",
         )
-        if self.flip_blocks != "alternate":
-            blocks = list(self.flip_blocks)
-            self._require(
-                len(set(blocks)) == len(blocks) and all(0 <= block < self.num_hidden_layers for block in blocks),
-                "flip_blocks",
-                f'it must be "alternate" or a list of different block indices from 0 to {self.num_hidden_layers - 1}',
-            )
+        for name, words in (("flip_blocks", '"alternate"'), ("scan_order", '"rows", "rows_and_columns"')):
+            if not isinstance(blocks := getattr(self, name), str):
+                self._require(
+                    len(set(blocks)) == len(blocks) and all(0 <= block < self.num_hidden_layers for block in blocks),
+                    name,
+                    f"it must be {words} or a list of different block indices from 0 to {self.num_hidden_layers - 1}",
+                )
 
 
 AdventurerConfig.register_for_auto_class()  # saved checkpoints carry this file

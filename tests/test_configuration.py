@@ -114,6 +114,7 @@ WRONG_ADVENTURER_VALUES = [
     ("flip_blocks", [3, 3], "different block indices from 0 to 11"),
     ("flip_blocks", [12], "different block indices from 0 to 11"),
     ("flip_blocks", [-1], "different block indices from 0 to 11"),
+    ("scan_order", [12], "different block indices from 0 to 11"),
 ]
 
 
@@ -206,6 +207,8 @@ def test_flipped_blocks():
     assert AdventurerConfig(num_hidden_layers=6).flipped_blocks == {1, 3, 5}
     assert AdventurerConfig(num_hidden_layers=6, flip_blocks=[2, 3]).flipped_blocks == {2, 3}
     assert AdventurerConfig(flip_blocks=[]).flipped_blocks == set()
+    assert AdventurerConfig(num_hidden_layers=6, scan_order="rows_and_columns").column_blocks == {2, 3}
+    assert AdventurerConfig(scan_order=[0, 11]).column_blocks == {0, 11}
 
 
 @pytest.mark.parametrize("config_class", [PixelViTConfig, AdventurerConfig])
