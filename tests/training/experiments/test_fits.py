@@ -5,18 +5,17 @@
 import dataclasses
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from training.cards.results import load_results
+from training.experiments.experiment import KEPT_RESULTS
 from training.experiments.fits import LEAST_SIGMA, fit_forms, fit_paper_rows, tabulate_fits
 from training.experiments.intervals import draw_images
 
 
-REPOSITORY = Path(__file__).parents[3]
 PATCHES = (1, 2, 4, 8, 16)
 FEW = {"resamples": 20}  # where intervals are not looked at
 
@@ -280,21 +279,17 @@ class TestComparison:
 
 
 class TestKeptResults:
-    def test_kept_sweeps_have_the_power_laws_that_were_written(self):
-        found = 0
-        for path in sorted((REPOSITORY / "training" / "benchmarks").glob("sweep_*.json")):
-            content = json.loads(path.read_text())
-            for key, written in content.get("fits", {}).items():
-                runs = [run for run in content["runs"] if key in (run["family"], f"{run['family']}-{run['decoder']}")]
-                learned = [run.get("learned", run["converged"]) for run in runs]
-                x, losses = [run["patch_size"] for run in runs], [run["test_loss"] for run in runs]
-                fit = fit_forms(x, losses, learned=learned, **FEW).power
-                assert (fit is None) == (written is None)
-                if written is not None:
-                    names = ("coefficient", "exponent", "r_squared")
-                    assert [getattr(fit, name) for name in names] == pytest.approx([written[name] for name in names])
-                    found += 1
-        assert found > 6
+    @pytest.mark.parametrize("path", sorted(KEPT_RESULTS.glob("*.json")), ids=lambda path: path.stem)
+    def test_they_have_the_power_laws_that_were_written(self, path):
+        content = json.loads(path.read_text())
+        for series, written in content["fits"].items():
+            points = [point for point in content["points"] if point["series"] == series]
+            columns = ([point[name] for point in points] for name in (content["experiment"]["x"], "test_loss"))
+            seeds, learned = ([point[name] for point in points] for name in ("seed", "learned"))
+            fit = fit_forms(*columns, seeds=seeds, learned=learned, **FEW).power
+            assert (fit is None) == (written["power"] is None)
+            for name in ("coefficient", "exponent", "r_squared") if fit else ():
+                assert getattr(fit, name) == pytest.approx(written["power"][name])
 
     @pytest.fixture(scope="class")
     def rows(self):
