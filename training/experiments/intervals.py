@@ -125,7 +125,7 @@ def with_draws(runs: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, A
     if IMAGE_WEIGHT in first:
         weights = np.stack([values[IMAGE_WEIGHT] for values in found.values()])[:, readable]
     drawn: dict[int, dict[str, np.ndarray]] = {index: {} for index in found}
-    for name in first.keys() - {IMAGE_WEIGHT}:
+    for name in set.intersection(*(set(values) for values in found.values())) - {IMAGE_WEIGHT}:
         draws = draw_images(np.stack([values[name] for values in found.values()])[:, readable], weights)
         for index, column in zip(found, draws.T, strict=True):
             drawn[index][f"test_{name}"] = column

@@ -114,9 +114,12 @@ class TestFiles:
         own, coarse = losses_of_images(), losses_of_images(3.0)
         values = {"loss": own, "accuracy": own, "patch16_loss": coarse, "patch16_accuracy": coarse}
         write_image_values(tmp_path / "all", {name: one.astype(np.float32) for name, one in values.items()})
+        run |= {"test_patch16_loss": coarse.mean(), "test_patch16_accuracy": coarse.mean()}
         coarser = {**run, "patch_size": 16, "test_loss": coarse.mean()}
-        found = with_draws([run, coarser], tmp_path)
-        assert ratio_of(found[1:], found[:1]).interval == pytest.approx((3.0, 3.0), rel=1e-5)
+        other = write_run(tmp_path, "other", losses_of_images(), seed=0)
+        found = with_draws([run, coarser, other], tmp_path)
+        assert ratio_of(found[1:2], found[:1]).interval == pytest.approx((3.0, 3.0), rel=1e-5)
+        assert "test_loss" in found[2]["draws"] and with_draws([other, run], tmp_path)[0].keys() == found[2].keys()
 
     def test_a_damaged_file_gets_a_sentence(self, tmp_path):
         run = write_run(tmp_path, "one", losses_of_images(), seed=0)
