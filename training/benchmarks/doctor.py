@@ -180,7 +180,7 @@ def examine(device: Device, configs: dict[str, PreTrainedConfig], batch_size: in
     }
     if device.kind == "cpu" and (speedup := onednn_speedup()):
         taken = "oneDNN" if speedup >= LEAST_SPEEDUP else "MKL"
-        sections["float32 products"] = [f"{taken}: oneDNN has {speedup:.2f} times the speed of MKL"]
+        sections["products"] = [f"{taken} in float32: oneDNN has {speedup:.2f} times the speed of MKL"]
     advice = []
     if "adventurer" in configs:
         sections["mixer"], further = mixer_report(device, DTYPES[precision])
