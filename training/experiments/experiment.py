@@ -311,8 +311,8 @@ class Speeds:
         self.measured = measured
         self.bases: dict[str, None] = {}
         finished = [metrics for run in runs if (metrics := results.of(run)) is not None]
+        finished += results.elsewhere.values()
         self.finished = [(run, "as fast as finished runs of the family") for run in finished]
-        self.finished += [(run, "as fast as finished runs of the family") for run in results.elsewhere.values()]
         self.kept = []
         for file in sorted(KEPT_RESULTS.glob("*.json")):
             kept = json.loads(file.read_text())
@@ -336,13 +336,13 @@ class Speeds:
         return mean([other["training_flops"] / max(other["seconds"], 1e-3) for other, _ in alike])
 
     def _alike(self, run: Run) -> list[tuple[dict[str, Any], str]]:
-        family = run.recipe.family
+        """Runs to tell its speed by, each with what to say of them."""
         for same_task, runs in itertools.product((True, False), (self.finished, self.kept)):
             alike = [
                 (other, basis if same_task else f"{basis} in {other['task']}")
                 for other, basis in runs
                 if "training_flops" in other
-                and other["family"] == family
+                and other["family"] == run.recipe.family
                 and (other["task"] == run.recipe.task or not same_task)
             ]
             if alike:
