@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ from ..checkpoints.measured_cost import MeasuredCost, load_measured_cost
 from ..common.files import write_json
 from .carrying import Carrying, SoFar, carry_out
 from .definition import Experiment, Scale
+from .fits import readable
 from .images import load_run_images
 from .intervals import mean, told
-from .law import axis_of, by_axis, difference_of, ratio_of, series_of
+from .law import axis_of, by_axis, difference_of, ratio_of, reach_of, series_of
 from .points import Choices, Planner, Point, every_run
 from .report import (
+    AXIS_UNITS,
     PICTURE_FILE,
     RESULTS_FILE,
     TABLE_FILE,
@@ -36,6 +38,7 @@ from .run import Run, key_of, training_cost, training_seconds, without_defaults
 
 
 DRAWN_PREFIX = "test_patch"
+COMPUTATION = ("training_flops", "images_seen")  # axes of which less is better
 POINT_FIELDS = ("series", "group", "variant", "patch_size", "tokens", "seed", "learned", "converged")
 KEPT_RESULTS = Path(__file__).parent / "results"
 
@@ -175,7 +178,8 @@ def write_report(
     compared = compare(rows, experiment.reference) if experiment.reference else []
     front = find_front(rows) if experiment.front else []
     against = tabulate_comparisons(compared, experiment.reference, experiment.x)
-    further = [format_rows(against) if against else "", format_front(front)]
+    reached = find_reached(rows, experiment.reference) if experiment.x in COMPUTATION else []
+    further = [format_rows(against) if against else "", format_front(front), format_reached(reached, experiment)]
     fits = fit_series(rows)
     text = format_report(rows, fits, "\n\n".join(part for part in further if part))
     (folder / TABLE_FILE).write_text(f"# {experiment.title}\n\n{experiment.question}\n\n{text}")
@@ -189,6 +193,7 @@ def write_report(
         "command": command,
         **describe_source(rows, fits),
         "comparisons": compared,
+        "reached": reached,
         "front": [{"series": row["series"], "patch_size": row["patch_size"]} for row in front],
         "points": [{"run": key_of(row), **{name: row[name] for name in row if _is_of_point(name)}} for row in rows],
         "runs": [{"key": key, **shortened(metrics)} for key, metrics in known.items()],
@@ -216,12 +221,9 @@ def compare(rows: list[dict[str, Any]], reference: str) -> list[dict[str, Any]]:
     Of each place on the axis that a curve has in common with the reference of its group: the ratio of their test losses
     over the seeds that both have, with its interval, and by how much the first score is higher, in points.
     """
-    curves = {(members[0]["group"], members[0]["variant"]): members for members in by_series(rows).values()}
     found = []
-    for (group, variant), members in curves.items():
-        if variant == reference or (group, reference) not in curves:
-            continue
-        others = by_axis(curves[group, reference])
+    for group, variant, members, others in _with_reference(rows, reference):
+        others = by_axis(others)
         for place, same in by_axis(members).items():
             if place not in others:
                 continue
@@ -245,6 +247,37 @@ def compare(rows: list[dict[str, Any]], reference: str) -> list[dict[str, Any]]:
                 }
             )
     return found
+
+
+def _with_reference(rows: list[dict[str, Any]], reference: str | None) -> Iterator[tuple[str, str, list, list]]:
+    """Group, variant and rows of each curve but the reference, and the rows of its group's reference."""
+    curves = {(members[0]["group"], members[0]["variant"]): members for members in by_series(rows).values()}
+    for (group, variant), members in curves.items():
+        if variant != reference and (group, reference) in curves:
+            yield group, variant, members, curves[group, reference]
+
+
+def find_reached(rows: list[dict[str, Any]], reference: str | None) -> list[dict[str, Any]]:
+    """Of each curve over computation, how much of it takes it to the loss that its group's reference ends with."""
+    found = ((group, variant, reach_of(*curves)) for group, variant, *curves in _with_reference(rows, reference))
+    return [{"group": group, "variant": variant, **vars(reach)} for group, variant, reach in found if reach is not None]
+
+
+def format_reached(reached: list[dict[str, Any]], experiment: Experiment) -> str:
+    """A line for each curve."""
+    lines = []
+    for one in reached:
+        if one["mean"] is not None:
+            low, high = one["interval"] or (None, None)
+            share = f"{one['mean']:.0%}" + ("" if low is None else f" [{low:.0%}, {high:.0%}]") + " of these"
+        else:
+            words = {None: f"more than {one['most']:.0%}", one["least"]: f"{one['least']:.0%} or less"}
+            told = (words.get(share) or f"{share:.0%}" for share in one["shares"].values())
+            share = f"{', '.join(told)} of these, seed by seed"
+        title = ", ".join(part for part in (one["group"], one["variant"]) if part)
+        place = AXIS_UNITS[experiment.x].format(readable(one["place"]))
+        lines.append(f"{title}: the test loss of {experiment.reference} at {place} is reached at {share}")
+    return "\n".join(lines)
 
 
 def find_front(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -156,6 +156,28 @@ class Fall(Ratio):
     places: tuple[float, float]
 
 
+@dataclass(frozen=True)
+class Reach:
+    """
+    At how much of the computation of another curve's last point a curve has the test loss of that point.
+
+    Args:
+        place: Of that point on the axis.
+        shares: By seed, of `place`: where a line between two of the curve's points has that loss, in logarithms;
+            `least` if the first point is below it; None if all are above it.
+        least, most: Of the curve's first and last point.
+        mean, interval: Geometric mean of the shares and its interval at `CONFIDENCE` over seeds; None if one of
+            them is not between two points.
+    """
+
+    place: float
+    shares: dict[int | None, float | None]
+    least: float
+    most: float
+    mean: float | None
+    interval: tuple[float, float] | None
+
+
 def losses_by_seed(runs: Sequence[dict[str, Any]]) -> dict[int | None, float]:
     """Test losses of runs that differ by their seed."""
     return {run.get("seed"): run["test_loss"] for run in runs}
@@ -234,3 +256,34 @@ def count_falling_runs(runs: Sequence[dict[str, Any]]) -> tuple[int, int]:
     whole = [seed for seed in places[0] if len(places) > 1 and all(seed in losses for losses in places)]
     falling = sum(all(one[seed] > other[seed] for one, other in itertools.pairwise(places)) for seed in whole)
     return falling, len(whole)
+
+
+def reach_of(runs: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> Reach | None:
+    """Of the runs of a curve over computation, and those of another one; None if no seed has both, above zero."""
+    place = max(by_axis(others))
+    aims = losses_by_seed(list(filter(has_loss, by_axis(others)[place])))
+    curves: dict[int | None, list[tuple[float, float]]] = {}
+    for at, same in sorted(by_axis(runs).items()):
+        for seed, loss in losses_by_seed(list(filter(has_loss, same))).items():
+            if seed in aims:
+                curves.setdefault(seed, []).append((at / place, loss))
+    if not curves:
+        return None
+    shares = {seed: _first_at(curve, aims[seed]) for seed, curve in curves.items()}
+    least, most = (edge(share for curve in curves.values() for share, _ in curve) for edge in (min, max))
+    if any(share is None or share == least for share in shares.values()):
+        return Reach(place, shares, least, most, None, None)
+    logs = [math.log(share) for share in shares.values()]
+    around = told(intervals_of(logs))
+    interval = None if around is None else (math.exp(around[0]), math.exp(around[1]))
+    return Reach(place, shares, least, most, math.exp(mean(logs)), interval)
+
+
+def _first_at(curve: list[tuple[float, float]], aim: float) -> float | None:
+    """Where the losses of a curve, places and losses, are first at an aim."""
+    if curve[0][1] <= aim:
+        return curve[0][0]
+    for (before, above), (after, loss) in itertools.pairwise(curve):
+        if loss <= aim:
+            return before * (after / before) ** (math.log(above / aim) / math.log(above / loss))
+    return None

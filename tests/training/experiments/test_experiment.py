@@ -27,6 +27,8 @@ from training.experiments.experiment import (
     Speeds,
     compare,
     find_front,
+    find_reached,
+    format_reached,
     place_of,
     rows_of,
     shortened,
@@ -406,6 +408,34 @@ class TestWhatItSays:
         assert found["ratio"] == pytest.approx(math.exp(mean))
         assert found["interval"] == pytest.approx((math.exp(mean - half), math.exp(mean + half)))
         assert found["score_gain"] == pytest.approx(10 * (7 / 3 - 3.7 / 3))
+
+    def test_where_a_curve_reaches_what_the_reference_ends_with(self):
+        """On power laws the share is known: of 1 / x and half of it, (2 / 4) of the places; by chance seeds differ."""
+        law = {"old": lambda x, seed: 1 / x, "new": lambda x, seed: 0.5 / x * 1.1**seed, "bad": lambda x, seed: 2 / x}
+        rows = [
+            row(f"A, {variant}", place, loss(place, seed), seed)
+            for variant, loss in law.items()
+            for place in (10, 30, 40)
+            for seed in (-1, 0, 1)
+        ]
+        rows += [row("B, new", 10, 0.1)]  # which has nothing to reach
+        rows += [row("A, best", 30, 0.001, seed) for seed in (0, 1, 2)]
+        new, bad, best = find_reached(rows, "old")
+        assert new["place"] == 40
+        assert new["shares"] == pytest.approx({seed: 0.5 * 1.1**seed for seed in (-1, 0, 1)})
+        half = stats.t.ppf(0.975, 2) * math.log(1.1) / math.sqrt(3)
+        assert new["mean"] == pytest.approx(0.5)
+        assert new["interval"] == pytest.approx((0.5 * math.exp(-half), 0.5 * math.exp(half)))
+        assert bad["shares"] == dict.fromkeys((-1, 0, 1))
+        assert best["shares"] == {0: 0.75, 1: 0.75}  # the third seed has no reference
+        assert bad["mean"] is bad["interval"] is best["mean"] is None
+        told = format_reached([new, bad, best], SimpleNamespace(x="training_flops", reference="old"))
+        assert told.splitlines() == [
+            "A, new: the test loss of old at 40 FLOP is reached at 50% [39%, 63%] of these",
+            "A, bad: the test loss of old at 40 FLOP is reached at more than 100%, more than 100%, more than 100% "
+            "of these, seed by seed",
+            "A, best: the test loss of old at 40 FLOP is reached at 75% or less, 75% or less of these, seed by seed",
+        ]
 
     def test_the_front_is_what_no_other_point_beats_at_less_computation(self):
         points = [(1, 3.0), (2, 3.5), (3, 2.0), (4, 2.0), (5, 1.0), (6, 1.5), (7, 0.9)]
