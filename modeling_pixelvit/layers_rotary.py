@@ -81,11 +81,16 @@ def neighbor_bias(
     Returns:
         `torch.Tensor` of shape `(num_heads * head_dim,)`, float32.
     """
-    frequencies = _frequencies(head_dim, wavelengths, torch.device("cpu"))
-    directions = 2 * math.pi / num_heads * torch.arange(num_heads)
+    device = torch.device("cpu")  # whatever a caller's `with torch.device` says
+    frequencies = _frequencies(head_dim, wavelengths, device)
+    directions = 2 * math.pi / num_heads * torch.arange(num_heads, device=device)
     steps = distance * torch.stack([directions.sin(), directions.cos()], dim=1)  # (H, 2): down and to the right
     # Keys are turned back by what the place is ahead, so there they agree with queries, which are not turned.
-    turns = -(steps[..., None] * frequencies).flatten(1) if of_keys else torch.zeros(num_heads, head_dim // 2)
+    turns = (
+        -(steps[..., None] * frequencies).flatten(1)
+        if of_keys
+        else torch.zeros(num_heads, head_dim // 2, device=device)
+    )
     size = math.sqrt(2 * score / math.sqrt(head_dim))  # of each of head_dim / 2 pairs
     return size * torch.cat([turns.cos(), turns.sin()], dim=1).flatten()
 

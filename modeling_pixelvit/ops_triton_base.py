@@ -74,6 +74,12 @@ def triton_dtype(dtype: torch.dtype):
     return getattr(tl, str(dtype).removeprefix("torch."))
 
 
+def uses_tf32() -> bool:
+    """Whether torch multiplies float32 as TF32 on CUDA; its older name cannot be read once the newer one was set."""
+    matmul = torch.backends.cuda.matmul
+    return matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32
+
+
 def arithmetic(dtype: torch.dtype) -> dict:
     """
     Compile-time arguments of a kernel with matrix products, for inputs of `dtype`: ACC, the dtype of sums, DOT, that of
@@ -85,7 +91,7 @@ def arithmetic(dtype: torch.dtype) -> dict:
     give about float32's precision.
     """
     wide = compute_dtype(dtype)
-    precision = "tf32" if dtype == torch.float16 or torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+    precision = "tf32" if dtype == torch.float16 or uses_tf32() else "tf32x3"
     return {
         "ACC": triton_dtype(wide),
         "DOT": triton_dtype(dtype),

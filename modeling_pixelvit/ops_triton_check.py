@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from .ops_conv1d import causal_conv1d_reference
 from .ops_norm import rms_norm_gated_reference
 from .ops_ssd import ssd_sequential
-from .ops_triton_base import IMPORT_ERROR, INTERPRETED
+from .ops_triton_base import IMPORT_ERROR, INTERPRETED, uses_tf32
 from .ops_triton_conv1d import causal_conv1d_triton
 from .ops_triton_mixer import mix_triton
 from .ops_triton_norm import rms_norm_gated_triton
@@ -79,7 +79,7 @@ def _fault(device: torch.device, dtype: torch.dtype) -> str:
                 return "there is no C compiler, with which Triton builds what launches them; install gcc or clang"
             return f"on {device} in {dtype} they failed with {type(error).__name__}: {error}"
     limit = LIMITS[dtype]
-    if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
+    if dtype == torch.float32 and uses_tf32():
         limit = TF32_LIMIT
     wrong = [f"{name} by {difference:.1e}" for name, difference in differences.items() if not difference <= limit]
     if wrong:

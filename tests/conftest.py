@@ -3,6 +3,7 @@
 """Fixtures of several test files."""
 
 import dataclasses
+import os
 
 import huggingface_hub.constants
 import pytest
@@ -12,6 +13,12 @@ from hub_server import TOKEN, Hub, serve
 from torch.utils.data import Subset
 
 from training.data.digits import load_digits_images
+
+
+def pytest_configure(config):
+    """Other tests are for CPUs, and would find devices in what the first of them started, where there is a GPU."""
+    if "not gpu" in config.option.markexpr:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,15 @@ from pathlib import Path
 
 import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_simple_launcher_cmd_env
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIGS = REPOSITORY / "training" / "configs"
-ONE_PROCESS, DDP, ZERO2, ZERO3 = "cpu", "torchrun", "cpux2_zero2", "cpux2_zero3"
+ONE_PROCESS, DDP, ZERO2, ZERO3, FSDP2 = "cpu", "torchrun", "cpux2_zero2", "cpux2_zero3", "a100x8_fsdp2"
 CONTEXT = multiprocessing.get_context("forkserver")
 COMMANDS = ("train", "train_stages", "finetune", "convert_checkpoint", "experiment")
 # What they import only when they run.
@@ -99,8 +101,12 @@ def _lead(config, launch_options, command, words, folder, log):
         given = ["--config_file", str(CONFIGS / f"{config}.yaml"), *launch_options, "-"]
         arguments, settings, _ = _validate_launch_command(launch_command_parser().parse_args(given))
         arguments.deepspeed_fields_from_accelerate_config = ",".join(settings.deepspeed_config)
-        prepare = prepare_deepspeed_cmd_env if arguments.use_deepspeed else prepare_simple_launcher_cmd_env
-        os.environ.update(prepare(arguments)[1])
+        if config == FSDP2:
+            os.environ.update(prepare_multi_gpu_env(arguments))
+            _pass_for_gpus()
+        else:
+            prepare = prepare_deepspeed_cmd_env if arguments.use_deepspeed else prepare_simple_launcher_cmd_env
+            os.environ.update(prepare(arguments)[1])
         if arguments.use_deepspeed:
             _allow_any_processor()
     if num_processes == 1:
@@ -135,6 +141,18 @@ def _allow_any_processor():
 
     CPU_Accelerator.is_fp16_supported = lambda self: True
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def _pass_for_gpus():
+    """Accelerate shares weights out among GPUs only, by what works on CPUs as well."""
+    start = PartialState.__init__
+
+    def start_as_gpu(self, *arguments, **options):
+        start(self, *arguments, **options)
+        if self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type = DistributedType.MULTI_GPU
+
+    PartialState.__init__ = start_as_gpu
 
 
 def _run(command, words):

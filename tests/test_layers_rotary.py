@@ -26,9 +26,9 @@ def new_model(model_class, **fields):
 def test_scores_are_their_definition(num_heads, head_dim, distance):
     """Of all pairs of places of a grid: the mean cosine over wavelengths and axes, `score` at the neighbor."""
     patch_size, shortest, longest, score = 2, 3.0, 40.0, 7.5
-    biases = (
+    biases = [
         neighbor_bias(num_heads, head_dim, (shortest, longest), distance, score, of_keys) for of_keys in (False, True)
-    )
+    ]
     angles = rotary_angles((3, 4), patch_size, head_dim, (shortest, longest), True, torch.device("cpu"))[:-1]
     query, key = (
         rotate(bias.view(1, num_heads, 1, head_dim).expand(1, num_heads, 12, head_dim), angles.cos(), angles.sin())
@@ -37,6 +37,8 @@ def test_scores_are_their_definition(num_heads, head_dim, distance):
     scores = (query @ key.transpose(2, 3) / math.sqrt(head_dim))[0]
     count = head_dim // 4
     lengths = [shortest * (longest / shortest) ** (index / max(1, count - 1)) for index in range(count)]
+    with torch.device("meta"):  # whoever makes models on another device first
+        assert neighbor_bias(num_heads, head_dim, (shortest, longest), distance, score, False).equal(biases[0])
     for head in range(num_heads):
         direction = 2 * math.pi * head / num_heads
         neighbor = distance * math.sin(direction), distance * math.cos(direction)

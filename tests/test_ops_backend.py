@@ -303,4 +303,5 @@ def test_mamba_ssm_agrees_with_torch(length, hidden_size):
         gradients = torch.autograd.grad(output.square().sum(), [tokens, *ours.parameters()])
         results.append([output, *gradients])
     for actual, expected in zip(*results, strict=True):
-        assert relative_difference(actual, expected) < 1e-2  # the kernels multiply in tf32
+        # The kernels multiply in tf32. Of one token nothing decays, so that gradient is zero.
+        assert relative_difference(actual, expected) < 1e-2 or (actual == expected).all()

@@ -41,6 +41,22 @@ def test_interpreted_at_length():
     check_cases("slow", TRITON_INTERPRET="1")
 
 
+@pytest.mark.parametrize("say", ["backends.fp32_precision = 'tf32'", "set_float32_matmul_precision('high')"])
+def test_products_are_tf32_where_those_of_torch_are(say):
+    """By torch's newer name, of 2.9, and by its older one, in processes of their own as it is for all of torch."""
+    if "backends" in say and not hasattr(torch.backends, "fp32_precision"):
+        pytest.skip("this torch has the older name alone")
+    code = f"""
+import torch
+from modeling_pixelvit.ops_triton_base import uses_tf32
+assert not uses_tf32()
+torch.{say}
+assert uses_tf32()
+"""
+    done = run("-c", code)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.mark.gpu
 def test_on_a_device():
     pytest.importorskip("triton")

@@ -153,9 +153,11 @@ def measure_cell(cell: Cell) -> dict[str, float | int | str | None]:
 
 def measure_in_process(cell: Cell) -> dict[str, float | int | str | None]:
     """`measure_cell` in a process of its own, ended when it takes longer than the cell may."""
-    context = multiprocessing.get_context("forkserver")
-    # Imported once, before the first process; each then imports the command anew, and finds all of this there.
-    context.set_forkserver_preload([name for name in sys.modules if name.startswith("training.")])
+    # What is forked cannot use CUDA where an import, torchao's for one, has asked for devices before.
+    context = multiprocessing.get_context("spawn" if cell.device == "cuda" else "forkserver")
+    if cell.device != "cuda":
+        # Imported once, before the first process; each then imports the command anew, and finds all of this there.
+        context.set_forkserver_preload([name for name in sys.modules if name.startswith("training.")])
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(cell, sender))
     process.start()

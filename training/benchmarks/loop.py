@@ -34,7 +34,8 @@ class BareStep:
     def __init__(self, loop: TrainingLoop):
         self.loop = loop
         self.model = copy.deepcopy(loop.sharded.module).train()
-        self.optimizer = build_optimizer(self.model, loop.recipe)
+        fused = loop.optimizer.optimizer.defaults.get("fused", False)
+        self.optimizer = build_optimizer(self.model, loop.recipe, fused=fused)
         examples = [loop.task.train_example(index) for index in range(loop.recipe.total_batch_size)]
         self.batch = loop.to_device(loop.task.prepare_batch(loop.to_device(loop.task.collate(examples))))
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, send_to_device
+from torch.distributed.tensor import DTensor
 
 from ..common.files import point_to, write_json
 from ..common.throughput import Throughput, peak_flops, peak_memory_mib
@@ -35,7 +36,7 @@ from .memory import choose_checkpointed, keeping
 from .optimizers import build_optimizer, build_scheduler
 from .options import LoopOptions, Outcome, TrainingStopped, processes_here
 from .profiling import profile_of_steps
-from .sharding import ShardedModel
+from .sharding import ShardedModel, share_by_blocks
 from .state import RECIPE_FILE, Progress, RunState
 
 
@@ -144,6 +145,8 @@ class TrainingLoop:
         self.scheduler = build_scheduler(optimizer, recipe, self.course.batches_per_epoch)
         if accelerator.distributed_type == DistributedType.DEEPSPEED:
             self._configure_deepspeed()
+        if accelerator.distributed_type == DistributedType.FSDP:
+            share_by_blocks(accelerator.state.fsdp_plugin, model)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.sharded = ShardedModel(accelerator, self.model, self.optimizer)
         self.average = None if recipe.ema_decay is None else WeightAverage(self.sharded, recipe.ema_decay)
@@ -283,6 +286,7 @@ class TrainingLoop:
                 if self.accelerator.sync_gradients:
                     most = math.inf if recipe.max_grad_norm is None else recipe.max_grad_norm
                     norm = self.accelerator.clip_grad_norm_(self.model.parameters(), most)
+                    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # of all processes' rows
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             for name, value in losses.items():
@@ -345,8 +349,8 @@ class TrainingLoop:
         return means
 
     def _log(self):
-        progress, rates = self.progress, self.throughput.rates()
-        means = self._window_means()
+        progress, means = self.progress, self._window_means()
+        rates = self.throughput.rates()  # after what has waited for the device
         self.window = {}
         if progress.first_loss is None:
             progress.first_loss = means.get("loss")

@@ -18,14 +18,26 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import nn
 from torch.distributed.tensor import DTensor
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 # Of an optimizer's state, what is one number for all parameters, since every step updates all of them.
 STEP = "step"
 ADAM_STATE = "exp_avg"  # what an optimizer that counts steps has beside it
+
+
+def share_by_blocks(plugin: FullyShardedDataParallelPlugin, model: nn.Module):
+    """
+    Lets FSDP share out a model block by block, unless its configuration names other modules. What transformers' models
+    say must not be split among devices is more: the embedding, of which Accelerate shares out a part by itself, and
+    modules that not every model has.
+    """
+    if plugin.transformer_cls_names_to_wrap is None:
+        blocks = {type(module).__name__ for module in model.modules() if isinstance(module, GradientCheckpointingLayer)}
+        plugin.transformer_cls_names_to_wrap = sorted(blocks)
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,7 @@ def execute(
         **{name.replace("eval_", "test_", 1): value for name, value in outcome.metrics.items()},
         "seconds": loop.progress.seconds,
         "cpu_seconds": loop.progress.cpu_seconds,
-        "peak_memory_mib": peak_memory_mib(),
+        "peak_memory_mib": peak_memory_mib(accelerator.device),
         "made_with": describe_origin(accelerator),
         **run.settings,
     }

@@ -38,6 +38,7 @@ from .run import LOG_FILE, UNFINISHED_FOLDER, Interrupted, Run, execute, write_r
 SECONDS_BETWEEN_REPORTS = 0.5
 SECONDS_TO_WAIT = 0.5
 OUTPUT_FILE = "output.txt"
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 SECONDS_BETWEEN_LINES = 15.0  # where the progress goes to a file
 # For glibc's allocator: to keep what a step frees for the next step. Given back to the system and asked for again, it
 # costs a page fault every 4 KiB, about a seventh of a step's time.
@@ -81,8 +82,6 @@ class Resources:
 def run_in_worker(run: Run, images_folder: str, resources: Resources, gpu: str | None, messages: Connection):
     """The body of a worker: `execute`, with messages ("progress", steps, loss), ("done",) or ("error", traceback)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process; the parent ends its workers
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before anything has asked for them
     parent = os.getppid()
     torch.set_num_threads(resources.threads)
     logging.disable_progress_bar()  # there is one already
@@ -214,8 +213,10 @@ class WorkerPool:
         self.free_gpus = list(resources.gpus)
         self.active: dict[str, _Active] = {}
         self.errors: dict[str, str] = {}
-        self.context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-        if sys.platform == "linux":
+        # What is forked cannot use CUDA where an import, torchao's for one, has asked for devices before.
+        forks = sys.platform == "linux" and not resources.gpus
+        self.context = multiprocessing.get_context("forkserver" if forks else "spawn")
+        if forks:
             self.context.set_forkserver_preload([__name__])
         self.total_work = sum(map(work_of, runs))
         self.finished_work = 0.0
@@ -266,10 +267,16 @@ class WorkerPool:
         process = self.context.Process(target=run_in_worker, args=arguments, daemon=True)
         # Inherited, so that Ctrl-C does not reach a worker that is still importing.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        visible = os.environ.get(VISIBLE_GPUS)
         try:
+            if gpu is not None:
+                os.environ[VISIBLE_GPUS] = gpu  # and so is this, before anything there asks for devices
             process.start()
         finally:
             signal.signal(signal.SIGINT, handler)
+            if gpu is not None:
+                os.environ.pop(VISIBLE_GPUS)
+                os.environ |= {} if visible is None else {VISIBLE_GPUS: visible}
         sender.close()  # the worker's end of the pipe is then the only one, so its death ends the messages
         self.active[run.name] = _Active(run, gpu, process, messages)
 

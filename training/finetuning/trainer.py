@@ -17,6 +17,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from ..data.unreadable import TooManyUnreadable, UnreadableImage, UnusableData, readable_example
 from ..engine.optimizers import parameter_groups
+from ..engine.sharding import share_by_blocks
 from ..tasks.base import Batch, Task
 from .arguments import FinetuneArguments
 
@@ -57,6 +58,8 @@ class FinetuneTrainer(Trainer):
             data_collator=partial(_collate_indexed, task),
             processing_class=task.processor,
         )
+        if (plugin := getattr(self.accelerator.state, "fsdp_plugin", None)) is not None:
+            share_by_blocks(plugin, model)
         self.task = task
         self.results: dict[int, Any] = {}
         # Losses are means over a batch, which the Trainer is to divide by the batches of a step and by nothing else.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torchvision.ops import box_convert
-from transformers import PreTrainedModel
+from transformers import BatchFeature, PreTrainedModel
 
 from modeling_pixelvit.image_post_processing import paste_mask
 from modeling_pixelvit.modeling_detection import PixelDetectionOutput
@@ -103,8 +103,10 @@ class DetectionTask(DenseTask):
         return {**collate_detection(examples), **({"targets": targets} if targets else {})}
 
     def losses(self, model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-        images = {name: batch[name] for name in ("pixel_values", "pixel_mask", "labels")}
-        outputs = model(**images, **patch_size_of(batch))
+        # Whose boxes FSDP's mixed precision leaves exact, as it looks into plain dictionaries only.
+        labels = [BatchFeature(label) for label in batch["labels"]]
+        images = {name: batch[name] for name in ("pixel_values", "pixel_mask")}
+        outputs = model(**images, labels=labels, **patch_size_of(batch))
         return {"loss": outputs.loss, **outputs.loss_dict}
 
     def results(self, model: torch.nn.Module, batch: Batch) -> list[ImageResult]:

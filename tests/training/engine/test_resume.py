@@ -15,7 +15,9 @@ import signal
 import time
 
 import pytest
-from launching import DDP, ONE_PROCESS, ZERO2, ZERO3, launch
+import torch
+from launching import DDP, FSDP2, ONE_PROCESS, ZERO2, ZERO3, launch
+from packaging import version
 from safetensors.torch import load_file
 
 from training.engine.checkpoints import PARTIAL, find_checkpoints
@@ -62,6 +64,14 @@ SEGMENTATION = {
     **{"image_size": 32, "ema_decay": 0.9, "gradient_accumulation_steps": 2, "num_workers": 2},
     "model": json.dumps({**TINY["pixelvit"], **UPERNET}),
 }
+# Blocks of a new model begin with biases that are computed, for the weights' average too.
+FSDP = {
+    **EVERYTHING,
+    "model": json.dumps({**TINY["pixelvit"], "position_embedding_type": "absolute_rotary", "locality_init_value": 4.0}),
+}
+needs_fsdp2 = pytest.mark.skipif(
+    version.parse(torch.__version__) < version.parse("2.11"), reason="over gloo, FSDP 2 of torch 2.8 sums gradients"
+)
 # name: (family, configuration, launch options, options)
 MODES = {
     "plain": ("adventurer", ONE_PROCESS, [], {}),
@@ -74,19 +84,21 @@ MODES = {
     "ddp": ("adventurer", DDP, [], {**EVERYTHING, **SCHEDULE}),
     "zero2-fp16": ("pixelvit", ZERO2, ["--mixed_precision", "fp16"], EVERYTHING),
     "zero3-bf16": ("adventurer", ZERO3, [], {**EVERYTHING, **SCHEDULE}),
+    "fsdp2": ("pixelvit", FSDP2, ["--mixed_precision", "no"], FSDP),
+    "segmentation-fsdp2": ("pixelvit", FSDP2, [], SEGMENTATION),
     "segmentation-ddp": ("pixelvit", DDP, [], SEGMENTATION),
 }
 
 
-def launch_mode(mode, folder, pictures, length):
+def launch_mode(mode, folder, pictures, length, instead=None):
     family, config, launch_options, options = MODES[mode]
     options = {"recipe": f"{family}-stage1", "model": json.dumps(TINY[family]), **options, **length[1]}
     options = {**PLAIN, "dataset": pictures, **options, "output_dir": str(folder)}
-    return launch(config, launch_options, options, folder)
+    return launch(instead or config, launch_options, options, folder)
 
 
-def finish(mode, folder, pictures, length):
-    process = launch_mode(mode, folder, pictures, length)
+def finish(mode, folder, pictures, length, instead=None):
+    process = launch_mode(mode, folder, pictures, length, instead)
     assert process.wait(timeout=300) == 0, (folder.parent / f"{folder.name}.log").read_text()[-3000:]
 
 
@@ -165,6 +177,17 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(mode, kills, tmp_path, 
         check_one_process_goes_on(tmp_path / "moved", pictures, SHORT)
 
 
+@needs_fsdp2
+def test_weights_that_are_shared_out_learn_as_others_do(tmp_path, pictures):
+    """By the configuration for GPUs."""
+    finish("fsdp2", tmp_path / "shared", pictures, SHORT)
+    finish("fsdp2", tmp_path / "whole", pictures, SHORT, instead=DDP)
+    shared, whole = losses(tmp_path / "shared"), losses(tmp_path / "whole")
+    assert len(shared) == len(whole) > SHORT[0]
+    for record, expected in zip(shared, whole, strict=True):
+        assert record == pytest.approx(expected, rel=1e-3)
+
+
 def check_one_process_goes_on(folder, pictures, length):
     """By the weights, averages and optimizer that two processes had; what they mix and in which order is another."""
     checkpoint = max(find_checkpoints(folder / "checkpoints"))
@@ -182,6 +205,6 @@ def check_one_process_goes_on(folder, pictures, length):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [pytest.param(mode, marks=needs_fsdp2 if "fsdp2" in mode else ()) for mode in MODES])
 def test_many_kills(mode, tmp_path, pictures):
     check_kills(mode, 4, tmp_path, pictures, LONG, seed=1)
