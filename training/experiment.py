@@ -25,7 +25,7 @@ import torch
 
 from .engine.options import LoopOptions
 from .engine.run import build_accelerator
-from .experiments.arguments import MOST_WORKERS
+from .experiments.arguments import MOST_WORKERS, dataset_named
 from .experiments.carrying import Carrying, resumable_command
 from .experiments.definition import Experiment, find_experiments, load_experiment, load_scales
 from .experiments.experiment import run_experiment
@@ -57,8 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--scale", default="digits", choices=list(scales), help="on what (default: %(default)s)")
     add("--plan", action="store_true", help="print the points, their tokens, operations and hours, and stop")
     add("--fast", action="store_true", help="a few batches of a few points: shows that all works, gives no result")
-    add("--dataset", help="images instead of the scale's, as for training.sweep")
-    add("--start_dataset", help="images instead of the scale's for what the points start from")
+    add("--dataset", type=dataset_named, help="images instead of the scale's, as for training.sweep")
+    add("--start_dataset", type=dataset_named, help="images instead of the scale's for what the points start from")
     add("--image_size", type=int, help="side in pixels instead of the scale's")
     add("--epochs", type=float, help="instead of the scale's or the recipes'")
     add("--seeds", nargs="+", type=int, default=[], help="instead of the experiment's")

@@ -32,17 +32,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output_dir", type=Path, default=Path("runs/report"), help="default: %(default)s")
     options = parser.parse_args(arguments)
     logging.disable_progress_bar()  # of every file that transformers reads
+    folders = [Path(folder).resolve() for folder in dict.fromkeys(options.runs)]
     try:
+        if len({folder.name for folder in folders}) < len(folders):
+            raise ValueError("Two folders of the same name were given, and their pictures would have one; rename one.")
         with tempfile.TemporaryDirectory(prefix="report-") as images_folder:
-            page, markdown = build_report(options.runs, options.points_dir, Path(images_folder))
-    except ValueError as error:
+            page, markdown = build_report(folders, options.points_dir, Path(images_folder))
+        options.output_dir.mkdir(parents=True, exist_ok=True)
+        write_text(options.output_dir / "report.html", page)
+        write_text(options.output_dir / "report.md", markdown)
+        for folder in folders:
+            shutil.copyfile(folder / PICTURE_FILE, options.output_dir / f"{folder.name}.png")
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    options.output_dir.mkdir(parents=True, exist_ok=True)
-    write_text(options.output_dir / "report.html", page)
-    write_text(options.output_dir / "report.md", markdown)
-    for folder in map(Path, options.runs):
-        shutil.copyfile(folder / PICTURE_FILE, options.output_dir / f"{folder.name}.png")
     print(f"{options.output_dir / 'report.html'}\n{options.output_dir / 'report.md'}")
     return 0
 

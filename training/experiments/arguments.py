@@ -69,6 +69,11 @@ def describe_default(field: str) -> str:
     return "default: " + ", ".join(f"{family} {word}" for family, word in words.items())
 
 
+def dataset_named(text: str) -> str:
+    """A data set as it was given; a folder is the same one with a slash at its end."""
+    return os.path.normpath(text) if os.path.isdir(text) else text
+
+
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m training.sweep",
@@ -83,7 +88,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     defaults = {name: task.patch_sizes for name, task in TASKS.items()}
     described = "; ".join(f"{task} {' '.join(map(str, sizes))}" for task, sizes in defaults.items())
     add("--patch_sizes", nargs="+", type=int, help=f"sides of a patch in pixels ({described})")
-    add("--dataset", help="data set of the task to train on instead of the embedded digits, or scenes of them")
+    text = "data set of the task to train on instead of the embedded digits, or scenes of them"
+    add("--dataset", type=dataset_named, help=text)
     add(
         "--image_size",
         type=int,

@@ -125,7 +125,7 @@ def resumable_command(module: str, arguments: list[str] | None, body: Callable[[
     command = shlex.join(["python", "-m", module, *(sys.argv[1:] if arguments is None else arguments)])
     try:
         return body(command)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -10,6 +10,8 @@ can be run at any scale that has its task.
 
 import dataclasses
 import itertools
+import types
+import typing
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -180,7 +182,12 @@ def build_experiment(fields: dict[str, Any], where: str) -> Experiment:
     for name in ("title", "question"):
         if not isinstance(fields.get(name), str):
             raise ExperimentError(f"{where} has no {name}; give it one, in a sentence.")
+    for name, hint in typing.get_type_hints(Experiment).items():
+        if name in fields and not _fits(fields[name], hint):
+            raise ExperimentError(f"{where} sets {name}: {fields[name]!r}; it must be of the type {hint}.")
     experiment = Experiment(**fields)
+    if Path(experiment.name).name != experiment.name:
+        raise ExperimentError(f"{where} sets name: {experiment.name}; folders are made of it, so it has no slash.")
     if bool(experiment.parts) == bool(experiment.grids):
         raise ExperimentError(
             f"{where} must have either grids or parts; it has {'both' if experiment.grids else 'none'}."
@@ -193,11 +200,29 @@ def build_experiment(fields: dict[str, Any], where: str) -> Experiment:
         for one in wanted:
             if one not in allowed:
                 raise ExperimentError(f"{where} sets {what}: {one}; there are {', '.join(allowed)}.")
-    if not all(isinstance(seed, int) for seed in experiment.seeds) or not experiment.seeds:
-        raise ExperimentError(f"{where} sets seeds: {experiment.seeds}; give one or more integers.")
-    if not all(isinstance(grid, dict) for grid in experiment.grids):
-        raise ExperimentError(f"{where} sets grids: {experiment.grids}; each maps fields to values.")
+    if not experiment.seeds or not all(0 <= seed < 2**32 for seed in experiment.seeds):
+        raise ExperimentError(f"{where} sets seeds: {experiment.seeds}; give one or more from 0 to 2^32 - 1.")
+    scales = _read(SCALES_FILE)
+    for name in experiment.scales:
+        if name not in scales:
+            raise ExperimentError(
+                f"{where} sets scales: {name}; there are {', '.join(scales)}.{suggestion(name, scales)}"
+            )
     return experiment
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value from a YAML file is of an annotated type."""
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, one) for one in typing.get_args(hint))
+    if hint is Any:
+        return True
+    kind, inside = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        return False
+    if kind is dict:
+        return all(_fits(part, of) for item in value.items() for part, of in zip(item, inside, strict=True))
+    return kind is not list or all(_fits(one, inside[0]) for one in value)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 """An experiment from its points to its results."""
 
 import functools
+import hashlib
 import itertools
 import json
 import tempfile
@@ -34,7 +35,7 @@ from .report import (
     series_key,
     tabulate_comparisons,
 )
-from .run import Run, key_of, training_cost, training_seconds, without_defaults
+from .run import Run, check_same_images, key_of, training_cost, training_seconds, without_defaults
 
 
 DRAWN_PREFIX = "test_patch"
@@ -107,6 +108,8 @@ def run_experiment(
         planner = Planner(experiment, scale, choices, functools.partial(load_run_images, folder=Path(images_folder)))
         points = planner.points()
         runs = every_run(points)
+        for run in runs:
+            check_same_images(run, run.finished_metrics(), planner.images_of(run).told)
         to_do = results.to_do(runs)
         for line in planner.left_out:
             print(f"left out: {line}")
@@ -114,6 +117,8 @@ def run_experiment(
             measured = None if carrying.cost_file is None else load_measured_cost(carrying.cost_file)
             print(format_plan(experiment, place, runs, to_do, results, planner, measured))
             return 0
+        folder = Path(carrying.output_dir, f"{experiment.name}-{place}" + ("-fast" if choices.fast else ""))
+        folder.mkdir(parents=True, exist_ok=True)
         seeds = len({point.run.recipe.seed for point in points})
         print(
             f"{experiment.name} at {place}: {len(points)} points of {seeds} seeds, {len(runs)} runs, {len(to_do)} "
@@ -127,7 +132,6 @@ def run_experiment(
             return SoFar(rows_of(experiment, points, results), missing, places)
 
         def report(rows: list[dict[str, Any]]):
-            folder = Path(carrying.output_dir, f"{experiment.name}-{place}" + ("-fast" if choices.fast else ""))
             write_report(experiment, place, rows, runs, results, folder, command)
             if choices.fast:
                 print("--fast was given: it shows that all works, and the numbers mean nothing.")
@@ -137,7 +141,10 @@ def run_experiment(
 
 def place_of(scale: Scale, choices: Choices) -> str:
     """On what an experiment is run, in a word: the scale, after the name of other images than its own."""
-    name = "".join(letter if letter.isalnum() else "_" for letter in Path(choices.dataset or "").name)
+    path = Path(choices.dataset or "")
+    name = "".join(letter if letter.isalnum() else "_" for letter in path.name)
+    if name and path.is_dir():  # another folder may have the same name
+        name += f"-{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:6]}"
     return f"{name}-{scale.name}" if name else scale.name
 
 
@@ -174,7 +181,6 @@ def write_report(
     command: str,
 ):
     """Writes table, picture and results, and prints what they say."""
-    folder.mkdir(parents=True, exist_ok=True)
     compared = compare(rows, experiment.reference) if experiment.reference else []
     front = find_front(rows) if experiment.front else []
     against = tabulate_comparisons(compared, experiment.reference, experiment.x)

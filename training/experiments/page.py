@@ -105,6 +105,11 @@ def load_finished(folder: str | Path, points_dir: str | Path) -> Finished:
         content = json.loads(path.read_text())
         runs = {run["key"]: run for run in content["runs"]}
         rows = [{**runs[point["run"]], **point, "axis": content["experiment"]["x"]} for point in content["points"]]
+        if not rows or "comparisons" not in content:
+            raise ValueError("no points" if not rows else "no comparisons")
+        for name in (TABLE_FILE, PICTURE_FILE):
+            if not (path.parent / name).exists():
+                raise ValueError(f"no {name}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{folder} was given, which has no results of training.experiment ({type(error).__name__}: {error}); give "
@@ -113,7 +118,7 @@ def load_finished(folder: str | Path, points_dir: str | Path) -> Finished:
     return Finished(Path(folder), content, with_draws(rows, Path(points_dir)))
 
 
-def build_report(folders: Sequence[str], points_dir: str, images_folder: Path) -> tuple[str, str]:
+def build_report(folders: Sequence[str | Path], points_dir: str, images_folder: Path) -> tuple[str, str]:
     """
     The page and the Markdown of some experiments.
 
@@ -123,7 +128,7 @@ def build_report(folders: Sequence[str], points_dir: str, images_folder: Path) -
         images_folder: Where images are stored meanwhile.
 
     Raises:
-        ValueError: if a folder has no results, or the images of a run cannot be loaded.
+        ValueError: if a folder has no results.
     """
     finished = [load_finished(folder, points_dir) for folder in folders]
     sections = [_section(one, Path(points_dir), images_folder) for one in finished]
@@ -297,7 +302,11 @@ def _checkpoints_at_work(finished: Finished, points_dir: Path, images_folder: Pa
     for runs in groups.values():
         runs = sorted({run["patch_size"]: run for run in runs}.values(), key=lambda run: -run["patch_size"])
         recipe = build_recipe({**dataclasses.asdict(Recipe()), **runs[0]["recipe"]}, "the run")
-        images = load_run_images(recipe, **runs[0]["data"], folder=images_folder)
+        try:
+            images = load_run_images(recipe, **runs[0]["data"], folder=images_folder)
+        except ValueError as error:
+            parts.append(f'<p class="note">Not shown at work: {html.escape(str(error))}</p>')
+            continue
         loaded = {run["patch_size"]: load_checkpoint(str(points_dir / run["name"])) for run in runs}
         is_classifier = recipe.task == ClassificationTask.name
         parts.append(f"<h3>{html.escape(runs[0]['series'])}, seed {runs[0]['seed']}, on test images</h3>")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from modeling_pixelvit.configuration_detection import DetectionHeadConfig
@@ -16,12 +17,13 @@ from modeling_pixelvit.configuration_segmentation import SegmentationHeadConfig
 
 from ..data.batches import TrainingBatches
 from ..families.registry import FAMILIES
-from ..settings.recipe import Recipe, load_recipe
+from ..settings.recipe import Recipe, load_recipe, suggestion
 from ..tasks.base import SWITCHED_OFF
 from ..tasks.registry import TASKS
 from .arguments import DATASET_EPOCHS, DATASET_IMAGE_SIZE
 from .definition import (
     COMPUTE,
+    EVERY,
     IMAGES,
     LABEL,
     OF_POINTS,
@@ -32,10 +34,20 @@ from .definition import (
     load_scales,
 )
 from .plan import PHOTOGRAPHS, change_recipe, set_length
-from .run import Run, forward_flops
+from .run import Run, forward_flops, tell_images
 
 
 FAST_BATCHES = 12
+NOT_VARIED = {
+    "model": "give the fields of models' configurations by their names",
+    "seed": "the experiment's seeds stand in its list of seeds, or come by --seeds",
+}
+RANGES = {
+    **dict.fromkeys((IMAGES, COMPUTE), (lambda x: x is None or _is_number(x, int | float), "a number above zero")),
+    **dict.fromkeys((STORED_SIZE, "image_size"), (lambda x: _is_number(x, int), "a whole number above zero")),
+    "patch_size": (lambda x: _is_number(x, int), f"a whole number above zero, or {EVERY!r}"),
+    LABEL: (lambda x: isinstance(x, str), "a text"),
+}
 START_KEYS = ("task", "scale", "recipe", "image_size", "epochs", "start")
 HEAD_FIELDS = frozenset(
     field.name for cls in (SegmentationHeadConfig, DetectionHeadConfig) for field in dataclasses.fields(cls)
@@ -48,6 +60,7 @@ class Images:
 
     num_train: int
     num_labels: int
+    told: dict[str, Any] | None = None  # by `run.tell_images`, where they have been loaded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +144,7 @@ class Planner:
         sizes = self.scale.patch_sizes.get(task) or TASKS[task].patch_sizes
         sizes = sorted((one for one in sizes if size % one == 0), reverse=True)
         combinations = list(self._narrowed().combinations(sizes[:2] if self.choices.fast else sizes))
-        self._check_fields(combinations)
+        self._check_fields(list(experiment.combinations(sizes)))
         seeds = self.choices.seeds or tuple(experiment.seeds)
         points: dict[tuple[str, str, str], Point] = {}
         for fields in combinations:
@@ -141,16 +154,30 @@ class Planner:
                     f"{experiment.name} has patch_size={patch_size} in its base, where a field has one value; several "
                     "stand in a grid."
                 )
+            for name, value in fields.items():
+                if name in RANGES and not RANGES[name][0](value):
+                    raise ExperimentError(f"{experiment.name} sets {name}: {value}; it must be {RANGES[name][1]}.")
             if patch_size is not None and image_size % patch_size:
                 self.left_out.append(f"patch {patch_size}, which does not divide images of {image_size} pixels")
                 continue
             for seed in seeds[:1] if self.choices.fast else seeds:
-                run = self._run(fields, seed, self.scale, task, self._start_of(self.scale, task))
+                try:
+                    run = self._run(fields, seed, self.scale, task, self._start_of(self.scale, task))
+                except (StrictDataclassError, TypeError, ValueError) as error:
+                    told = ", ".join(f"{name}: {value}" for name, value in fields.items())
+                    reason = " ".join(str(error.__cause__ or error).split())
+                    raise ExperimentError(f"{experiment.name} has a point that cannot be ({told}): {reason}") from None
                 point = Point(*self._name_curve(fields), run)
                 points.setdefault((point.group, point.variant, run.key), point)
         self.left_out = list(dict.fromkeys(self.left_out))
         if not points:
-            raise ExperimentError(f"{experiment.name} has no points left; left out: {'; '.join(self.left_out)}.")
+            left_out = "; ".join(self.left_out) or f"all families but {', '.join(self.choices.families)}"
+            raise ExperimentError(f"{experiment.name} has no points left; left out: {left_out}.")
+        variants = dict.fromkeys(point.variant for point in points.values())
+        if experiment.reference is not None and experiment.reference not in variants and not self.left_out:
+            raise ExperimentError(
+                f"{experiment.name} sets reference: {experiment.reference}; its curves are {', '.join(variants)}."
+            )
         return list(points.values())
 
     def _narrowed(self) -> Experiment:
@@ -162,11 +189,20 @@ class Planner:
         return dataclasses.replace(self.experiment, families=families, grids=grids)
 
     def _check_fields(self, combinations: list[dict[str, Any]]):
-        for name in dict.fromkeys(name for fields in combinations for name in fields):
-            if name not in OF_POINTS and not any(hasattr(owner, name) for owner in (Recipe(), *self.configs)):
+        families: dict[str, set[str]] = {}
+        for fields in combinations:
+            for name in fields:
+                families.setdefault(name, set()).add(fields["family"])
+        start = {name: set(FAMILIES) for name in self.experiment.start or {} if name not in START_KEYS}
+        for name, of_families in (families | start).items():
+            if name in NOT_VARIED:
+                raise ExperimentError(f"{self.experiment.name} varies {name!r}; {NOT_VARIED[name]}.")
+            owners = [Recipe(), *(config for config in self.configs if config.model_type in of_families)]
+            if name not in OF_POINTS and not any(hasattr(owner, name) for owner in owners):
+                known = {*OF_POINTS, *(field for owner in owners for field in vars(owner))}
                 raise ExperimentError(
-                    f"{self.experiment.name} varies {name!r}, which is no field of a recipe or of a model's "
-                    f"configuration, and none of {', '.join(OF_POINTS)}."
+                    f"{self.experiment.name} varies {name!r}, which is no field of a recipe or of a configuration of "
+                    f"{' or '.join(sorted(of_families))}, and none of {', '.join(OF_POINTS)}.{suggestion(name, known)}"
                 )
 
     def _name_curve(self, fields: dict[str, Any]) -> tuple[str, str]:
@@ -183,7 +219,11 @@ class Planner:
 
     def _start_of(self, scale: Scale, task: str) -> dict[str, Any] | None:
         own, of_scale = self.experiment.start, scale.start.get(task)
-        return None if own is None and of_scale is None else {**(own or {}), **(of_scale or {})}
+        start = None if own is None and of_scale is None else {**(own or {}), **(of_scale or {})}
+        if start is not None and start.get("scale", self.scale.name) not in self.scales:
+            known = ", ".join(self.scales)
+            raise ExperimentError(f"{self.experiment.name} starts at the scale {start['scale']!r}; there are {known}.")
+        return start
 
     def _run(
         self,
@@ -283,7 +323,7 @@ class Planner:
                 self.known_images[key] = Images(scale.num_train_images, scale.num_labels)
             else:
                 loaded = self.load(recipe, data["source"], data["image_size"])
-                self.known_images[key] = Images(len(loaded.train), len(loaded.label_names))
+                self.known_images[key] = Images(len(loaded.train), len(loaded.label_names), tell_images(loaded))
         return self.known_images[key]
 
     def _images_for_compute(self, recipe: Recipe, images: Images, share: float | None) -> float:
@@ -310,6 +350,10 @@ class Planner:
         return folder / "-".join(words)
 
 
+def _is_number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and value > 0
+
+
 def _first_two(name: str, values: Any) -> Any:
     """Of a field's values the first two, of patch sizes the two largest."""
     if not isinstance(values, list):
@@ -318,9 +362,17 @@ def _first_two(name: str, values: Any) -> Any:
 
 
 def _as_field(name: str, value: Any) -> Any:
-    """A list of words may be written as one text, as on the command line."""
+    """
+    A list of words may be written as one text, as on the command line.
+
+    Raises:
+        ValueError: for a word where a number must be.
+    """
     if name in ("patch_schedule", "patch_draws") and isinstance(value, str):
         return [] if value == "none" else value.split()
+    default = getattr(Recipe(), name, None)
+    if isinstance(default, float) and isinstance(value, str | int):  # 1e-3 is a text in YAML, and 1 no float
+        return float(value)
     return value
 
 

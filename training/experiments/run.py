@@ -7,16 +7,18 @@ One point of an experiment: a recipe and images in, a checkpoint folder with `me
 `training.engine.loop`, which goes on after an interruption, to the same result as without one.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import functools
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 from accelerate import Accelerator
 
@@ -42,6 +44,8 @@ METRICS_FILE = "metrics.json"
 SETTINGS_FILE = "settings.json"
 RUN_FILE = "run.json"
 UNFINISHED_FOLDER = "unfinished_run"
+LOCK_FILE = "run.lock"
+SECONDS_BETWEEN_TRIES = 1.0
 MINUTES_BETWEEN_CHECKPOINTS = 1 / 3
 
 
@@ -103,11 +107,42 @@ class Run:
         return key_of(self.settings)
 
     def finished_metrics(self) -> dict[str, Any] | None:
-        """The metrics of this run if it is finished."""
+        """
+        The metrics of this run if it is finished.
+
+        Raises:
+            ValueError: if its file is damaged.
+        """
+        path = Path(self.folder, METRICS_FILE)
         try:
-            return json.loads(Path(self.folder, METRICS_FILE).read_text())
+            metrics = json.loads(path.read_text())
+            if metrics.keys() >= self.settings.keys():
+                return metrics
         except FileNotFoundError:
             return None
+        except (ValueError, AttributeError):
+            pass
+        raise ValueError(f"{path} is damaged; remove the file, and the run is carried out again.")
+
+    @contextlib.contextmanager
+    def alone(self, is_wanted: Callable[[], bool] = lambda: True) -> Iterator[None]:
+        """
+        Waits until no other process of this machine carries out the run, which two would do into one folder.
+
+        Raises:
+            Interrupted: if it is no longer wanted meanwhile.
+        """
+        Path(self.folder).mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(Path(self.folder, LOCK_FILE))
+        try:
+            while not lock.is_locked:
+                with contextlib.suppress(filelock.Timeout):
+                    lock.acquire(timeout=SECONDS_BETWEEN_TRIES)
+                if not is_wanted():
+                    raise Interrupted(f"{self.name} waited for another process that carries it out.")
+            yield
+        finally:
+            lock.release()
 
 
 def key_of(settings: dict[str, Any]) -> str:
@@ -208,6 +243,7 @@ def execute(
         "cpu_seconds": loop.progress.cpu_seconds,
         "peak_memory_mib": peak_memory_mib(accelerator.device),
         "made_with": describe_origin(accelerator),
+        "images": tell_images(images),
         **run.settings,
     }
     if accelerator.is_main_process:
@@ -223,6 +259,31 @@ def execute(
         shutil.rmtree(unfinished)
     accelerator.wait_for_everyone()
     return metrics
+
+
+def tell_images(images: Any) -> dict[str, Any]:
+    """What tells whether images of the same name are still the same: their numbers, and a digest of their classes."""
+    digest = hashlib.sha256(json.dumps(list(images.label_names)).encode()).hexdigest()[:10]
+    return {"train": len(images.train), "test": len(images.evaluation), "classes": digest}
+
+
+def check_same_images(run: Run, metrics: dict[str, Any] | None, images: dict[str, Any] | None):
+    """
+    Args:
+        run: Of which the metrics are, if it is finished.
+        images: What `tell_images` says of its data set now; None if that has not been loaded.
+
+    Raises:
+        ValueError: if a finished run was made with other images than those that its data set has now.
+    """
+    then = (metrics or {}).get("images", images)  # older runs do not tell
+    if images is not None and then != images:
+        classes = "the same" if then["classes"] == images["classes"] else "other"
+        raise ValueError(
+            f"{run.folder} was made with {then['train']:,} training and {then['test']:,} test images, and "
+            f"{run.data['source']} now holds {images['train']:,} and {images['test']:,} of {classes} classes; put the "
+            "new ones into a folder of another name, or remove the run."
+        )
 
 
 def describe_origin(accelerator: Accelerator) -> dict[str, Any]:
@@ -282,8 +343,9 @@ def training_cost(run: Run, num_labels: int) -> int:
 def _forget_other_run(unfinished: Path, settings: dict[str, Any]):
     """Removes what was begun with other settings, and notes the settings of what begins now."""
     path = unfinished / SETTINGS_FILE
-    if path.exists() and json.loads(path.read_text()) == settings:
-        return
+    with contextlib.suppress(OSError, ValueError):  # there is none, or it is damaged
+        if json.loads(path.read_text()) == settings:
+            return
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     write_json(path, settings)

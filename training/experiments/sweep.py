@@ -22,6 +22,7 @@ from .report import (
     format_report,
     write_results,
 )
+from .run import check_same_images, tell_images
 from .workers import Resources
 
 
@@ -68,6 +69,8 @@ def sweep(options: argparse.Namespace, command: str) -> int:
         images = load_run_images(recipe, **data, folder=Path(images_folder))
         runs = plan_runs(options, image_size, len(images.train), data)
         to_do = unfinished_runs(runs, options.overwrite)
+        for run in runs:
+            check_same_images(run, run.finished_metrics(), tell_images(images))
         Path(options.output_dir).mkdir(parents=True, exist_ok=True)
         print(
             f"{images.name}: {len(images.train):,} training images, {len(images.evaluation):,} test images, "

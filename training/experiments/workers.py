@@ -96,12 +96,15 @@ def run_in_worker(run: Run, images_folder: str, resources: Resources, gpu: str |
             messages.send(("progress", steps, loss))
 
     try:
-        if resources.launcher:
-            launch(run, resources.launcher, report)
-        else:
-            images = load_run_images(run.recipe, **run.data, folder=Path(images_folder))
-            accelerator = Accelerator(cpu=gpu is None, mixed_precision=None if gpu is None else resources.precision)
-            execute(run, images, report, accelerator)
+        with run.alone(is_wanted=lambda: os.getppid() == parent):
+            if run.finished_metrics() is not None:
+                pass  # by the process that this one has waited for
+            elif resources.launcher:
+                launch(run, resources.launcher, report)
+            else:
+                images = load_run_images(run.recipe, **run.data, folder=Path(images_folder))
+                accelerator = Accelerator(cpu=gpu is None, mixed_precision=None if gpu is None else resources.precision)
+                execute(run, images, report, accelerator)
     except Interrupted:
         raise SystemExit(128 + signal.SIGTERM) from None
     except Exception:

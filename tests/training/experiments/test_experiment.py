@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import time
@@ -54,7 +55,7 @@ def few_images(monkeypatch):
 
 def images_of(recipe, source, image_size):
     """In place of a data set, for plans: as large as the embedded digits."""
-    return SimpleNamespace(train=range(1400), label_names=list("0123456789"))
+    return SimpleNamespace(train=range(1400), evaluation=range(397), label_names=list("0123456789"))
 
 
 def plan(name, scale="digits", **choices):
@@ -220,9 +221,31 @@ class TestDefinitions:
             ({"grids": []}, "must have either grids or parts; it has none"),
             ({"task": "tracking"}, "sets task: tracking; there are classification"),
             ({"x": "colour"}, "sets x: colour; there are patch_size"),
-            ({"seeds": []}, "give one or more integers"),
+            ({"seeds": []}, "give one or more from 0 to"),
             ({"title": None}, "has no title"),
             ({"grids": [{"patch_sise": [2]}]}, "varies 'patch_sise', which is no field"),
+            ({"grids": [{"patch_sise": [2]}]}, "Did you mean 'patch_size'?"),
+            ({"grids": [{"model": {"hidden_size": 16}}]}, "give the fields of models' configurations by their names"),
+            ({"grids": [{"seed": [1, 2]}]}, "varies 'seed'; the experiment's seeds stand in its list of seeds"),
+            ({"base": {"scan_order": "rows"}}, "no field of a recipe or of a configuration of pixelvit"),
+            ({"start": {"taks": "classification"}}, "varies 'taks'"),
+            ({"scales": {"digitz": {}}}, "sets scales: digitz; there are digits, "),
+            ({"reference": "nobody"}, "sets reference: nobody; its curves are "),
+            ({"seeds": 3}, "sets seeds: 3; it must be of the type list[int]."),
+            ({"seeds": [-1]}, "sets seeds: [-1]; give one or more from 0 to 2^32 - 1."),
+            ({"grids": 5}, "sets grids: 5; it must be of the type list[dict[str, typing.Any]]."),
+            ({"base": ["x"]}, "sets base: ['x']; it must be of the type dict[str, typing.Any]."),
+            ({"families": None}, "sets families: None; it must be of the type list[str]."),
+            ({"x": ["tokens"]}, "sets x: ['tokens']; it must be of the type <class 'str'>."),
+            ({"scales": {"digits": 5}}, "sets scales: {'digits': 5}; it must be of the type"),
+            ({"grids": [{"patch_size": [0]}]}, "sets patch_size: 0; it must be a whole number above zero, or 'every'."),
+            ({"grids": [{"patch_size": "evry"}]}, "sets patch_size: evry; it must be"),
+            ({"grids": [{"images": "half", "patch_size": 4}]}, "sets images: half; it must be a number above zero."),
+            ({"grids": [{"compute": -1, "patch_size": 4}]}, "sets compute: -1; it must be a number above zero."),
+            ({"grids": [{"label": 5, "patch_size": 4}]}, "sets label: 5; it must be a text."),
+            ({"start": {"scale": "nope"}}, "starts at the scale 'nope'; there are digits, "),
+            ({"name": "../x"}, "sets name: ../x; folders are made of it"),
+            ({"base": {"hidden_size": "big"}}, "has a point that cannot be ("),
             ({"grids": [{"patch_size": [3]}]}, "has no points left; left out: patch 3, which does not divide"),
             ({"base": {"hidden_size": 33}}, "hidden_size"),
             (
@@ -235,6 +258,12 @@ class TestDefinitions:
         assert command.main([write_experiment(tmp_path, **fields), "--plan"]) == 2
         error = capsys.readouterr().err
         assert sentence in error and error.startswith("error: ") and len(error.splitlines()) == 1
+
+    def test_numbers_as_yaml_has_them(self, tmp_path):
+        """1e-3 is a text to YAML, and 1 is no fraction."""
+        path = write_experiment(tmp_path, base={"base_learning_rate": "1e-3", "warmup_epochs": 0})
+        recipe = plan(path).points()[0].run.recipe
+        assert recipe.base_learning_rate == 1e-3
 
     def test_other_mistakes_get_one_too(self, tmp_path, capsys):
         for words, sentence in (
@@ -328,6 +357,51 @@ class TestCarryingOut:
     def test_a_run_that_is_written_down_is_the_same_run(self, tmp_path):
         (point, *_) = plan("table2", points_dir=str(tmp_path), how={"num_workers": 2}).points()
         assert read_run(write_run(point.run)) == point.run
+
+    def test_two_processes_of_an_experiment_carry_a_run_out_once(self, tmp_path, pictures):
+        """The second one waits for the first, and takes what that has found."""
+        path = write_experiment(tmp_path, grids=[{"patch_size": [16]}])
+        words = [path, "--dataset", str(pictures), "--epochs", "6", "--points_dir", str(tmp_path / "points")]
+        started = [
+            launch(
+                ONE_PROCESS,
+                [],
+                [*words, "--output_dir", str(tmp_path / f"out{one}")],
+                tmp_path / f"{one}",
+                "experiment",
+            )
+            for one in (1, 2)
+        ]
+        for one, process in zip((1, 2), started, strict=True):
+            assert process.wait(timeout=300) == 0, (tmp_path / f"{one}.log").read_text()
+        (folder,) = (tmp_path / "points").iterdir()
+        steps = [json.loads(line).get("step") for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        trained = steps[: steps.index(max(steps)) + 1]
+        assert trained == list(range(1, len(trained) + 1))
+        found = [json.loads(next((tmp_path / f"out{one}").rglob("results.json")).read_text()) for one in (1, 2)]
+        assert found[0]["runs"] == found[1]["runs"]
+
+    def test_results_of_images_that_have_changed_since_are_not_told_for_theirs(self, tmp_path, pictures, capsys):
+        images = shutil.copytree(pictures, tmp_path / "images")
+        words = [write_experiment(tmp_path, grids=[{"patch_size": [16]}]), "--dataset", str(images)]
+        words += ["--epochs", "0.5", "--points_dir", str(tmp_path / "points"), "--output_dir", str(tmp_path)]
+        assert command.main(words) == 0
+        assert command.main([*words, "--plan"]) == 0
+        next(images.glob("train/*/*")).unlink()
+        capsys.readouterr()
+        assert command.main(words) == 2
+        told = capsys.readouterr().err
+        assert "was made with 256 training and 20 test images" in told and "now holds 255 and 20 of the same" in told
+
+    def test_a_damaged_file_of_metrics_is_named(self, tmp_path, few_images, capsys):
+        words = [write_experiment(tmp_path, grids=[{"patch_size": [16]}]), "--points_dir", str(tmp_path / "points")]
+        words += ["--epochs", "0.1", "--output_dir", str(tmp_path)]
+        assert command.main(words) == 0
+        path = next((tmp_path / "points").glob("*/metrics.json"))
+        for content in ("", "{}", "[]"):
+            path.write_text(content)
+            assert command.main(words) == 2
+            assert f"error: {path} is damaged; remove the file" in capsys.readouterr().err
 
     def test_killed_it_goes_on_to_the_same_result(self, tmp_path, pictures):
         path = write_experiment(tmp_path, grids=[{"patch_size": 4}], base={**TINY, "num_hidden_layers": 2})
