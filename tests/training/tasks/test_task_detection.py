@@ -32,9 +32,7 @@ from modeling_pixelvit.modeling_detection import PixelDetectionOutput
 from training import train
 from training.data.coco import load_detection_splits
 from training.data.digit_scenes import write_digit_scenes
-from training.tasks.base import DataOptions
 from training.tasks.detection import DetectionTask
-from training.tasks.registry import check_options
 
 
 HEADS = {
@@ -236,23 +234,15 @@ class TestMetrics:
         """Nor does the loss, though in training it samples and divides by what is in a whole batch."""
         task = DetectionTask(recipe_for(family, model={"box_score_threshold": 0.0}), cut_scenes)
         model = build_noisy_model(task)
-        expected = evaluate_model(task, model, batch_size=1)
-        with torch.no_grad():
-            batches = [task.collate([task.eval_example(index)]) for index in range(6)]
-            losses = [task.losses(model, batch)["loss"].item() for batch in batches]
-        assert expected["loss"] == pytest.approx(sum(losses) / 6, rel=1e-5)
-        for batch_size in (2, 4, 6):
-            assert evaluate_model(task, model, batch_size) == pytest.approx(expected, rel=1e-4)
-
-    @pytest.mark.parametrize("family", TINY)
-    def test_detections_do_not_depend_on_the_batch(self, family, cut_scenes):
-        task = DetectionTask(recipe_for(family, model={"box_score_threshold": 0.0}), cut_scenes)
-        model = build_noisy_model(task)
         examples = [task.eval_example(index) for index in range(6)]
         with torch.no_grad():
             together = task.results(model, task.collate(examples))
-            alone = [task.results(model, task.collate([example]))[0] for example in examples]
+            batches = [task.collate([example]) for example in examples]
+            alone = [task.results(model, batch)[0] for batch in batches]
+            losses = [task.losses(model, batch)["loss"].item() for batch in batches]
+        assert [one.loss for one in alone] == pytest.approx(losses, rel=1e-5)
         for one, other in zip(alone, together, strict=True):
+            assert one.loss == pytest.approx(other.loss, rel=1e-4)
             assert one.reference == other.reference and one.prediction["labels"] == other.prediction["labels"]
             assert len(one.prediction["labels"]) == 10
             for name in ("scores", "boxes"):
@@ -295,30 +285,12 @@ class TestMetrics:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize(
-        ("field", "value", "off"),
-        [
-            ("mixup_probability", 1.0, "0.0"),
-            ("color_jitter", 0.3, "0.0"),
-            ("auto_augment", "3a", "none"),
-            ("random_erasing", 0.25, "0.0"),
-            ("label_smoothing", 0.1, "0.0"),
-        ],
-    )
-    def test_what_only_classification_has(self, field, value, off, scenes):
-        with pytest.raises(ValueError, match=f"{field}={value} was given, which detection .* set it to {off}"):
-            DetectionTask(recipe_for(**{field: value}), scenes)
-
     def test_masks_that_the_data_lack(self, folder):
         boxes = load_detection_splits(folder, with_masks=False)
         with pytest.raises(ValueError, match=r"use_masks was set, but .* has objects without masks; leave it out"):
             DetectionTask(recipe_for(model={"use_masks": True}), boxes)
         task = DetectionTask(recipe_for(), boxes)
         assert task.config_fields()["use_masks"] is False and task.chance_loss() is None
-
-    def test_streaming(self, folder):
-        with pytest.raises(ValueError, match=r"--streaming True was given, which is for classification; leave"):
-            check_options("detection", DataOptions(dataset=str(folder), streaming=True))
 
     @pytest.fixture
     def damaged(self, tmp_path):
