@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small models of both families, small data sets and comparisons that several test files use."""
 
+import io
 import weakref
 from pathlib import Path
 
@@ -96,6 +97,12 @@ def first_output(output) -> torch.Tensor:
     """Logits, tokens or feature map, whatever the model returns first."""
     value = output[0]
     return value[0] if isinstance(value, tuple) else value
+
+
+def encoded(image: Image.Image, image_format: str = "PNG", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, image_format, **options)
+    return file.getvalue()
 
 
 def write_image_folder(folder: Path, images_per_class: int) -> Path:

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Detection data of every layout, each made here: what is found, how a target is read, and what is refused."""
 
-import io
 import json
 import logging
 import pickle
@@ -11,6 +10,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from helpers import encoded
 from PIL import Image
 
 from training.data.batches import SeededExamples
@@ -263,12 +263,6 @@ class TestLayouts:
         make_images(tmp_path / "data")
         with pytest.raises(ValueError, match=r"neither parquet files nor a metadata\.jsonl"):
             load_detection_splits(tmp_path / "data")
-
-
-def encoded(image):
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
 
 
 def make_table(file, objects, features=None, sizes=True):

@@ -57,15 +57,8 @@ LOSSES |= {f"loss_{part}_stage{stage}" for part in ("classifier", "box") for sta
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scenes") / "data"
-    write_digit_scenes(folder, num_train=24, num_test=6, canvas_size=32)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def scenes(folder):
-    return load_detection_splits(folder)
+def scenes(scenes_folder):
+    return load_detection_splits(scenes_folder)
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +197,7 @@ class TestMetrics:
             assert metrics["box_ap"] == metrics["box_ap50"] == metrics["box_ap75"] == pytest.approx(100)
             assert metrics["mask_ap50"] == pytest.approx(100) and metrics["mask_ap"] > 80  # cells are no pixels
 
-    def test_against_pycocotools_on_the_files(self, folder, scenes):
+    def test_against_pycocotools_on_the_files(self, scenes_folder, scenes):
         """What COCO's own code says of the same answers, written as COCO's results, against the annotation file."""
 
         def some_wrong(classes):
@@ -212,7 +205,7 @@ class TestMetrics:
             return scores, torch.where(torch.arange(len(classes)) == 1, (classes + 1) % 10, classes)
 
         metrics = evaluate_model(DetectionTask(recipe_for(), scenes), Answering(some_wrong), batch_size=6)
-        file = folder / "annotations" / "instances_test.json"
+        file = scenes_folder / "annotations" / "instances_test.json"
         truth = COCO(str(file))
         answers = []
         for image_id in truth.getImgIds():
@@ -285,8 +278,8 @@ class TestMetrics:
 
 
 class TestRefusals:
-    def test_masks_that_the_data_lack(self, folder):
-        boxes = load_detection_splits(folder, with_masks=False)
+    def test_masks_that_the_data_lack(self, scenes_folder):
+        boxes = load_detection_splits(scenes_folder, with_masks=False)
         with pytest.raises(ValueError, match=r"use_masks was set, but .* has objects without masks; leave it out"):
             DetectionTask(recipe_for(model={"use_masks": True}), boxes)
         task = DetectionTask(recipe_for(), boxes)

@@ -43,15 +43,8 @@ SIZES = [(32, 32), (32, 45), (24, 30), (50, 32), (64, 64), (17, 61)]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scenes") / "data"
-    write_digit_scenes(folder, num_train=24, num_test=6, canvas_size=32)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def scenes(folder):
-    return load_segmentation_splits(folder)
+def scenes(scenes_folder):
+    return load_segmentation_splits(scenes_folder)
 
 
 def recipe_for(ending="segmentation", family="pixelvit", **fields):
@@ -275,11 +268,11 @@ class TestRefusals:
             SegmentationTask.from_options(recipe_for(), DataOptions(dataset=str(damaged)))
 
 
-def test_classes_that_count_from_one(folder):
+def test_classes_that_count_from_one(scenes_folder):
     """As in ADE20k, where 0 is no class: the digit 0 here."""
-    data = DataOptions(dataset=str(folder), reduce_labels=True, num_labels=10)
+    data = DataOptions(dataset=str(scenes_folder), reduce_labels=True, num_labels=10)
     task = SegmentationTask.from_options(recipe_for(), data)
-    plain = SegmentationTask.from_options(recipe_for(), DataOptions(dataset=str(folder)))
+    plain = SegmentationTask.from_options(recipe_for(), DataOptions(dataset=str(scenes_folder)))
     assert task.build_model().config.num_labels == 10
     for index in range(len(task.images.evaluation)):
         reduced, whole = (one.eval_example(index)["class_map"] for one in (task, plain))
