@@ -15,7 +15,7 @@ import pytest
 from hub_server import TOKEN, Fault
 
 from training.hub import upload as publish_upload
-from training.hub.upload import PushError, Target, check_repo_id, push
+from training.hub.upload import PushError, Target, push
 
 
 REPO = "tester/model"
@@ -231,9 +231,9 @@ def test_hub_that_lists_something_else_afterwards(hub, folder):
 @pytest.mark.parametrize(
     "repo_id", ["model", "a/b/c", "../up", "user/na me", "user/-x", "user/x.git", "user/" + "x" * 97, ""]
 )
-def test_names_that_the_hub_cannot_have(repo_id):
-    with pytest.raises(PushError, match="give USER/NAME"):
-        check_repo_id(repo_id)
+def test_names_that_the_hub_cannot_have(repo_id, folder):
+    with pytest.raises(ValueError, match="give USER/NAME"):
+        push(folder, Target(repo_id))
 
 
 def test_login(hub, folder, monkeypatch):
