@@ -80,7 +80,7 @@ class TestTargets:
     def test_an_image_with_its_objects(self, tmp_path):
         data = load_coco(*make_coco(tmp_path / "data", GOOD))
         # In the order of category ids, whatever their order in the file.
-        assert (data.category_ids, data.label_names, len(data)) == ([3, 7], ["ant", "cat"], 2)
+        assert (data.categories.ids, data.label_names, len(data)) == ([3, 7], ["ant", "cat"], 2)
         image, target = data[0]
         assert (image.mode, image.size) == ("RGB", (WIDTH, HEIGHT)) and target["image_id"] == 10
         assert target["class_labels"].tolist() == [1, 0] and target["class_labels"].dtype == torch.int64
