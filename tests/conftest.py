@@ -12,6 +12,7 @@ from helpers import write_image_folder
 from hub_server import TOKEN, Hub, serve
 from torch.utils.data import Subset
 
+from training.data.digit_scenes import write_digit_scenes
 from training.data.digits import load_digits_images
 
 
@@ -57,13 +58,27 @@ def pictures(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def scenes_folder(tmp_path_factory):
+    """Written scenes of digits, 24 to train on and 6 to evaluate on, of 32 by 32 pixels."""
+    folder = tmp_path_factory.mktemp("scenes") / "data"
+    write_digit_scenes(folder, num_train=24, num_test=6, canvas_size=32)
+    return folder
+
+
 @pytest.fixture
-def hub(monkeypatch):
-    """A hub on this machine, to which this process is logged in."""
+def hub(monkeypatch, tmp_path_factory):
+    """A hub on this machine, to which this process is logged in, and a cache of what is downloaded from it."""
     with serve(Hub()) as hub:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-        # Xet has servers of its own; this one has git's large file storage.
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+        values = {
+            "ENDPOINT": hub.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(tmp_path_factory.mktemp("cache")),
+            "HF_HUB_OFFLINE": False,
+            # Xet has servers of its own; this one has git's large file storage.
+            "HF_HUB_DISABLE_XET": True,
+        }
+        for name, value in values.items():
+            monkeypatch.setattr(huggingface_hub.constants, name, value)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield hub

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Tiny checkpoints of all tasks for the tests of the demo."""
+"""Tiny checkpoints of all tasks for the tests of the demo and of pictures."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""Short runs of segmentation and detection on written scenes of digits, in this process."""
+"""Short runs in this process, and those of segmentation and detection on written scenes of digits."""
 
 import os
 import signal

@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small models of both families, small data sets and comparisons that several test files use."""
 
+import io
 import weakref
 from pathlib import Path
 
 import torch
+import torch._dynamo.testing
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
@@ -65,10 +67,42 @@ def relative_difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
     return ((actual - expected).norm() / expected.norm()).item()
 
 
+def gradients_of(model, pixel_values, labels, call=None) -> dict[str, torch.Tensor]:
+    """Of the loss that `call` tells, the model itself if there is none, by parameter; drawn by one seed."""
+    model.zero_grad()
+    torch.manual_seed(1)
+    (model if call is None else call)(pixel_values, labels=labels).loss.backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def check_gradient_checkpointing(model, pixel_values, labels, **how):
+    """Blocks that are computed again have the same gradients."""
+    expected = gradients_of(model.train(), pixel_values, labels)
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how or None)
+    torch.testing.assert_close(gradients_of(model, pixel_values, labels), expected, rtol=1e-5, atol=1e-6)
+
+
+def check_compiled_training(model, pixel_values, labels):
+    """Batches of one size are one graph, compiled once, which has the model's own gradients."""
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(model.train(), fullgraph=True, backend=counter)
+    for pixels in pixel_values:
+        found = gradients_of(model, pixels, labels, compiled)
+    assert counter.frame_count == 1
+    torch.testing.assert_close(found, gradients_of(model, pixels, labels), rtol=1e-4, atol=1e-5)
+
+
 def first_output(output) -> torch.Tensor:
     """Logits, tokens or feature map, whatever the model returns first."""
     value = output[0]
     return value[0] if isinstance(value, tuple) else value
+
+
+def encoded(image: Image.Image, image_format: str = "PNG", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, image_format, **options)
+    return file.getvalue()
 
 
 def write_image_folder(folder: Path, images_per_class: int) -> Path:

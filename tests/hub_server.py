@@ -120,6 +120,11 @@ class Hub:
         """Without the first one, which the hub makes."""
         return list(self.repositories[repo_id].commits.values())[1:]
 
+    def files(self, repo_id: str, branch: str = "main") -> dict[str, bytes]:
+        """A branch's files, but for the hub's own."""
+        files = self.head(repo_id, branch).files
+        return {name: self.content(value) for name, value in files.items() if name != ".gitattributes"}
+
     def content(self, value: bytes | str) -> bytes:
         return value if isinstance(value, bytes) else self.objects[value]
 

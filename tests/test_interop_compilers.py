@@ -3,8 +3,8 @@
 """
 Interoperability: `torch.compile` and `torch.export`, for every task of both families.
 
-That classification and segmentation, with loss and gradients, are one graph compiled once, and are exported with a
-batch of a fixed size, is in test_modeling.py and test_modeling_segmentation.py.
+That classification and segmentation, with loss and gradients, are one graph compiled once is in test_modeling.py and
+test_modeling_segmentation.py, where the latter is exported with a batch of a fixed size, too.
 """
 
 from itertools import product

@@ -18,7 +18,8 @@ from pathlib import Path
 import interop_remote
 import pytest
 import torch
-from helpers import relative_difference, tiny_config, tiny_model
+from fuzz_mutations import Payload
+from helpers import relative_difference, tiny_config
 from interop_models import (
     CLASSES,
     FAMILIES,
@@ -141,12 +142,15 @@ LOSES_OUT_PROJ = pytest.mark.xfail(
 )
 def test_backbone_of_other_models(build, family, tmp_path):
     model = build(tiny_config(family, out_indices=[1, 2, 3, 4])).eval()
-    assert sum(type(module) is BACKBONES[family] for module in model.modules()) == 1
     model.save_pretrained(tmp_path)
     loaded = type(model).from_pretrained(tmp_path).eval()
     pixels = torch.randn(1, 3, 32, 32)
+    outputs = model(pixels)
     with torch.no_grad():
-        assert_same_outputs(loaded(pixels), model(pixels))
+        assert_same_outputs(loaded(pixels), outputs)
+    sum(tensor.sum() for tensor in outputs.values() if isinstance(tensor, torch.Tensor)).backward()
+    (backbone,) = (module for module in model.modules() if type(module) is BACKBONES[family])
+    assert all(parameter.grad.isfinite().all() for parameter in backbone.parameters())
 
 
 # Pipelines, by the package and by remote code
@@ -363,18 +367,6 @@ def test_offloading(folders, task, family, tmp_path):
 
 
 @both_families
-def test_saving_in_shards(family, tmp_path):
-    model = interop_model("classification", family)
-    model.save_pretrained(tmp_path, max_shard_size="40KB")
-    shards = sorted(path.name for path in tmp_path.glob("*.safetensors"))
-    assert len(shards) > 1 and set(
-        json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"].values()
-    ) == set(shards)
-    loaded = AutoModelForImageClassification.from_pretrained(tmp_path)
-    torch.testing.assert_close(dict(loaded.state_dict()), dict(model.state_dict()), rtol=0, atol=0)
-
-
-@both_families
 @pytest.mark.parametrize("task", TASKS)
 def test_safetensors_only(folders, task, family):
     names = {path.suffix for path in folders[task, family].iterdir()}
@@ -394,20 +386,8 @@ def test_pickles_are_refused(family, tmp_path):
         type(model).from_pretrained(tmp_path, use_safetensors=True)
     by_request = type(model).from_pretrained(tmp_path, use_safetensors=False)
     torch.testing.assert_close(dict(by_request.state_dict()), dict(model.state_dict()), rtol=0, atol=0)
-
-
-@both_families
-def test_code_pickled_into_weights_does_not_run(family, tmp_path):
-    """Not even where a pickle is asked for: transformers reads tensors only."""
-    model = tiny_model(CLASSES["classification"][family])
-    model.save_pretrained(tmp_path)
-    (tmp_path / "model.safetensors").unlink()
-
-    class Payload:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "has-run",))
-
-    torch.save({"classifier.weight": Payload()}, tmp_path / "pytorch_model.bin")
+    # Not even then does code in it run: transformers reads tensors only.
+    torch.save({"classifier.weight": Payload(str(tmp_path / "has-run"))}, tmp_path / "pytorch_model.bin")
     with pytest.raises(Exception, match="Weights only load failed"):
         type(model).from_pretrained(tmp_path, use_safetensors=False)
     assert not (tmp_path / "has-run").exists()

@@ -7,16 +7,16 @@ import hashlib
 
 import pytest
 import torch
-import torch._dynamo.testing
-from helpers import MODEL_CLASSES, first_output, relative_difference, tiny_config, tiny_model
-from transformers import (
-    AutoBackbone,
-    AutoConfig,
-    AutoModel,
-    AutoModelForImageClassification,
-    UperNetConfig,
-    UperNetForSemanticSegmentation,
+from helpers import (
+    MODEL_CLASSES,
+    check_compiled_training,
+    check_gradient_checkpointing,
+    first_output,
+    relative_difference,
+    tiny_config,
+    tiny_model,
 )
+from transformers import AutoModel, AutoModelForImageClassification
 
 from modeling_pixelvit import (
     AdventurerBackbone,
@@ -200,17 +200,8 @@ def test_attention_implementations_agree(implementation):
 @pytest.mark.parametrize("model_class", CLASSIFIERS)
 @pytest.mark.parametrize("use_reentrant", [True, False])
 def test_gradient_checkpointing_changes_nothing(model_class, use_reentrant):
-    model = tiny_model(model_class).train()
     pixels, labels = torch.randn(2, 3, 8, 8), torch.tensor([0, 4])
-    gradients = []
-    for checkpointing in (False, True):
-        if checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": use_reentrant})
-        model.zero_grad()
-        model(pixels, labels=labels).loss.backward()
-        gradients.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
-    for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+    check_gradient_checkpointing(tiny_model(model_class), pixels, labels, use_reentrant=use_reentrant)
 
 
 @pytest.mark.parametrize("model_class", CLASSIFIERS)
@@ -263,14 +254,6 @@ def test_backbone_has_no_blocks_in_vain(model_class, tmp_path, caplog):
         backbone(pixels)
 
 
-@pytest.mark.parametrize("model_class", BACKBONES)
-def test_backbone_serves_upernet(model_class):
-    backbone_config = tiny_config(model_class.base_model_prefix, out_indices=[1, 2, 3, 4])
-    config = UperNetConfig(backbone_config=backbone_config, hidden_size=16, auxiliary_in_channels=32, num_labels=3)
-    model = UperNetForSemanticSegmentation(config).eval()
-    assert model(torch.randn(1, 3, 24, 24)).logits.shape == (1, 3, 24, 24)
-
-
 @pytest.mark.parametrize("model_class", CLASSIFIERS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_close_and_bounded(model_class, dtype):
@@ -298,30 +281,9 @@ def test_autocast(model_class):
 
 @pytest.mark.parametrize("model_class", CLASSIFIERS)
 def test_compiles_to_one_graph_and_only_once(model_class):
-    torch._dynamo.reset()
     # Given from the start, because transformers' loss writes it into the config at its first call.
-    model = tiny_model(model_class, problem_type="single_label_classification").train()
-    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
-    compiled = torch.compile(model, fullgraph=True, backend=counter)
-    labels = torch.tensor([0, 1])
-    for _ in range(3):
-        pixels = torch.randn(2, 3, 8, 8)
-        model.zero_grad()
-        compiled(pixels, labels=labels).loss.backward()
-    assert counter.frame_count == 1
-    gradients = [parameter.grad.clone() for parameter in model.parameters()]
-    model.zero_grad()
-    model(pixels, labels=labels).loss.backward()
-    for gradient, parameter in zip(gradients, model.parameters(), strict=True):
-        torch.testing.assert_close(gradient, parameter.grad, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("model_class", CLASSIFIERS)
-def test_exports(model_class):
-    model, pixels = tiny_model(model_class), torch.randn(2, 3, 8, 8)
-    with torch.no_grad():
-        program = torch.export.export(model, (pixels,), strict=False)
-        torch.testing.assert_close(program.module()(pixels)["logits"], model(pixels).logits, rtol=1e-5, atol=1e-5)
+    model = tiny_model(model_class, problem_type="single_label_classification")
+    check_compiled_training(model, torch.randn(3, 2, 3, 8, 8), torch.tensor([0, 1]))
 
 
 # Changing the patch grid
@@ -457,11 +419,3 @@ def test_a_new_head_starts_small(base_class, tmp_path):
     model = AutoModelForImageClassification.from_pretrained(tmp_path, id2label={i: str(i) for i in range(300)})
     assert model.classifier.weight.std().item() == pytest.approx(0.02, rel=0.1)
     assert (model.classifier.bias == 0).all()
-
-
-def test_auto_classes():
-    for family in ("adventurer", "pixelvit"):
-        fields = tiny_config(family).to_dict()
-        config = AutoConfig.for_model(fields.pop("model_type"), **fields)
-        for auto_class in (AutoModel, AutoModelForImageClassification, AutoBackbone):
-            assert isinstance(auto_class.from_config(config), tuple(MODEL_CLASSES))

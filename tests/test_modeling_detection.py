@@ -6,7 +6,7 @@ import functools
 
 import pytest
 import torch
-from helpers import tiny_config, tiny_model
+from helpers import check_gradient_checkpointing, tiny_config, tiny_model
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.models.detection.image_list import ImageList
@@ -469,17 +469,7 @@ def test_other_patch_sizes(model_class, tmp_path, caplog):
 
 @pytest.mark.parametrize("model_class", DETECTORS)
 def test_gradient_checkpointing_changes_nothing(model_class):
-    pixel_values, labels = two_scenes()
-    gradients = []
-    for checkpointing in (False, True):
-        model = detector(model_class).train()
-        if checkpointing:
-            model.gradient_checkpointing_enable()
-        torch.manual_seed(1)
-        model(pixel_values, labels=labels).loss.backward()
-        gradients.append([parameter.grad for parameter in model.parameters()])
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other)
+    check_gradient_checkpointing(detector(model_class), *two_scenes())
 
 
 def learn(model_class, steps=200):

@@ -20,11 +20,12 @@ from pathlib import Path
 import huggingface_hub.constants
 from transformers.utils import logging as transformers_logging
 
+from .cards.origin import check_repo_id
 from .hub.folder import DTYPES, FolderOptions
 from .hub.kernel_folder import VERSION, build_kernels, check_can_push_kernels
 from .hub.publishing import build_and_check, check_may_be_pushed
 from .hub.source import find_source
-from .hub.upload import Target, check_repo_id, push
+from .hub.upload import Target, push
 
 
 DEFAULT_PARENT = Path("runs", "hub")

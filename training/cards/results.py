@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 from modeling_pixelvit.configuration_base import as_pair
 
 from ..families.base import ARCHITECTURES
-from ..families.registry import FAMILIES, architecture_of, model_classes
+from ..families.registry import FAMILIES, architecture_of, model_classes, variant_of
 from ..tasks.registry import known_scores
 
 
@@ -82,17 +82,6 @@ def paper_config(entry: dict[str, Any]) -> PreTrainedConfig:
     return FAMILIES[entry["family"]].config_class.from_variant(
         entry["variant"], num_labels=num_labels, **sizes, **decoder
     )
-
-
-def variant_of(config: PreTrainedConfig) -> str | None:
-    """Which of Table 7's sizes a configuration has, or None."""
-    fields = FAMILIES[config.model_type].size_fields
-    sizes = {"image_size": config.image_size, "patch_size": config.patch_size}
-    for name in type(config).variants:
-        variant = type(config).from_variant(name, **sizes)
-        if all(getattr(variant, field) == getattr(config, field) for field in fields):
-            return name
-    return None
 
 
 def paper_name_of(config: PreTrainedConfig, architecture: str) -> str | None:

@@ -12,8 +12,8 @@ from modeling_pixelvit.configuration_base import as_pair
 
 from ..checkpoints.cost import ModelCost, readable_flops
 from ..families.base import is_multi_label
-from ..families.registry import FAMILIES
-from .results import Row, variant_of
+from ..families.registry import FAMILIES, variant_of
+from .results import Row
 
 
 MAX_NAME_LENGTH = 60

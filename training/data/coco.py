@@ -90,11 +90,6 @@ class CocoDetection(torch.utils.data.Dataset):
         """The name of each class."""
         return list(self.categories.names)
 
-    @property
-    def category_ids(self) -> list[Any]:
-        """The category id of each class."""
-        return list(self.categories.ids)
-
     def record(self, index: int) -> ImageRecord:
         """What the annotations say of an image; nothing is decoded."""
         if not 0 <= index < len(self):

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from transformers import HfArgumentParser
+from transformers.hf_argparser import HfArg, HfArgumentParser
 
 from ..settings.recipe import Recipe, load_recipe
 from ..tasks.base import DataOptions
@@ -20,9 +20,7 @@ from .options import LoopOptions
 class RecipeOptions:
     """Which recipe."""
 
-    recipe: str = dataclasses.field(
-        default="adventurer-stage1", metadata={"help": "name of a file in training/recipes, or path of a YAML file"}
-    )
+    recipe: str = HfArg(default="adventurer-stage1", help="name of a file in training/recipes, or path of a YAML file")
 
 
 def build_parser() -> HfArgumentParser:
@@ -32,7 +30,7 @@ def build_parser() -> HfArgumentParser:
         "RecipeFields",
         [
             # Without the bounds, which argparse does not know and the recipe checks.
-            (field.name, field.type, dataclasses.field(default=None, metadata={"help": field.metadata["help"]}))
+            (field.name, field.type, HfArg(default=None, help=field.metadata["help"]))
             for field in fields
         ],
     )

@@ -8,6 +8,7 @@ import re
 
 import torch
 from accelerate import Accelerator
+from transformers.hf_argparser import HfArg
 
 
 MOST_WORKERS = 16
@@ -21,82 +22,53 @@ class LoopOptions:
     for each batch of a process. The help is the command line's.
     """
 
-    output_dir: str = dataclasses.field(
-        default="runs/train", metadata={"help": "folder of the run, on a disk that all processes share"}
-    )
-    resume: str = dataclasses.field(
+    output_dir: str = HfArg(default="runs/train", help="folder of the run, on a disk that all processes share")
+    resume: str = HfArg(
         default="never",
-        metadata={
-            "help": "auto goes on from the last complete checkpoint in output_dir if there is one; never; a path"
-        },
+        help="auto goes on from the last complete checkpoint in output_dir if there is one; never; a path",
     )
-    gradient_accumulation_steps: int = dataclasses.field(
-        default=1, metadata={"help": "batches a process computes one after the other for a step"}
+    gradient_accumulation_steps: int = HfArg(
+        default=1, help="batches a process computes one after the other for a step"
     )
-    gradient_checkpointing: bool = dataclasses.field(
-        default=False, metadata={"help": "compute blocks again in the backward pass to save memory"}
-    )
-    memory_budget: str | None = dataclasses.field(
+    gradient_checkpointing: bool = HfArg(default=False, help="compute blocks again in the backward pass to save memory")
+    memory_budget: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "most memory of a device that a step may take, like 70GiB: as many blocks are computed again in "
-            "the backward pass as it takes, and the run says how many"
-        },
+        help="most memory of a device that a step may take, like 70GiB: as many blocks are computed again in "
+        "the backward pass as it takes, and the run says how many",
     )
-    offload_activations: bool = dataclasses.field(
-        default=False,
-        metadata={"help": "keep what the backward pass needs in the processor's memory, at the cost of copying it"},
+    offload_activations: bool = HfArg(
+        default=False, help="keep what the backward pass needs in the processor's memory, at the cost of copying it"
     )
-    compile: bool = dataclasses.field(
-        default=False, metadata={"help": "compile the model by torch.compile, for each patch size anew"}
+    compile: bool = HfArg(default=False, help="compile the model by torch.compile, for each patch size anew")
+    profile: int = HfArg(default=0, help="steps, after the first three, to measure operation by operation; 0: none")
+    plan: bool = HfArg(default=False, help="tell what the run would do and cost, and stop before its first step")
+    cost_file: str | None = HfArg(
+        default=None, help="with --plan: what `training.benchmark cost` measured on such a device, for hours and memory"
     )
-    profile: int = dataclasses.field(
-        default=0,
-        metadata={"help": "steps, after the first three, to measure operation by operation; 0: none"},
-    )
-    plan: bool = dataclasses.field(
-        default=False, metadata={"help": "tell what the run would do and cost, and stop before its first step"}
-    )
-    cost_file: str | None = dataclasses.field(
+    num_workers: int | None = HfArg(
         default=None,
-        metadata={
-            "help": "with --plan: what `training.benchmark cost` measured on such a device, for hours and memory"
-        },
+        help="processes that read images, for each process; if not given, with a GPU its share of the cores, 16 "
+        "at the most, and none without",
     )
-    num_workers: int | None = dataclasses.field(
-        default=None,
-        metadata={
-            "help": "processes that read images, for each process; if not given, with a GPU its share of the cores, 16 "
-            "at the most, and none without"
-        },
-    )
-    eval_batch_size: int = dataclasses.field(default=64, metadata={"help": "images a process evaluates at a time"})
-    eval_epochs: float = dataclasses.field(default=1.0, metadata={"help": "epochs between evaluations; 0: at the end"})
-    logging_steps: int = dataclasses.field(default=50, metadata={"help": "steps between logged numbers"})
-    save_steps: int = dataclasses.field(default=0, metadata={"help": "steps between checkpoints; 0: by the clock only"})
-    save_minutes: float = dataclasses.field(
-        default=15.0, metadata={"help": "minutes between checkpoints; 0: by steps only"}
-    )
-    eval_patch_sizes: list[int] = dataclasses.field(
+    eval_batch_size: int = HfArg(default=64, help="images a process evaluates at a time")
+    eval_epochs: float = HfArg(default=1.0, help="epochs between evaluations; 0: at the end")
+    logging_steps: int = HfArg(default=50, help="steps between logged numbers")
+    save_steps: int = HfArg(default=0, help="steps between checkpoints; 0: by the clock only")
+    save_minutes: float = HfArg(default=15.0, help="minutes between checkpoints; 0: by steps only")
+    eval_patch_sizes: list[int] = HfArg(
         default_factory=list,
-        metadata={
-            "help": "patch sizes in pixels to evaluate beside the recipe's own; those of patch_draws if not given"
-        },
+        help="patch sizes in pixels to evaluate beside the recipe's own; those of patch_draws if not given",
     )
-    keep_checkpoints: int = dataclasses.field(
-        default=2, metadata={"help": "newest checkpoints to keep; the best one is kept beside them"}
+    keep_checkpoints: int = HfArg(default=2, help="newest checkpoints to keep; the best one is kept beside them")
+    report_to: str = HfArg(
+        default="tensorboard", help="any tracker of Accelerate, several with commas between, or none"
     )
-    report_to: str = dataclasses.field(
-        default="tensorboard", metadata={"help": "any tracker of Accelerate, several with commas between, or none"}
+    max_unreadable_images: int = HfArg(default=100, help="different damaged images to skip before the run stops")
+    max_loss_ratio: float = HfArg(
+        default=5.0, help="the run stops if its logged loss is more than so many times the first one"
     )
-    max_unreadable_images: int = dataclasses.field(
-        default=100, metadata={"help": "different damaged images to skip before the run stops"}
-    )
-    max_loss_ratio: float = dataclasses.field(
-        default=5.0, metadata={"help": "the run stops if its logged loss is more than so many times the first one"}
-    )
-    max_skipped_in_row: int = dataclasses.field(
-        default=100, metadata={"help": "the run stops if fp16 skips so many steps without one that succeeds"}
+    max_skipped_in_row: int = HfArg(
+        default=100, help="the run stops if fp16 skips so many steps without one that succeeds"
     )
 
     def check(self):

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of families, which another one joins by `register_family`."""
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from .adventurer import ADVENTURER
 from .base import Architecture, Family
@@ -29,6 +29,17 @@ def architecture_of(model: PreTrainedModel | type[PreTrainedModel]) -> Architect
         for architecture, own in family.model_classes.items():
             if issubclass(model_class, own):
                 return architecture
+    return None
+
+
+def variant_of(config: PreTrainedConfig) -> str | None:
+    """Which of Table 7's sizes a configuration has, or None."""
+    fields = FAMILIES[config.model_type].size_fields
+    sizes = {"image_size": config.image_size, "patch_size": config.patch_size}
+    for name in type(config).variants:
+        variant = type(config).from_variant(name, **sizes)
+        if all(getattr(variant, field) == getattr(config, field) for field in fields):
+            return name
     return None
 
 

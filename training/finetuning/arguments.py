@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The options of `training.finetune`: those of the model, those of the data, and transformers' TrainingArguments."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, TrainingArguments
+from transformers.hf_argparser import HfArg
 
 from ..settings.recipe import Recipe
 from ..tasks.base import SourceOptions
@@ -21,47 +22,35 @@ SETTINGS_FILE = "finetune_settings.json"
 class ModelArguments:
     """What is fine-tuned. Each field's help text is also the command line's."""
 
-    model_name_or_path: str = field(metadata={"help": "checkpoint folder, or name of a checkpoint on the hub"})
-    model_revision: str = field(default="main", metadata={"help": "branch, tag or commit of a checkpoint on the hub"})
-    from_scratch: bool = field(
-        default=False, metadata={"help": "take the checkpoint's configuration alone, with new weights"}
+    model_name_or_path: str = HfArg(help="checkpoint folder, or name of a checkpoint on the hub")
+    model_revision: str = HfArg(default="main", help="branch, tag or commit of a checkpoint on the hub")
+    from_scratch: bool = HfArg(default=False, help="take the checkpoint's configuration alone, with new weights")
+    patch_size: int | None = HfArg(default=None, help="side of a patch in pixels; the checkpoint's if not given")
+    image_size: int | None = HfArg(default=None, help="side of the images in pixels; the checkpoint's if not given")
+    drop_path_rate: float | None = HfArg(
+        default=None, help="stochastic depth of the last block; the checkpoint's if not given"
     )
-    patch_size: int | None = field(
-        default=None, metadata={"help": "side of a patch in pixels; the checkpoint's if not given"}
-    )
-    image_size: int | None = field(
-        default=None, metadata={"help": "side of the images in pixels; the checkpoint's if not given"}
-    )
-    drop_path_rate: float | None = field(
-        default=None, metadata={"help": "stochastic depth of the last block; the checkpoint's if not given"}
-    )
-    decoder: Literal["none", "upernet"] | None = field(
+    decoder: Literal["none", "upernet"] | None = HfArg(
         default=None,
-        metadata={
-            "help": "segmentation: what makes the class map, one linear layer or UperNet; the checkpoint's if not given"
-        },
+        help="segmentation: what makes the class map, one linear layer or UperNet; the checkpoint's if not given",
     )
-    use_masks: bool | None = field(
+    use_masks: bool | None = HfArg(
         default=None,
-        metadata={
-            "help": "detection: whether objects also get masks; if not given, as the data have them, but none for a "
-            "detector that has none"
-        },
+        help="detection: whether objects also get masks; if not given, as the data have them, but none for a "
+        "detector that has none",
     )
-    head: str | None = field(
+    head: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "other fields of the configuration that are about the head of segmentation or detection, as JSON, "
-            "such as '{\"anchor_sizes\": [16, 32, 64, 128, 256]}'"
-        },
+        help="other fields of the configuration that are about the head of segmentation or detection, as JSON, "
+        "such as '{\"anchor_sizes\": [16, 32, 64, 128, 256]}'",
     )
-    lora_rank: int | None = field(
-        default=None, metadata={"help": "train low-rank changes of linear layers, of this rank, and the head"}
+    lora_rank: int | None = HfArg(
+        default=None, help="train low-rank changes of linear layers, of this rank, and the head"
     )
-    lora_alpha: int = field(default=16, metadata={"help": "the changes are multiplied by lora_alpha / lora_rank"})
-    lora_dropout: float = field(default=0.0, metadata={"help": "dropout before the low-rank changes"})
-    lora_target_modules: list[str] | None = field(
-        default=None, metadata={"help": "names of the linear layers; those that mix tokens if not given"}
+    lora_alpha: int = HfArg(default=16, help="the changes are multiplied by lora_alpha / lora_rank")
+    lora_dropout: float = HfArg(default=0.0, help="dropout before the low-rank changes")
+    lora_target_modules: list[str] | None = HfArg(
+        default=None, help="names of the linear layers; those that mix tokens if not given"
     )
 
 
@@ -69,52 +58,37 @@ class ModelArguments:
 class DataArguments(SourceOptions):
     """What the model is trained on, and how the training images are varied."""
 
-    dataset: str = field(metadata=SourceOptions.__dataclass_fields__["dataset"].metadata)
-    max_train_samples: int | None = field(default=None, metadata={"help": "train on the first so many images"})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "evaluate on the first so many images"})
-    max_unreadable_images: int = field(
-        default=10, metadata={"help": "images that may be skipped, in either split, because they cannot be read"}
+    dataset: str = HfArg(help=SourceOptions.__dataclass_fields__["dataset"].metadata["help"])
+    max_train_samples: int | None = HfArg(default=None, help="train on the first so many images")
+    max_eval_samples: int | None = HfArg(default=None, help="evaluate on the first so many images")
+    max_unreadable_images: int = HfArg(
+        default=10, help="images that may be skipped, in either split, because they cannot be read"
     )
-    min_crop_scale: float = field(
-        default=0.08, metadata={"help": "classification: smallest share of an image's area that a random crop keeps"}
+    min_crop_scale: float = HfArg(
+        default=0.08, help="classification: smallest share of an image's area that a random crop keeps"
     )
-    min_resize_scale: float = field(
+    min_resize_scale: float = HfArg(
         default=0.5,
-        metadata={
-            "help": "segmentation, detection: smallest factor of the random resize, where 1 fits the image into "
-            "image_size"
-        },
+        help="segmentation, detection: smallest factor of the random resize, where 1 fits the image into image_size",
     )
-    max_resize_scale: float = field(
-        default=2.0, metadata={"help": "segmentation, detection: largest factor of the random resize"}
+    max_resize_scale: float = HfArg(default=2.0, help="segmentation, detection: largest factor of the random resize")
+    photometric_distortion: bool = HfArg(
+        default=False, help="segmentation, detection: random brightness, contrast, saturation and hue, as SSD has them"
     )
-    photometric_distortion: bool = field(
-        default=False,
-        metadata={"help": "segmentation, detection: random brightness, contrast, saturation and hue, as SSD has them"},
-    )
-    eval_window: int | None = field(
+    eval_window: int | None = HfArg(
         default=None,
-        metadata={
-            "help": "segmentation: side of the window that slides over an image; whole images are evaluated if not "
-            "given"
-        },
+        help="segmentation: side of the window that slides over an image; whole images are evaluated if not given",
     )
-    horizontal_flip: float = field(default=0.5, metadata={"help": "share of the images that are mirrored"})
-    color_jitter: float = field(
-        default=0.0,
-        metadata={"help": "classification: strength of the change of brightness, contrast and saturation"},
+    horizontal_flip: float = HfArg(default=0.5, help="share of the images that are mirrored")
+    color_jitter: float = HfArg(
+        default=0.0, help="classification: strength of the change of brightness, contrast and saturation"
     )
-    auto_augment: str | None = field(
-        default=None,
-        metadata={"help": "classification: timm's policy by its name, such as 3a or rand-m9-mstd0.5-inc1"},
+    auto_augment: str | None = HfArg(
+        default=None, help="classification: timm's policy by its name, such as 3a or rand-m9-mstd0.5-inc1"
     )
-    random_erasing: float = field(
-        default=0.0, metadata={"help": "classification: share of the images that lose a rectangle"}
-    )
-    mixup_alpha: float = field(default=0.0, metadata={"help": "classification: Mixup's beta distribution; 0: no Mixup"})
-    cutmix_alpha: float = field(
-        default=0.0, metadata={"help": "classification: CutMix's beta distribution; 0: no CutMix"}
-    )
+    random_erasing: float = HfArg(default=0.0, help="classification: share of the images that lose a rectangle")
+    mixup_alpha: float = HfArg(default=0.0, help="classification: Mixup's beta distribution; 0: no Mixup")
+    cutmix_alpha: float = HfArg(default=0.0, help="classification: CutMix's beta distribution; 0: no CutMix")
 
     def __post_init__(self):
         for name, least in (("max_train_samples", 1), ("max_eval_samples", 1), ("max_unreadable_images", 0)):
@@ -167,21 +141,17 @@ class DataArguments(SourceOptions):
 class FinetuneArguments(TrainingArguments):
     """transformers' TrainingArguments, of which training and evaluation are on, and what goes with the optimizer."""
 
-    do_train: bool = field(default=True, metadata={"help": "train the model and save it"})
-    do_eval: bool = field(default=True, metadata={"help": "evaluate the model, after the training if there is one"})
+    do_train: bool = HfArg(default=True, help="train the model and save it")
+    do_eval: bool = HfArg(default=True, help="evaluate the model, after the training if there is one")
     # The tasks make their own examples of what their model takes; there are no other columns.
-    remove_unused_columns: bool = field(default=False, metadata={"help": "without effect on labelled images"})
-    dataloader_pin_memory: bool | None = field(
-        default=None,
-        metadata={"help": "pin the memory of batches for faster copies; as there is a GPU if not given"},
+    remove_unused_columns: bool = HfArg(default=False, help="without effect on labelled images")
+    dataloader_pin_memory: bool | None = HfArg(
+        default=None, help="pin the memory of batches for faster copies; as there is a GPU if not given"
     )
-    overwrite_output_dir: bool = field(
-        default=False,
-        metadata={"help": "start anew in a folder that holds something, and remove the checkpoints in it"},
+    overwrite_output_dir: bool = HfArg(
+        default=False, help="start anew in a folder that holds something, and remove the checkpoints in it"
     )
-    layer_decay: float = field(
-        default=1.0, metadata={"help": "factor of the learning rate from a block to the one before it"}
-    )
+    layer_decay: float = HfArg(default=1.0, help="factor of the learning rate from a block to the one before it")
 
     def __post_init__(self):
         if self.dataloader_pin_memory is None:

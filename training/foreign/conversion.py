@@ -17,9 +17,6 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from modeling_pixelvit import (
-    AdventurerConfig,
-)
 from modeling_pixelvit.configuration_base import MOST_LABELS
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
@@ -27,7 +24,7 @@ from ..checkpoints.reading import CheckpointError, read_checkpoint, read_setting
 from ..checkpoints.weights import nonfinite_weights
 from ..common.files import whole_folder
 from ..families.base import BASE_MODEL, CLASSIFIER
-from ..families.registry import FAMILIES
+from ..families.registry import FAMILIES, variant_of
 from .layouts import translate
 from .preprocessing import processor_settings
 from .source import Source, Translation
@@ -247,15 +244,8 @@ def describe(model: PreTrainedModel) -> str:
 
 def variant_name(config: Any) -> str:
     """The model's size by Table 7, such as "size base"; otherwise its numbers."""
-    fields = ["hidden_size", "num_hidden_layers", "intermediate_size"]
-    if not isinstance(config, AdventurerConfig):
-        fields.append("num_attention_heads")
-    sizes = [getattr(config, name) for name in fields]
-    for name in config.variants:
-        variant = type(config).from_variant(name)
-        if [getattr(variant, field) for field in fields] == sizes:
-            return f"size {name}"
-    return f"{config.num_hidden_layers} blocks of width {config.hidden_size}"
+    variant = variant_of(config)
+    return f"size {variant}" if variant else f"{config.num_hidden_layers} blocks of width {config.hidden_size}"
 
 
 def shorten(names: list[str]) -> str:

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import validate_repo_id
 
+from ..cards.origin import check_repo_id
 from ..checkpoints.checksums import file_checksum
 from .errors import (
     LOGIN,
@@ -76,23 +76,6 @@ class Target:
         return f"{self.repo_id} (branch {self.revision})"
 
 
-def check_repo_id(repo_id: str):
-    """
-    Raises:
-        PushError: if the hub could not have a repository of that name.
-    """
-    try:
-        validate_repo_id(repo_id)
-        valid = repo_id.count("/") == 1
-    except HFValidationError:
-        valid = False
-    if not valid:
-        raise PushError(
-            f"--repo-id {repo_id!r} was given; give USER/NAME of letters, digits, '-', '_' and '.', at most 96 "
-            "characters in all."
-        )
-
-
 def push(folder: Path, target: Target, report: Callable[[str], None] = print) -> str:
     """
     Makes a branch on the hub hold the files of a folder.
@@ -108,6 +91,7 @@ def push(folder: Path, target: Target, report: Callable[[str], None] = print) ->
         The commit's id; that of the branch's head if it has these files already.
 
     Raises:
+        ValueError: if the hub could not have a repository of that name.
         PushError: in one sentence. The branch is then as it was, unless the sentence says that this is not known.
     """
     check_repo_id(target.repo_id)

@@ -24,6 +24,7 @@ import yaml
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
+from transformers.hf_argparser import HfArg
 
 from ..families.registry import FAMILIES
 
@@ -41,7 +42,7 @@ class RecipeError(ValueError):
 
 
 def _field(default: Any, text: str, bounds: tuple[float, float] | None = None) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text, "bounds": bounds})
+    return HfArg(default=default, help=text, metadata={"bounds": bounds})
 
 
 def _count(default: int | None, text: str) -> Any:
@@ -70,19 +71,15 @@ class Recipe:
     task: str = _field("classification", "what is learned")
     variant: Literal[VARIANTS] = _field("base", "size of the model (Table 7)")
     patch_size: int = _count(16, "side of a patch in pixels")
-    patch_schedule: list[str] = dataclasses.field(
+    patch_schedule: list[str] = HfArg(
         default_factory=list,
-        metadata={
-            "help": "patch sizes to train at one after the other, coarse to fine, down to patch_size: PATCH:SHARE, of "
-            "the training images, as 4:0.2 2:0.3 1:0.5; a training at patch 2 ends there. patch_size alone if not given"
-        },
+        help="patch sizes to train at one after the other, coarse to fine, down to patch_size: PATCH:SHARE, of "
+        "the training images, as 4:0.2 2:0.3 1:0.5; a training at patch 2 ends there. patch_size alone if not given",
     )
-    patch_draws: list[str] = dataclasses.field(
+    patch_draws: list[str] = HfArg(
         default_factory=list,
-        metadata={
-            "help": "patch sizes to draw from for each step, for one model of all of them: PATCH:WEIGHT, as 16:1 4:1 "
-            "1:2; not beside patch_schedule"
-        },
+        help="patch sizes to draw from for each step, for one model of all of them: PATCH:WEIGHT, as 16:1 4:1 "
+        "1:2; not beside patch_schedule",
     )
     tokens_per_step: int | None = _count(
         None,
@@ -115,8 +112,8 @@ class Recipe:
         "line over the last decay_share of the training",
     )
     decay_share: float = _share(0.2, "share of the training, at its end, over which warmup_stable_decay falls")
-    learning_rate_drops: list[float] = dataclasses.field(
-        default_factory=list, metadata={"help": "shares of the training after which the rate falls to a tenth"}
+    learning_rate_drops: list[float] = HfArg(
+        default_factory=list, help="shares of the training after which the rate falls to a tenth"
     )
     learning_rate_restarts: bool = _field(
         False, "whether each patch size of a patch_schedule has the learning rate's whole course, warmup included"
@@ -168,9 +165,8 @@ class Recipe:
     position_scale: float = _amount(
         0.0, "amplitude of the sines and cosines that new position tables start from; 0: random, as in the paper"
     )
-    model: dict[str, Any] = dataclasses.field(
-        default_factory=dict,
-        metadata={"help": "fields of the model's configuration that differ from the variant's, as JSON"},
+    model: dict[str, Any] = HfArg(
+        default_factory=dict, help="fields of the model's configuration that differ from the variant's, as JSON"
     )
     seed: int = _field(0, "of initial weights, order and augmentation")
 

@@ -10,13 +10,14 @@ one joins by a class like `classification.ClassificationTask`, or one derived fr
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 from transformers import BaseImageProcessor, PreTrainedModel
+from transformers.hf_argparser import HfArg
 
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
@@ -115,30 +116,26 @@ class EmbeddedImages:
 class SourceOptions:
     """Which images, and how they are read. Each field's help text is also the command line's."""
 
-    dataset: str = field(
+    dataset: str = HfArg(
         default="digits",
-        metadata={
-            "help": "folder of images by class, of images and masks, or of images and COCO annotations; folder of "
-            "parquet files or of WebDataset shards; name of a hub data set; digits or digit-scenes for the embedded "
-            "ones (digits-32: on a canvas of 32 pixels)"
-        },
+        help="folder of images by class, of images and masks, or of images and COCO annotations; folder of "
+        "parquet files or of WebDataset shards; name of a hub data set; digits or digit-scenes for the embedded "
+        "ones (digits-32: on a canvas of 32 pixels)",
     )
-    train_split: str | None = field(default=None, metadata={"help": "name of the training split; found if not given"})
-    eval_split: str | None = field(default=None, metadata={"help": "name of the split to evaluate on"})
-    image_column: str | None = field(default=None, metadata={"help": "column of the images; found if not given"})
-    label_column: str | None = field(default=None, metadata={"help": "column of the labels; found if not given"})
-    on_invalid: Literal["refuse", "skip"] = field(
+    train_split: str | None = HfArg(default=None, help="name of the training split; found if not given")
+    eval_split: str | None = HfArg(default=None, help="name of the split to evaluate on")
+    image_column: str | None = HfArg(default=None, help="column of the images; found if not given")
+    label_column: str | None = HfArg(default=None, help="column of the labels; found if not given")
+    on_invalid: Literal["refuse", "skip"] = HfArg(
         default="refuse",
-        metadata={
-            "help": "segmentation, detection: annotations that cannot be right; refuse stops and names them, skip "
-            "leaves them out"
-        },
+        help="segmentation, detection: annotations that cannot be right; refuse stops and names them, skip "
+        "leaves them out",
     )
-    reduce_labels: bool = field(
-        default=False, metadata={"help": "segmentation: classes count from 1 and 0 is no class, as in ADE20k"}
+    reduce_labels: bool = HfArg(
+        default=False, help="segmentation: classes count from 1 and 0 is no class, as in ADE20k"
     )
-    num_labels: int | None = field(
-        default=None, metadata={"help": "segmentation: number of classes, where the data do not name them"}
+    num_labels: int | None = HfArg(
+        default=None, help="segmentation: number of classes, where the data do not name them"
     )
     streaming: ClassVar[bool] = False
     num_train_images: ClassVar[int | None] = None
@@ -148,11 +145,9 @@ class SourceOptions:
 class DataOptions(SourceOptions):
     """Those of the training loop, which can also read a stream."""
 
-    streaming: bool = field(
-        default=False, metadata={"help": "classification: read the data set in order, without storing it first"}
-    )
-    num_train_images: int | None = field(
-        default=None, metadata={"help": "images in a streamed training split that does not tell its size"}
+    streaming: bool = HfArg(default=False, help="classification: read the data set in order, without storing it first")
+    num_train_images: int | None = HfArg(
+        default=None, help="images in a streamed training split that does not tell its size"
     )
 
 

@@ -7,11 +7,10 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-import huggingface_hub.constants
 import pytest
 import torch
 from helpers import tiny_config, tiny_model
-from hub_server import TOKEN, Hub, serve
+from hub_server import Hub
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from modeling_pixelvit import (
@@ -109,21 +108,6 @@ def test_links_within_a_checkpoint_and_to_one(tmp_path):
 
 
 # From a hub
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    with serve(Hub()) as hub:
-        constants = huggingface_hub.constants
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # this server has git's large file storage
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield hub
 
 
 def put(hub: Hub, repo_id: str, folder: Path):

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Detection data of every layout, each made here: what is found, how a target is read, and what is refused."""
 
-import io
 import json
 import logging
 import pickle
@@ -11,6 +10,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from helpers import encoded
 from PIL import Image
 
 from training.data.batches import SeededExamples
@@ -80,7 +80,7 @@ class TestTargets:
     def test_an_image_with_its_objects(self, tmp_path):
         data = load_coco(*make_coco(tmp_path / "data", GOOD))
         # In the order of category ids, whatever their order in the file.
-        assert (data.category_ids, data.label_names, len(data)) == ([3, 7], ["ant", "cat"], 2)
+        assert (data.categories.ids, data.label_names, len(data)) == ([3, 7], ["ant", "cat"], 2)
         image, target = data[0]
         assert (image.mode, image.size) == ("RGB", (WIDTH, HEIGHT)) and target["image_id"] == 10
         assert target["class_labels"].tolist() == [1, 0] and target["class_labels"].dtype == torch.int64
@@ -263,12 +263,6 @@ class TestLayouts:
         make_images(tmp_path / "data")
         with pytest.raises(ValueError, match=r"neither parquet files nor a metadata\.jsonl"):
             load_detection_splits(tmp_path / "data")
-
-
-def encoded(image):
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
 
 
 def make_table(file, objects, features=None, sizes=True):

@@ -10,6 +10,7 @@ import tarfile
 import datasets
 import numpy as np
 import pytest
+from helpers import encoded
 from PIL import Image
 
 from training.data.labelled import LabelledImages, load_labelled_images, read_row
@@ -27,12 +28,6 @@ def own_cache(tmp_path, monkeypatch):
 
 def picture(level, size=(8, 6)):
     return Image.new("RGB", size, (level, 100, 200))
-
-
-def encoded(image, image_format="PNG", **options):
-    file = io.BytesIO()
-    image.save(file, image_format, **options)
-    return file.getvalue()
 
 
 def make_folder(root, images_per_class=4):

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images and masks of every layout, each made here: how they pair, what the values mean, and what is refused."""
 
-import io
 import json
 import logging
 import pickle
@@ -10,6 +9,7 @@ import pickle
 import datasets
 import numpy as np
 import pytest
+from helpers import encoded
 from PIL import Image
 
 from training.data.batches import SeededExamples
@@ -179,12 +179,6 @@ class TestInvalidData:
         (tmp_path / "empty").mkdir()
         with pytest.raises(ValueError, match=r"neither parquet files nor a metadata\.jsonl"):
             load_segmentation_splits(tmp_path / "empty", label_names=2)
-
-
-def encoded(image):
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
 
 
 class TestTables:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import tiny_config, write_image_folder
+from finetuning_runs import refusal_of, run_finetune, same_tensors, save_classifiers
+from helpers import write_image_folder
 from launching import run_command
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
-from modeling_pixelvit import AdventurerForImageClassification, PixelViTForImageClassification, PixelViTImageProcessor
 from training import finetune
 from training.data.unreadable import TooManyUnreadable, UnreadableImage
 from training.finetuning.arguments import FinetuneArguments
@@ -30,7 +30,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 REPOSITORY = Path(__file__).parents[3]
 FAMILIES = ["adventurer", "pixelvit"]
-MODEL_CLASSES = {"adventurer": AdventurerForImageClassification, "pixelvit": PixelViTForImageClassification}
 FEW_STEPS = [
     *("--max_train_samples", "24", "--max_eval_samples", "20", "--per_device_train_batch_size", "8"),
     *("--max_steps", "3", "--disable_tqdm", "True", "--use_cpu", "True", "--dataloader_pin_memory", "False"),
@@ -41,13 +40,7 @@ UNAUGMENTED = ["--min_crop_scale", "1", "--horizontal_flip", "0"]
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
     """A checkpoint of each family for images of 16 pixels in one patch, with the digits' classes."""
-    folder = tmp_path_factory.mktemp("checkpoints")
-    for family, model_class in MODEL_CLASSES.items():
-        torch.manual_seed(0)
-        model_class(tiny_config(family, image_size=16, patch_size=16, num_labels=10)).save_pretrained(folder / family)
-        processor = PixelViTImageProcessor(size=16, crop_pct=0.9, image_mean=[0.1] * 3, image_std=[0.3] * 3)
-        processor.save_pretrained(folder / family)
-    return folder
+    return save_classifiers(tmp_path_factory.mktemp("checkpoints"), patch_size=16)
 
 
 @pytest.fixture
@@ -58,29 +51,15 @@ def image_folder(tmp_path):
 
 def run(checkpoint, output_dir, *options, dataset="digits"):
     """The exit status of a short run."""
-    return finetune.main(
-        [
-            *("--model_name_or_path", str(checkpoint), "--dataset", str(dataset), "--output_dir", str(output_dir)),
-            *FEW_STEPS,
-            *options,
-        ]
-    )
+    return run_finetune(checkpoint, dataset, output_dir, *FEW_STEPS, *options)
 
 
 def saved_tensors(folder):
     return AutoModelForImageClassification.from_pretrained(folder).state_dict()
 
 
-def same_tensors(one, other):
-    return all(torch.equal(one[name], other[name]) for name in one | other)
-
-
 def refusal(capsys, *command, **options):
-    """The one line on stderr of a run that was refused."""
-    assert run(*command, **options) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    return lines[0]
+    return refusal_of(run(*command, **options), capsys)
 
 
 class TestFinetuning:

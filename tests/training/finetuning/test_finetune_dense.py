@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import tiny_config
+from finetuning_runs import refusal_of, run_finetune, same_tensors, save_classifiers
 from PIL import Image
 from transformers import (
     AutoImageProcessor,
@@ -18,7 +18,6 @@ from transformers import (
     pipeline,
 )
 
-from modeling_pixelvit import AdventurerForImageClassification, PixelViTForImageClassification, PixelViTImageProcessor
 from training import finetune
 from training.data.digit_scenes import write_digit_scenes
 from training.engine.coordination import Coordination, StopRequest
@@ -32,7 +31,6 @@ from training.tasks.registry import TASKS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-MODEL_CLASSES = {"adventurer": AdventurerForImageClassification, "pixelvit": PixelViTForImageClassification}
 AUTO_CLASSES = {"segmentation": AutoModelForSemanticSegmentation, "detection": AutoModelForObjectDetection}
 NUM_TRAIN, NUM_TEST = 8, 5
 CANVAS = 32
@@ -59,14 +57,7 @@ HEADS = {"segmentation": [], "detection": ["--head", json.dumps(SMALL_DETECTOR)]
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
     """A classifier of each family for images of 16 pixels in four patches per side."""
-    folder = tmp_path_factory.mktemp("checkpoints")
-    for family, model_class in MODEL_CLASSES.items():
-        torch.manual_seed(0)
-        config = tiny_config(family, image_size=16, patch_size=4, num_labels=10, num_hidden_layers=2)
-        model_class(config).save_pretrained(folder / family)
-        processor = PixelViTImageProcessor(size=16, crop_pct=0.9, image_mean=[0.1] * 3, image_std=[0.3] * 3)
-        processor.save_pretrained(folder / family)
-    return folder
+    return save_classifiers(tmp_path_factory.mktemp("checkpoints"), patch_size=4, num_hidden_layers=2)
 
 
 @pytest.fixture(scope="module")
@@ -94,28 +85,15 @@ def trained(checkpoints, written_scenes, tmp_path_factory):
 
 def run(task, checkpoint, dataset, output_dir, *options):
     """The exit status of a short run."""
-    return finetune.main(
-        [
-            *("--task", task, "--model_name_or_path", str(checkpoint), "--dataset", str(dataset)),
-            *("--output_dir", str(output_dir), *FEW_STEPS, *HEADS[task], *options),
-        ]
-    )
+    return run_finetune(checkpoint, dataset, output_dir, "--task", task, *FEW_STEPS, *HEADS[task], *options)
 
 
 def refusal(capsys, *command):
-    """The one line on stderr of a run that was refused."""
-    assert run(*command) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    return lines[0]
+    return refusal_of(run(*command), capsys)
 
 
 def saved_tensors(task, folder):
     return AUTO_CLASSES[task].from_pretrained(folder).state_dict()
-
-
-def same_tensors(one, other):
-    return all(torch.equal(one[name], other[name]) for name in one | other)
 
 
 def results(folder):

@@ -11,7 +11,6 @@ import io
 import json
 import os
 import pickle
-import re
 import zipfile
 from pathlib import Path
 
@@ -110,17 +109,6 @@ def test_golden_features_logits_loss_and_gradients(name, tmp_path):
     assert {our_adventurer_name(key) for key in gradients} == ours.keys()
     for key, expected in gradients.items():
         assert difference(ours[our_adventurer_name(key)], expected) < TOLERANCE, key
-
-
-@pytest.mark.parametrize("name", GOLDEN_NAMES)
-def test_golden_averaged_weights(name, tmp_path):
-    convert(GOLDEN / f"{name}.pth", tmp_path / "out", ema=True)
-    model = AutoModelForImageClassification.from_pretrained(tmp_path / "out")
-    golden = load_file(GOLDEN / f"{name}.safetensors")
-    with torch.no_grad():
-        logits = model(golden["pixel_values"]).logits
-    assert difference(logits, golden["ema_logits"]) < TOLERANCE
-    assert difference(logits, golden["logits"]) > 100 * TOLERANCE  # the two sets of weights are not the same
 
 
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
@@ -850,21 +838,15 @@ def test_every_tensor_needs_a_place():
         build_model(translation, Path("x"))
 
 
-def test_the_command(tmp_path):
-    result = run_command("convert_checkpoint", [GOLDEN / "adventurer_patch4_img32.pth", tmp_path / "out", "--ema"])
+@pytest.mark.parametrize("name", GOLDEN_NAMES)
+def test_the_command_with_averaged_weights(name, tmp_path):
+    result = run_command("convert_checkpoint", [GOLDEN / f"{name}.pth", tmp_path / "out", "--ema"])
     assert result.returncode == 0, result.stderr
     assert "released Adventurer" in result.stdout and "model_ema" in result.stdout and "10 classes" in result.stdout
     assert "dropped: model, optimizer, lr_scheduler, epoch, scaler, args" in result.stdout
-    golden = load_file(GOLDEN / "adventurer_patch4_img32.safetensors")
+    golden = load_file(GOLDEN / f"{name}.safetensors")
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "out")
     with torch.no_grad():
-        assert difference(model(golden["pixel_values"]).logits, golden["ema_logits"]) < TOLERANCE
-
-
-def test_the_command_refuses_in_one_sentence(tmp_path):
-    torch.save({"args": argparse.Namespace(x=Payload(tmp_path / "marker"))}, tmp_path / "evil.pth")
-    result = run_command("convert_checkpoint", [tmp_path / "evil.pth", tmp_path / "out"])
-    # Other packages that are installed may have torch warn about them.
-    lines = [line for line in result.stderr.strip().splitlines() if not re.match(r"W\d{4} .*\] ", line)]
-    assert result.returncode == 1 and result.stdout == "" and len(lines) == 1
-    assert "system" in result.stderr and not (tmp_path / "marker").exists()
+        logits = model(golden["pixel_values"]).logits
+    assert difference(logits, golden["ema_logits"]) < TOLERANCE
+    assert difference(logits, golden["logits"]) > 100 * TOLERANCE  # the two sets of weights are not the same

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import tiny_model
+from helpers import encoded, tiny_model
 from PIL import Image
 from transformers import pipeline
 from transformers.utils import logging
@@ -66,12 +66,6 @@ def detector():
 def image():
     pixels = np.random.default_rng(0).integers(0, 256, size=(24, 32, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
-
-
-def encoded(image, kind="PNG"):
-    file = io.BytesIO()
-    image.save(file, format=kind)
-    return file.getvalue()
 
 
 def test_an_image_in_every_form_gets_the_same_answer(classifier, image):

@@ -285,11 +285,6 @@ def unchecked(monkeypatch):
     monkeypatch.setattr(kernel_folder, "check_kernels", lambda folder, metadata: ("nobody", []))
 
 
-def stored(hub, branch):
-    files = hub.head(REPO, branch).files
-    return {name: hub.content(value) for name, value in files.items() if name != ".gitattributes"}
-
-
 def read(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -302,7 +297,7 @@ def test_push_goes_to_the_branch_of_the_version_and_to_the_card(hub, unchecked, 
     assert "nothing was sent" in capsys.readouterr().out and hub.requests == []
     assert publish.main([*words, "--push", "--private"]) == 0
     assert hub.repositories[REPO].kind == "kernel" and hub.repositories[REPO].private
-    assert stored(hub, "v0") == stored(hub, "main") == read(out) and len(read(out)) > 10
+    assert hub.files(REPO, "v0") == hub.files(REPO, "main") == read(out) and len(read(out)) > 10
     told = capsys.readouterr().out
     assert f"{hub.url}/kernels/{REPO}, commit {hub.head(REPO, 'v0').oid} on v0" in told and "on main" in told
 
@@ -318,7 +313,7 @@ def test_pushing_again_leaves_nothing_of_other_builds(hub, unchecked, tmp_path):
     theirs = {"build/torch-universal/__init__.py": b"old", "build/torch-cuda/ops_old.py": b"old", "notes.md": b"mine"}
     hub.repositories[REPO].add("v0", "theirs", {**hub.head(REPO, "v0").files, **theirs})
     assert publish.main(words) == 0
-    assert stored(hub, "v0") == {**read(out), "notes.md": b"mine"}
+    assert hub.files(REPO, "v0") == {**read(out), "notes.md": b"mine"}
 
 
 @pushed

@@ -7,14 +7,13 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from helpers import SMALL_HEADS, tiny_model
+from demo_models import CLASSES, photograph, save_tiny
+from helpers import tiny_model
 from PIL import Image
 
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
-from modeling_pixelvit.modeling_adventurer import AdventurerForImageClassification, AdventurerModel
-from modeling_pixelvit.modeling_detection import AdventurerForObjectDetection, PixelViTForObjectDetection
+from modeling_pixelvit.modeling_adventurer import AdventurerModel
 from modeling_pixelvit.modeling_pixelvit import PixelViTForImageClassification
-from modeling_pixelvit.modeling_segmentation import AdventurerForSemanticSegmentation, PixelViTForSemanticSegmentation
 from training.tasks.drawing import (
     MIN_SIDE,
     distinct_colour,
@@ -29,31 +28,11 @@ from training.visualize import main
 
 GREY = (90, 90, 90)
 NAMES = ["no object", "cat", "dog", "a bird", "fish"]
-DETECTION_FIELDS = {**SMALL_HEADS, "box_score_threshold": 0.0, "max_detections": 7}
-MODELS = {
-    PixelViTForImageClassification: ("classification", {}),
-    AdventurerForImageClassification: ("classification", {}),
-    PixelViTForSemanticSegmentation: ("segmentation", {}),
-    AdventurerForSemanticSegmentation: ("segmentation", {}),
-    PixelViTForObjectDetection: ("detection", DETECTION_FIELDS),
-    AdventurerForObjectDetection: ("detection", {**DETECTION_FIELDS, "use_masks": False}),
-}
-
-
-def save_model(model_class, folder):
-    """A tiny checkpoint for images of 32 pixels with its image processor."""
-    task, fields = MODELS[model_class]
-    model = tiny_model(model_class, image_size=32, patch_size=8, **fields)
-    model.config.id2label = dict(enumerate(NAMES))
-    model.save_pretrained(folder)
-    PixelViTImageProcessor.for_config(model.config, task=task).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
 def photo(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 57, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    photograph().save(tmp_path / "photo.png")
     return tmp_path / "photo.png"
 
 
@@ -164,32 +143,32 @@ def test_shapes_are_checked():
 # The command
 
 
-@pytest.mark.parametrize("model_class", MODELS, ids=lambda model_class: model_class.__name__)
-def test_command_on_every_kind_of_model(tmp_path, photo, model_class, capsys):
-    checkpoint, output = save_model(model_class, tmp_path / "checkpoint"), tmp_path / "out.png"
+@pytest.mark.parametrize(("task", "family"), CLASSES)
+def test_command_on_every_kind_of_model(tmp_path, photo, task, family, capsys):
+    fields = {"use_masks": False} if (task, family) == ("detection", "adventurer") else {}
+    checkpoint, output = save_tiny(tmp_path / "checkpoint", task, family, **fields), tmp_path / "out.png"
     assert main([str(checkpoint), str(photo), "--output", str(output), "--threshold", "0"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(output)
     picture, image = Image.open(output), Image.open(photo)
     assert picture.format == "PNG" and picture.width == 57 * 7
-    is_classifier = "Classification" in model_class.__name__
-    assert changed_places(picture, image).any() != is_classifier
-    assert (picture.height > 40 * 7) == ("Detection" not in model_class.__name__)
+    assert changed_places(picture, image).any() == (task != "classification")
+    assert (picture.height > 40 * 7) == (task != "detection")
 
 
 def test_command_draws_what_is_above_the_threshold(tmp_path, photo, monkeypatch):
-    checkpoint = save_model(PixelViTForObjectDetection, tmp_path / "checkpoint")
+    checkpoint = save_tiny(tmp_path / "checkpoint", "detection")
     monkeypatch.chdir(tmp_path)
     assert main([str(checkpoint), str(photo), "--threshold", "1"]) == 0
     assert not changed_places(Image.open("photo-prediction.png"), Image.open(photo)).any()
 
 
 def test_command_says_what_is_wrong(tmp_path, photo, capsys):
-    checkpoint = save_model(PixelViTForSemanticSegmentation, tmp_path / "checkpoint")
+    checkpoint = save_tiny(tmp_path / "checkpoint", "segmentation")
     base = tmp_path / "base"
     tiny_model(AdventurerModel).save_pretrained(base)
     bare = tmp_path / "bare"
     tiny_model(PixelViTForImageClassification).save_pretrained(bare)
-    cropping = save_model(PixelViTForSemanticSegmentation, tmp_path / "cropping")
+    cropping = save_tiny(tmp_path / "cropping", "segmentation")
     PixelViTImageProcessor().save_pretrained(cropping)
     (tmp_path / "text.png").write_text("no image")
     output = ["--output", str(tmp_path / "out.png")]

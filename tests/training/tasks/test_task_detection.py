@@ -32,9 +32,7 @@ from modeling_pixelvit.modeling_detection import PixelDetectionOutput
 from training import train
 from training.data.coco import load_detection_splits
 from training.data.digit_scenes import write_digit_scenes
-from training.tasks.base import DataOptions
 from training.tasks.detection import DetectionTask
-from training.tasks.registry import check_options
 
 
 HEADS = {
@@ -59,15 +57,8 @@ LOSSES |= {f"loss_{part}_stage{stage}" for part in ("classifier", "box") for sta
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scenes") / "data"
-    write_digit_scenes(folder, num_train=24, num_test=6, canvas_size=32)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def scenes(folder):
-    return load_detection_splits(folder)
+def scenes(scenes_folder):
+    return load_detection_splits(scenes_folder)
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +197,7 @@ class TestMetrics:
             assert metrics["box_ap"] == metrics["box_ap50"] == metrics["box_ap75"] == pytest.approx(100)
             assert metrics["mask_ap50"] == pytest.approx(100) and metrics["mask_ap"] > 80  # cells are no pixels
 
-    def test_against_pycocotools_on_the_files(self, folder, scenes):
+    def test_against_pycocotools_on_the_files(self, scenes_folder, scenes):
         """What COCO's own code says of the same answers, written as COCO's results, against the annotation file."""
 
         def some_wrong(classes):
@@ -214,7 +205,7 @@ class TestMetrics:
             return scores, torch.where(torch.arange(len(classes)) == 1, (classes + 1) % 10, classes)
 
         metrics = evaluate_model(DetectionTask(recipe_for(), scenes), Answering(some_wrong), batch_size=6)
-        file = folder / "annotations" / "instances_test.json"
+        file = scenes_folder / "annotations" / "instances_test.json"
         truth = COCO(str(file))
         answers = []
         for image_id in truth.getImgIds():
@@ -236,23 +227,15 @@ class TestMetrics:
         """Nor does the loss, though in training it samples and divides by what is in a whole batch."""
         task = DetectionTask(recipe_for(family, model={"box_score_threshold": 0.0}), cut_scenes)
         model = build_noisy_model(task)
-        expected = evaluate_model(task, model, batch_size=1)
-        with torch.no_grad():
-            batches = [task.collate([task.eval_example(index)]) for index in range(6)]
-            losses = [task.losses(model, batch)["loss"].item() for batch in batches]
-        assert expected["loss"] == pytest.approx(sum(losses) / 6, rel=1e-5)
-        for batch_size in (2, 4, 6):
-            assert evaluate_model(task, model, batch_size) == pytest.approx(expected, rel=1e-4)
-
-    @pytest.mark.parametrize("family", TINY)
-    def test_detections_do_not_depend_on_the_batch(self, family, cut_scenes):
-        task = DetectionTask(recipe_for(family, model={"box_score_threshold": 0.0}), cut_scenes)
-        model = build_noisy_model(task)
         examples = [task.eval_example(index) for index in range(6)]
         with torch.no_grad():
             together = task.results(model, task.collate(examples))
-            alone = [task.results(model, task.collate([example]))[0] for example in examples]
+            batches = [task.collate([example]) for example in examples]
+            alone = [task.results(model, batch)[0] for batch in batches]
+            losses = [task.losses(model, batch)["loss"].item() for batch in batches]
+        assert [one.loss for one in alone] == pytest.approx(losses, rel=1e-5)
         for one, other in zip(alone, together, strict=True):
+            assert one.loss == pytest.approx(other.loss, rel=1e-4)
             assert one.reference == other.reference and one.prediction["labels"] == other.prediction["labels"]
             assert len(one.prediction["labels"]) == 10
             for name in ("scores", "boxes"):
@@ -295,30 +278,12 @@ class TestMetrics:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize(
-        ("field", "value", "off"),
-        [
-            ("mixup_probability", 1.0, "0.0"),
-            ("color_jitter", 0.3, "0.0"),
-            ("auto_augment", "3a", "none"),
-            ("random_erasing", 0.25, "0.0"),
-            ("label_smoothing", 0.1, "0.0"),
-        ],
-    )
-    def test_what_only_classification_has(self, field, value, off, scenes):
-        with pytest.raises(ValueError, match=f"{field}={value} was given, which detection .* set it to {off}"):
-            DetectionTask(recipe_for(**{field: value}), scenes)
-
-    def test_masks_that_the_data_lack(self, folder):
-        boxes = load_detection_splits(folder, with_masks=False)
+    def test_masks_that_the_data_lack(self, scenes_folder):
+        boxes = load_detection_splits(scenes_folder, with_masks=False)
         with pytest.raises(ValueError, match=r"use_masks was set, but .* has objects without masks; leave it out"):
             DetectionTask(recipe_for(model={"use_masks": True}), boxes)
         task = DetectionTask(recipe_for(), boxes)
         assert task.config_fields()["use_masks"] is False and task.chance_loss() is None
-
-    def test_streaming(self, folder):
-        with pytest.raises(ValueError, match=r"--streaming True was given, which is for classification; leave"):
-            check_options("detection", DataOptions(dataset=str(folder), streaming=True))
 
     @pytest.fixture
     def damaged(self, tmp_path):

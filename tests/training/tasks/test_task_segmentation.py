@@ -30,7 +30,6 @@ from training import train
 from training.data.digit_scenes import write_digit_scenes
 from training.data.segmentation import load_segmentation_splits
 from training.tasks.base import DataOptions
-from training.tasks.registry import check_options
 from training.tasks.segmentation import SegmentationTask
 
 
@@ -44,15 +43,8 @@ SIZES = [(32, 32), (32, 45), (24, 30), (50, 32), (64, 64), (17, 61)]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scenes") / "data"
-    write_digit_scenes(folder, num_train=24, num_test=6, canvas_size=32)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def scenes(folder):
-    return load_segmentation_splits(folder)
+def scenes(scenes_folder):
+    return load_segmentation_splits(scenes_folder)
 
 
 def recipe_for(ending="segmentation", family="pixelvit", **fields):
@@ -141,17 +133,6 @@ class TestRuns:
         files = {file for file, _ in statistics}
         assert files == {"model.safetensors", "average/model.safetensors"} and len(statistics) >= 2 * 5
         assert all(value.any() for value in statistics.values())
-
-    def test_an_early_checkpoint(self, tmp_path, scenes):
-        """Whatever came after it in its folder."""
-        recipe = recipe_for("segmentation-upernet", "adventurer", ema_decay=0.8)
-        make_loop(recipe, scenes, tmp_path / "whole", save_steps=2, keep_checkpoints=9).run()
-        early = tmp_path / "whole" / "checkpoints" / "step-00000002"
-        loop = make_loop(recipe, scenes, tmp_path / "again", resume=str(early))
-        assert loop.progress.step == 2
-        loop.run()
-        whole, again = tensors(tmp_path / "whole"), tensors(tmp_path / "again")
-        assert all(torch.equal(whole[name], again[name]) for name in whole)
 
     def test_starts_from_a_classifier(self, tmp_path, scenes):
         """At another patch and image size, its encoder resampled and a new decoder on it; evaluated as it comes."""
@@ -250,24 +231,6 @@ class TestMetrics:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize(
-        ("field", "value", "off"),
-        [
-            ("mixup_probability", 1.0, "0.0"),
-            ("color_jitter", 0.3, "0.0"),
-            ("auto_augment", "3a", "none"),
-            ("random_erasing", 0.25, "0.0"),
-            ("label_smoothing", 0.1, "0.0"),
-        ],
-    )
-    def test_what_only_classification_has(self, field, value, off, scenes):
-        with pytest.raises(ValueError, match=f"{field}={value} was given, which segmentation .* set it to {off}"):
-            SegmentationTask(recipe_for(**{field: value}), scenes)
-
-    def test_streaming(self, folder):
-        with pytest.raises(ValueError, match=r"--streaming True was given, which is for classification; leave"):
-            check_options("segmentation", DataOptions(dataset=str(folder), streaming=True))
-
     @pytest.fixture
     def damaged(self, tmp_path):
         """A mask has the value 11, and another one has the size of no image."""
@@ -305,11 +268,11 @@ class TestRefusals:
             SegmentationTask.from_options(recipe_for(), DataOptions(dataset=str(damaged)))
 
 
-def test_classes_that_count_from_one(folder):
+def test_classes_that_count_from_one(scenes_folder):
     """As in ADE20k, where 0 is no class: the digit 0 here."""
-    data = DataOptions(dataset=str(folder), reduce_labels=True, num_labels=10)
+    data = DataOptions(dataset=str(scenes_folder), reduce_labels=True, num_labels=10)
     task = SegmentationTask.from_options(recipe_for(), data)
-    plain = SegmentationTask.from_options(recipe_for(), DataOptions(dataset=str(folder)))
+    plain = SegmentationTask.from_options(recipe_for(), DataOptions(dataset=str(scenes_folder)))
     assert task.build_model().config.num_labels == 10
     for index in range(len(task.images.evaluation)):
         reduced, whole = (one.eval_example(index)["class_map"] for one in (task, plain))
