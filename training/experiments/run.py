@@ -277,7 +277,8 @@ def check_same_images(run: Run, metrics: dict[str, Any] | None, images: dict[str
         ValueError: if a finished run was made with other images than those that its data set has now.
     """
     then = (metrics or {}).get("images", images)  # older runs do not tell
-    if images is not None and then != images:
+    is_embedded = run.data["source"] == TASKS[run.recipe.task].embedded_images.title
+    if images is not None and not is_embedded and then != images:
         classes = "the same" if then["classes"] == images["classes"] else "other"
         raise ValueError(
             f"{run.folder} was made with {then['train']:,} training and {then['test']:,} test images, and "

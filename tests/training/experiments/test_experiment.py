@@ -362,23 +362,15 @@ class TestCarryingOut:
         """The second one waits for the first, and takes what that has found."""
         path = write_experiment(tmp_path, grids=[{"patch_size": [16]}])
         words = [path, "--dataset", str(pictures), "--epochs", "6", "--points_dir", str(tmp_path / "points")]
-        started = [
-            launch(
-                ONE_PROCESS,
-                [],
-                [*words, "--output_dir", str(tmp_path / f"out{one}")],
-                tmp_path / f"{one}",
-                "experiment",
-            )
-            for one in (1, 2)
-        ]
-        for one, process in zip((1, 2), started, strict=True):
-            assert process.wait(timeout=300) == 0, (tmp_path / f"{one}.log").read_text()
+        outputs = [tmp_path / "out1", tmp_path / "out2"]
+        started = [launch(ONE_PROCESS, [], [*words, "--output_dir", str(out)], out, "experiment") for out in outputs]
+        for out, process in zip(outputs, started, strict=True):
+            assert process.wait(timeout=300) == 0, out.with_suffix(".log").read_text()
         (folder,) = (tmp_path / "points").iterdir()
         steps = [json.loads(line).get("step") for line in (folder / "metrics.jsonl").read_text().splitlines()]
         trained = steps[: steps.index(max(steps)) + 1]
         assert trained == list(range(1, len(trained) + 1))
-        found = [json.loads(next((tmp_path / f"out{one}").rglob("results.json")).read_text()) for one in (1, 2)]
+        found = [json.loads(next(out.rglob("results.json")).read_text()) for out in outputs]
         assert found[0]["runs"] == found[1]["runs"]
 
     def test_results_of_images_that_have_changed_since_are_not_told_for_theirs(self, tmp_path, pictures, capsys):
@@ -387,11 +379,12 @@ class TestCarryingOut:
         words += ["--epochs", "0.5", "--points_dir", str(tmp_path / "points"), "--output_dir", str(tmp_path)]
         assert command.main(words) == 0
         assert command.main([*words, "--plan"]) == 0
-        next(images.glob("train/*/*")).unlink()
+        for split in images.iterdir():
+            (split / "dark").rename(split / "night")
         capsys.readouterr()
         assert command.main(words) == 2
         told = capsys.readouterr().err
-        assert "was made with 256 training and 20 test images" in told and "now holds 255 and 20 of the same" in told
+        assert "was made with 256 training and 20 test images" in told and "now holds 256 and 20 of other" in told
 
     def test_a_damaged_file_of_metrics_is_named(self, tmp_path, few_images, capsys):
         words = [write_experiment(tmp_path, grids=[{"patch_size": [16]}]), "--points_dir", str(tmp_path / "points")]
