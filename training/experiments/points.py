@@ -163,7 +163,7 @@ class Planner:
             for seed in seeds[:1] if self.choices.fast else seeds:
                 try:
                     run = self._run(fields, seed, self.scale, task, self._start_of(self.scale, task))
-                except (StrictDataclassError, TypeError, ValueError) as error:
+                except (StrictDataclassError, TypeError) as error:  # others have a sentence
                     told = ", ".join(f"{name}: {value}" for name, value in fields.items())
                     reason = " ".join(str(error.__cause__ or error).split())
                     raise ExperimentError(f"{experiment.name} has a point that cannot be ({told}): {reason}") from None
@@ -372,7 +372,10 @@ def _as_field(name: str, value: Any) -> Any:
         return [] if value == "none" else value.split()
     default = getattr(Recipe(), name, None)
     if isinstance(default, float) and isinstance(value, str | int):  # 1e-3 is a text in YAML, and 1 no float
-        return float(value)
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError(f"{name}: {value} was given; it must be a number.") from None
     return value
 
 

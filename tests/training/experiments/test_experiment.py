@@ -246,6 +246,7 @@ class TestDefinitions:
             ({"start": {"scale": "nope"}}, "starts at the scale 'nope'; there are digits, "),
             ({"name": "../x"}, "sets name: ../x; folders are made of it"),
             ({"base": {"hidden_size": "big"}}, "has a point that cannot be ("),
+            ({"base": {"base_learning_rate": "fast"}}, "base_learning_rate: fast was given; it must be a number."),
             ({"grids": [{"patch_size": [3]}]}, "has no points left; left out: patch 3, which does not divide"),
             ({"base": {"hidden_size": 33}}, "hidden_size"),
             (
