@@ -254,8 +254,8 @@ def _save(ctx, inputs, output):
 
 
 def _backward(ctx, grad_y, grad_final):
-    _, weight, bias, initial_state = ctx.saved_tensors
-    grad_x, grad_taps, grad_initial = _causal_conv1d_backward(grad_y, grad_final, *ctx.saved_tensors)
+    x, weight, bias, initial_state = ctx.saved_tensors
+    grad_x, grad_taps, grad_initial = _causal_conv1d_backward(grad_y, grad_final, x, weight, bias, initial_state)
     grad_weight = grad_taps[:-1].t().unsqueeze(1).to(weight.dtype)
     grad_initial = None if initial_state is None else grad_initial.to(initial_state.dtype)
     return grad_x, grad_weight, grad_taps[-1].to(bias.dtype), grad_initial

@@ -221,8 +221,9 @@ def _save(ctx, inputs, output):
 
 
 def _backward(ctx, grad_y, grad_final):
-    _, _, A_log, _, _, D, dt_bias, initial = ctx.saved_tensors
-    grad_x, grad_dt, grad_B, grad_C, by_head, grad_initial = _ssd_backward(grad_y, grad_final, *ctx.saved_tensors)
+    inputs = ctx.saved_tensors  # once: checkpointing makes them anew where they are asked for, and no second time
+    _, _, A_log, _, _, D, dt_bias, initial = inputs
+    grad_x, grad_dt, grad_B, grad_C, by_head, grad_initial = _ssd_backward(grad_y, grad_final, *inputs)
     grad_A_log, grad_D, grad_dt_bias = (g.to(v.dtype) for g, v in zip(by_head, (A_log, D, dt_bias), strict=True))
     grad_initial = None if initial is None else grad_initial.to(initial.dtype)
     return grad_x, grad_dt, grad_A_log, grad_B, grad_C, grad_D, grad_dt_bias, grad_initial

@@ -17,6 +17,7 @@ import torch
 import triton
 from helpers import tiny_model
 from packaging.version import Version
+from torch.utils.checkpoint import checkpoint
 
 from modeling_pixelvit import (
     AdventurerForImageClassification,
@@ -525,6 +526,18 @@ def test_repetition_gives_the_same_bits(name):
     weights = output_gradients(function, arguments)
     first, second = (with_gradients(function, arguments, weights) for _ in range(2))
     for one, other in zip(first, second, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_checkpointing(name):
+    """The way transformers does it, by which a backward pass may ask for its tensors once."""
+    function, arguments = OPS[name]
+    arguments = arguments(1, 5, dtype=DTYPES[0])
+    weights = output_gradients(function, arguments)
+    expected = with_gradients(function, arguments, weights)
+    actual = with_gradients(partial(checkpoint, function, use_reentrant=False), arguments, weights)
+    for one, other in zip(actual, expected, strict=True):
         assert torch.equal(one, other)
 
 
