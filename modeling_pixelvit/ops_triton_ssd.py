@@ -116,7 +116,6 @@ def launch_forward(x, dt, A_log, B, C, D, dt_bias, initial_state, order, y, fina
     tensors = (x, dt, A_log, B, C, D, dt_bias, initial_state, order, y, final_state)
     strides = (*x.stride(), *dt.stride(), *B.stride(), *C.stride(), *_strides(initial_state), order_stride(order))
     constants = _constants(x, B) | {"BLOCK_P": columns}
-    del constants["WIDE"]
     launch(outputs_kernel, grid, tensors, x.shape[1], *strides, **_options(_tiles(x).outputs), **constants)
 
 

@@ -88,14 +88,15 @@ def output_gradients(function, arguments):
     return [random(*output.shape, dtype=output.dtype, seed=1 + i) for i, output in enumerate(outputs)]
 
 
-def check(function, reference, arguments, ops=1):
+def check(function, reference, arguments, ops=1, scale=1):
     """
-    Every output and every gradient against the reference in float64, which gets the same rounded numbers; `ops` that
-    are done one after the other may each add to the difference. Where rounding is enlarged, as by a norm of few
-    channels that all are small, the reference in the kernels' own dtype is as far off, and they may be thrice that.
+    Every output and every gradient against the reference in float64, which gets the same rounded numbers, for gradients
+    of outputs of about `scale`; `ops` that are done one after the other may each add to the difference. Where rounding
+    is enlarged, as by a norm of few channels that all are small, the reference in the kernels' own dtype is as far off,
+    and they may be thrice that.
     """
     dtype = arguments[0].dtype
-    weights = output_gradients(function, arguments)
+    weights = [scale * weight for weight in output_gradients(function, arguments)]
     actual = with_gradients(function, arguments, weights)
     expected = with_gradients(reference, [t.double() for t in arguments], [t.double() for t in weights])
     for index, (one, other) in enumerate(zip(actual, expected, strict=True)):
@@ -174,6 +175,16 @@ def test_extreme_steps(dtype):
         assert one.isfinite().all()
         allowed = max(1e-4, 10 * torch.finfo(dtype).eps) * other.norm() + torch.finfo(dtype).tiny * other.numel() ** 0.5
         assert (one.double() - other).norm() <= allowed
+
+
+def test_scores_and_states_beyond_the_range_of_float16():
+    """Where what is read and written, forward and backward, is within."""
+    x, dt, A_log, B, C, D, dt_bias, state = scan_arguments(1, 65, state_size=64, dtype=torch.float16)
+    maps = [80 * torch.sigmoid(t) for t in (B, C)]
+    assert (maps[0].float() * maps[1].float()).sum(-1).min() > 65504
+    check(ssd_triton, ssd_sequential, [x / 128, dt, A_log, *maps, D, dt_bias, state], scale=1 / 128)
+    large = 2e5 * state.float()
+    check(ssd_triton, ssd_sequential, [x, dt, A_log, B, C / 1024, D, dt_bias, large], scale=1 / 128)
 
 
 def test_scan_of_part_of_the_batch_at_a_time(monkeypatch):
