@@ -53,10 +53,12 @@ class Tiles:
 _HALF = Tiles(chunk=64, columns=(64, 16), outputs=(4, 2), states=(4, 2), maps=(8, 1), inputs=(8, 1))
 _HALF_SM80 = Tiles(chunk=32, columns=(64, 16), outputs=(4, 2), states=(4, 2), maps=(8, 1), inputs=(8, 1))
 _SINGLE = Tiles(chunk=16, columns=(32, 16), outputs=(8, 2), states=(8, 2), maps=(8, 1), inputs=(8, 1))
+# Triton 3.6 and 3.7 do not compile `inputs_kernel` for a B200 with the larger chunk.
+_HALF_SM100 = _HALF_SM80 if triton is not None and triton.__version__.startswith(("3.6.", "3.7.")) else _HALF
 TILES = {
     (8, 0): {2: _HALF_SM80, 4: _SINGLE},
     (9, 0): {2: _HALF, 4: _SINGLE},
-    (10, 0): {2: _HALF, 4: _SINGLE},
+    (10, 0): {2: _HALF_SM100, 4: _SINGLE},
 }
 ENOUGH_PROGRAMS = 128
 # Bytes of states, and as many of their gradients, that the backward pass holds at a time in float32, or half as many in
