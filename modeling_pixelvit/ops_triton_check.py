@@ -64,18 +64,30 @@ def why_not_triton(device: torch.device, dtype: torch.dtype, state_shape: tuple[
     if max(state_shape) > LARGEST:
         return f"head dimension and state size are {state_shape}, and {LARGEST} is the most that they hold"
     # What is interpreted is there to be tested itself.
-    return "" if INTERPRETED else _fault(device, dtype)
+    if INTERPRETED:
+        return ""
+    try:
+        return _fault(device, dtype)
+    except Exception as error:  # of a moment, as memory that others have, so it is not remembered
+        return f"on {device} in {dtype} they could not be tried, {type(error).__name__}: {error}"
 
 
 @cache
 def _fault(device: torch.device, dtype: torch.dtype) -> str:
-    """What is wrong with the kernels on a device, or an empty string."""
+    """
+    What is wrong with the kernels on a device, or an empty string.
+
+    Raises:
+        Exception: where there is no memory to tell.
+    """
     # A thread of its own knows nothing of the modes that this one may be in: tracing, fake tensors, autocast, no_grad.
     with ThreadPoolExecutor(1) as thread:
         try:
             differences = thread.submit(triton_differences, device, dtype).result()
         except Exception as error:
-            if find_c_compiler() is None:
+            if "out of memory" in str(error):
+                raise
+            if find_c_compiler() is None and "C compiler" in str(error):
                 return "there is no C compiler, with which Triton builds what launches them; install gcc or clang"
             return f"on {device} in {dtype} they failed with {type(error).__name__}: {error}"
     limit = LIMITS[dtype]
