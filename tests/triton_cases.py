@@ -568,17 +568,34 @@ def test_an_output_that_nothing_is_made_of(function, arguments, used):
 
 
 def test_what_a_device_is_checked_by():
-    sizes = {"length": 5, "heads": 2, "size": 16} if INTERPRETED else {}
+    sizes = {"length": 5, "heads": 2, "size": 16, "programs": 5} if INTERPRETED else {}
     for dtype in HALF:
         differences = triton_differences(torch.device(DEVICE), dtype, **sizes)
-        assert {"convolution", "scan", "gated norm", "mixer", "norm", "norm of a sum", "gate"} == set(differences)
+        names = {"convolution", "scan", "gated norm", "mixer", "norm", "norm of a sum", "gate"}
+        assert {*names, "scan of many", "mixer of many"} == set(differences)
         assert all(difference < 5 * TOLERANCES[dtype] for difference in differences.values()), differences
+
+
+def test_a_device_is_checked_by_every_variant(monkeypatch):
+    """Those of the kernels that are launched, which here are not carried out."""
+    launched = set()
+
+    def launch(kernel, *arguments, **options):
+        launched.add((kernel.fn.__name__, options.get("UNIT"), options.get("BLOCK_P")))
+
+    for module in (ops_triton_ssd, ops_triton_conv1d, ops_triton_norm):
+        monkeypatch.setattr(module, "launch", launch)
+    triton_differences(torch.device(DEVICE), torch.float16, length=2)
+    for name in ("outputs_kernel", "states_kernel"):
+        assert {columns for kernel, _, columns in launched if kernel == name} == {16, 64}
+    for name in ("_forward_kernel", "_backward_kernel"):
+        assert {unit for kernel, unit, _ in launched if kernel == name} == {1, 8}
 
 
 @pytest.mark.slow
 def test_a_wrong_kernel_is_seen(monkeypatch):
     monkeypatch.setattr(ops_triton_check, "rms_norm_gated_triton", lambda y, z, weight, groups, eps: y + z + weight)
-    differences = triton_differences(torch.device(DEVICE), torch.float32, length=2, heads=2, size=16)
+    differences = triton_differences(torch.device(DEVICE), torch.float32, length=2, heads=2, size=16, programs=1)
     assert differences["gated norm"] > 0.1 > differences["scan"]
 
 
