@@ -58,6 +58,8 @@ def launch(
     warps: int, stages: int = 1, **constants,
 ):  # fmt: skip
     """Launches `kernel` on the device of its tensors: Triton by itself would take the current one."""
+    if 0 in grid:
+        return  # there is nothing in the batch
     device = next(tensor.device for tensor in tensors if tensor is not None)
     with torch.cuda.device(device if device.type == "cuda" else -1):
         kernel[grid](*tensors, *numbers, **constants, num_warps=warps, num_stages=stages)

@@ -135,6 +135,8 @@ def launch_backward(
     chunks = triton.cdiv(x.shape[1], _tiles(x).chunk)
     grad_heads = grad_initial.new_empty(x.shape[0], chunks, 3, x.shape[2])
     vectors = [vector.contiguous() for vector in (A_log, D, dt_bias)]
+    if x.shape[0] == 0:
+        return grad_heads.sum((0, 1))
     by_sequence = [grad_y, grad_final, x, dt, B, C, initial_state]
     by_sequence += [order if order is not None and order.dim() == 2 else None]
     by_sequence += [grad_x, grad_dt, grad_B, grad_C, grad_heads, grad_initial]

@@ -550,6 +550,43 @@ def test_checkpointing(name):
     actual = with_gradients(partial(checkpoint, function, use_reentrant=False), arguments, weights)
     for one, other in zip(actual, expected, strict=True):
         assert torch.equal(one, other)
+@pytest.mark.parametrize("name", OPS)
+def test_an_empty_batch(name):
+    function, arguments = OPS[name]
+    arguments = arguments(1, 5, dtype=torch.float32)
+    weights = output_gradients(function, arguments)
+    # Weights of layers stay as they are.
+    empty = [t[:0] if t.dim() > 2 and len(t) == 1 else t for t in arguments]
+    results = with_gradients(function, empty, [weight[:0] for weight in weights])
+    assert [t.shape for t in results[len(weights) :]] == [t.shape for t in empty]
+    assert not any(t.any() for t in results)
+
+
+def test_places_in_every_other_element():
+    arguments = mixer_arguments(2, 9, dtype=torch.float32)
+    for order in (scan_place("backwards", 2, 9), scan_place("by image", 2, 9).long()):
+        apart = torch.stack([order, torch.zeros_like(order)], dim=-1)[..., 0]
+        assert apart.stride(-1) == 2
+        mixed = [mix_triton(*arguments, places, 1, 1e-5) for places in (apart, order)]
+        assert torch.equal(*mixed)
+
+
+def test_more_sequences_than_a_grid_has_rows(monkeypatch):
+    """Of CUDA's three dimensions of a grid the second and third end at 65,535, whatever the batch."""
+    grids = []
+
+    def launch(kernel, grid, *arguments, **options):
+        grids.append(grid)
+
+    for module in (ops_triton_ssd, ops_triton_conv1d, ops_triton_norm, ops_triton_rms_norm, ops_triton_swiglu):
+        monkeypatch.setattr(module, "launch", launch)
+    for function, arguments in OPS.values():
+        arguments = arguments(1, 2, dtype=torch.float32)
+        many = [t.expand(2**16, *t.shape[1:]) if t.dim() > 2 and len(t) == 1 else t for t in arguments]
+        with_gradients(function, many, [random(1, dtype=t.dtype).expand(t.shape) for t in flat(function(*many))])
+    assert len(grids) > 20 and all(size < 2**16 for grid in grids for size in grid[1:])
+
+
 
 
 @pytest.mark.parametrize(
