@@ -667,10 +667,13 @@ def test_compilers_see_one_op(name):
         (ops_triton_ssd._ssd, scan_arguments(2, 5, dtype=torch.float32)),
         (ops_triton_conv1d._causal_conv1d, convolution_arguments(2, 5, dtype=torch.float32)),
         (ops_triton_norm._rms_norm_gated, [*norm_arguments(2, 5, dtype=torch.float32), 2, 1e-5]),
-        (ops_triton_mixer._mix, [*mixer_arguments(2, 5, dtype=torch.float32), torch.arange(5).flip(0), 1, 1e-5]),
+        (
+            ops_triton_mixer._mix,
+            [*mixer_arguments(2, 5, dtype=torch.float32), torch.arange(5, device=DEVICE).flip(0), 1, 1e-5],
+        ),
         (
             ops_triton_rms_norm._add_rms_norm,
-            [*random(2, 2, 3, 8, dtype=torch.float32), None, torch.ones(8), 1e-5, torch.float32],
+            [*random(2, 2, 3, 8, dtype=torch.float32), None, torch.ones(8, device=DEVICE), 1e-5, torch.float32],
         ),
         (ops_triton_swiglu._swiglu, gate_arguments(1, 3, dtype=torch.float32)),
     ],
