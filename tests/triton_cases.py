@@ -88,12 +88,12 @@ def output_gradients(function, arguments):
     return [random(*output.shape, dtype=output.dtype, seed=1 + i) for i, output in enumerate(outputs)]
 
 
-def check(function, reference, arguments, ops=1, scale=1):
+def check(function, reference, arguments, ops=1, scale=1, cancelling=()):
     """
     Every output and every gradient against the reference in float64, which gets the same rounded numbers, for gradients
     of outputs of about `scale`; `ops` that are done one after the other may each add to the difference. Where rounding
     is enlarged, as by a norm of few channels that all are small, the reference in the kernels' own dtype is as far off,
-    and they may be thrice that.
+    and they may be thrice that; and in half precision thrice as far off may be what has an index in `cancelling`.
     """
     dtype = arguments[0].dtype
     weights = [scale * weight for weight in output_gradients(function, arguments)]
@@ -102,6 +102,8 @@ def check(function, reference, arguments, ops=1, scale=1):
     for index, (one, other) in enumerate(zip(actual, expected, strict=True)):
         assert one.shape == other.shape and one.isfinite().all()
         difference, allowed = distance(one, other), ops * TOLERANCES[dtype]
+        if index in cancelling and dtype.itemsize == 2:
+            allowed *= 3
         if difference >= allowed:
             allowed = 3 * distance(with_gradients(reference, arguments, weights)[index], other)
         print(f"{dtype} {index}: {difference:.1e}")
@@ -112,6 +114,10 @@ def distance(one, other):
     return ((one.double() - other).norm() / other.norm().clamp(min=1e-300)).item()
 
 
+# The gradients of A_log and dt_bias, after two outputs: a head's is one sum over all tokens, of terms that cancel, so
+# that what factors are rounded by is more of what is left. Emulated, bfloat16 is up to 1.2e-2 off, and float16 by TF32
+# products whose factors are cut, as a device may do it, 1.5e-3.
+BY_HEAD = (4, 8)
 # Lengths about those of chunks and blocks. The default suite has each of them where there are such, with what else
 # varies in turn, and few tokens where each is worked on alone; the slow tests have all of them.
 LENGTHS = [1, 63, 64, 65, 255, 257, 1025]
@@ -124,7 +130,8 @@ def test_scan(length, dtype):
     """Of one group or two in turn; short ones of two images, in which heads of 18 go into two blocks."""
     groups = 1 + (LENGTHS.index(length) + DTYPES.index(dtype)) % 2
     batch, head_dim = (2, 5 if groups == 1 else 18) if length < 65 else (1, 5)
-    check(ssd_triton, ssd_sequential, scan_arguments(batch, length, 2, head_dim, groups, dtype=dtype))
+    arguments = scan_arguments(batch, length, 2, head_dim, groups, dtype=dtype)
+    check(ssd_triton, ssd_sequential, arguments, cancelling=BY_HEAD)
 
 
 @pytest.mark.slow
@@ -134,14 +141,15 @@ def test_scan(length, dtype):
 def test_scan_of_any_length(dtype, length, groups):
     # A head's gradients are sums over tokens, of which more may leave a small part of what they add up.
     arguments = scan_arguments(2, length, 2, 16, groups, 16, dtype=dtype)
-    check(ssd_triton, ssd_sequential, arguments, ops=1 + length // 256)
+    check(ssd_triton, ssd_sequential, arguments, ops=1 + length // 256, cancelling=BY_HEAD)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("head_dim", "state_size"), [(64, 64), (32, 128)])
 def test_wide_scan(dtype, head_dim, state_size):
-    check(ssd_triton, ssd_sequential, scan_arguments(2, 255, 4, head_dim, 2, state_size, dtype=dtype))
+    arguments = scan_arguments(2, 255, 4, head_dim, 2, state_size, dtype=dtype)
+    check(ssd_triton, ssd_sequential, arguments, cancelling=BY_HEAD)
 
 
 def test_scan_without_initial_state():
@@ -182,9 +190,11 @@ def test_scores_and_states_beyond_the_range_of_float16():
     x, dt, A_log, B, C, D, dt_bias, state = scan_arguments(1, 65, state_size=64, dtype=torch.float16)
     maps = [80 * torch.sigmoid(t) for t in (B, C)]
     assert (maps[0].float() * maps[1].float()).sum(-1).min() > 65504
-    check(ssd_triton, ssd_sequential, [x / 128, dt, A_log, *maps, D, dt_bias, state], scale=1 / 128)
+    arguments = [x / 128, dt, A_log, *maps, D, dt_bias, state]
+    check(ssd_triton, ssd_sequential, arguments, scale=1 / 128, cancelling=BY_HEAD)
     large = 2e5 * state.float()
-    check(ssd_triton, ssd_sequential, [x, dt, A_log, B, C / 1024, D, dt_bias, large], scale=1 / 128)
+    arguments = [x, dt, A_log, B, C / 1024, D, dt_bias, large]
+    check(ssd_triton, ssd_sequential, arguments, scale=1 / 128, cancelling=BY_HEAD)
 
 
 def test_scan_of_part_of_the_batch_at_a_time(monkeypatch):
@@ -541,16 +551,6 @@ def test_repetition_gives_the_same_bits(name):
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_checkpointing(name):
-    """The way transformers does it, by which a backward pass may ask for its tensors once."""
-    function, arguments = OPS[name]
-    arguments = arguments(1, 5, dtype=DTYPES[0])
-    weights = output_gradients(function, arguments)
-    expected = with_gradients(function, arguments, weights)
-    actual = with_gradients(partial(checkpoint, function, use_reentrant=False), arguments, weights)
-    for one, other in zip(actual, expected, strict=True):
-        assert torch.equal(one, other)
-@pytest.mark.parametrize("name", OPS)
 def test_an_empty_batch(name):
     function, arguments = OPS[name]
     arguments = arguments(1, 5, dtype=torch.float32)
@@ -587,6 +587,16 @@ def test_more_sequences_than_a_grid_has_rows(monkeypatch):
     assert len(grids) > 20 and all(size < 2**16 for grid in grids for size in grid[1:])
 
 
+@pytest.mark.parametrize("name", OPS)
+def test_checkpointing(name):
+    """The way transformers does it, by which a backward pass may ask for its tensors once."""
+    function, arguments = OPS[name]
+    arguments = arguments(1, 5, dtype=DTYPES[0])
+    weights = output_gradients(function, arguments)
+    expected = with_gradients(function, arguments, weights)
+    actual = with_gradients(partial(checkpoint, function, use_reentrant=False), arguments, weights)
+    for one, other in zip(actual, expected, strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize(
