@@ -65,7 +65,8 @@ ENOUGH_PROGRAMS = 128
 # bfloat16, or those of one sequence: 16 sequences of 50,177 tokens with 24 heads of 64 by 64. A sweep lasts as long for
 # fewer.
 STATES_IN_USE = 5 * 2**30
-# The largest P and S: the last kernel holds tiles that are whole in both.
+# The largest P and S: the last kernel holds tiles that are whole in both. With both this large, and three TF32 products
+# for one in float32, a thread of the last two kernels keeps 4 KiB in memory (2 with twice the warps): they are slow.
 LARGEST = 128
 
 
@@ -134,9 +135,9 @@ def launch_backward(
     """
     chunks = triton.cdiv(x.shape[1], _tiles(x).chunk)
     grad_heads = grad_initial.new_empty(x.shape[0], chunks, 3, x.shape[2])
-    vectors = [vector.contiguous() for vector in (A_log, D, dt_bias)]
     if x.shape[0] == 0:
         return grad_heads.sum((0, 1))
+    vectors = [vector.contiguous() for vector in (A_log, D, dt_bias)]
     by_sequence = [grad_y, grad_final, x, dt, B, C, initial_state]
     by_sequence += [order if order is not None and order.dim() == 2 else None]
     by_sequence += [grad_x, grad_dt, grad_B, grad_C, grad_heads, grad_initial]
