@@ -41,7 +41,7 @@ def device_segment_length(tokens: torch.Tensor) -> int:
     Tokens of each sequence in `tokens` (B, T, ...) that a layer works on together: few on a CPU, which wants them to
     stay in its cache, and elsewhere all, until the batch has more than a device's memory should hold at once.
     """
-    return 2048 if tokens.device.type == "cpu" else max(1, DEVICE_LAYER_TOKENS // tokens.shape[0])
+    return 2048 if tokens.device.type == "cpu" else max(1, DEVICE_LAYER_TOKENS // max(1, tokens.shape[0]))
 
 
 def op_segment_length(device: torch.device, on_cpu: int) -> int:
@@ -63,7 +63,7 @@ def map_batch(
     it is called once, as in `map_segments`.
     """
     parts = batch_blocks(tokens, DEVICE_LAYER_TOKENS)
-    if len(parts) == 1 or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if len(parts) <= 1 or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return function(tokens, *others)
 
     def rows_of(tensor, rows):

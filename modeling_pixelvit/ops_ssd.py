@@ -124,7 +124,7 @@ def ssd_chunked(
     # The fewest chunks that are no longer than chunk_size, all of about one length: little padding at any T.
     chunks = math.ceil(length / chunk_size)
     chunk_size = math.ceil(length / chunks)
-    segment_length = chunk_size * min(math.ceil(matrices_per_segment / (batch * heads)), chunks)
+    segment_length = chunk_size * min(math.ceil(matrices_per_segment / max(1, batch * heads)), chunks)
 
     dtype = compute_dtype(x.dtype)
     state_shape = (batch, groups, state_size, heads // groups * head_dim)

@@ -58,6 +58,8 @@ def launch(
     warps: int, stages: int = 1, **constants,
 ):  # fmt: skip
     """Launches `kernel` on the device of its tensors: Triton by itself would take the current one."""
+    if 0 in grid:
+        return  # there is nothing in the batch
     device = next(tensor.device for tensor in tensors if tensor is not None)
     with torch.cuda.device(device if device.type == "cuda" else -1):
         kernel[grid](*tensors, *numbers, **constants, num_warps=warps, num_stages=stages)
@@ -83,12 +85,12 @@ def uses_tf32() -> bool:
 def arithmetic(dtype: torch.dtype) -> dict:
     """
     Compile-time arguments of a kernel with matrix products, for inputs of `dtype`: ACC, the dtype of sums, DOT, that of
-    factors, WIDE, that of factors of products which have one made of gradients and sums, and PRECISION, by which
-    factors in float32 are multiplied.
+    factors, WIDE, that of factors of products which have one made of scores, of a state or of sums of gradients, and
+    PRECISION, by which factors in float32 are multiplied.
 
-    Under a loss scale sums of gradients leave the range of float16, so WIDE is then float32, multiplied as TF32, which
-    holds as many digits. For inputs in float32 the choice is that of torch for its own products; three TF32 products
-    give about float32's precision.
+    Scores and states leave the range of float16 where inputs and outputs do not, and so do sums of gradients under a
+    loss scale: WIDE is then float32, multiplied as TF32, which holds as many digits. For inputs in float32 the choice
+    is that of torch for its own products; three TF32 products give about float32's precision.
     """
     wide = compute_dtype(dtype)
     precision = "tf32" if dtype == torch.float16 or uses_tf32() else "tf32x3"

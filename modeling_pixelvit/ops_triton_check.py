@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch.nn import functional as F
@@ -22,7 +22,7 @@ from .ops_triton_conv1d import causal_conv1d_triton
 from .ops_triton_mixer import mix_triton
 from .ops_triton_norm import rms_norm_gated_triton
 from .ops_triton_rms_norm import add_rms_norm_triton, rms_norm_triton
-from .ops_triton_ssd import LARGEST, ssd_triton
+from .ops_triton_ssd import ENOUGH_PROGRAMS, LARGEST, ssd_triton
 from .ops_triton_swiglu import swiglu_triton
 
 
@@ -64,18 +64,30 @@ def why_not_triton(device: torch.device, dtype: torch.dtype, state_shape: tuple[
     if max(state_shape) > LARGEST:
         return f"head dimension and state size are {state_shape}, and {LARGEST} is the most that they hold"
     # What is interpreted is there to be tested itself.
-    return "" if INTERPRETED else _fault(device, dtype)
+    if INTERPRETED:
+        return ""
+    try:
+        return _fault(device, dtype)
+    except Exception as error:  # of a moment, as memory that others have, so it is not remembered
+        return f"on {device} in {dtype} they could not be tried, {type(error).__name__}: {error}"
 
 
 @cache
 def _fault(device: torch.device, dtype: torch.dtype) -> str:
-    """What is wrong with the kernels on a device, or an empty string."""
+    """
+    What is wrong with the kernels on a device, or an empty string.
+
+    Raises:
+        Exception: where there is no memory to tell.
+    """
     # A thread of its own knows nothing of the modes that this one may be in: tracing, fake tensors, autocast, no_grad.
     with ThreadPoolExecutor(1) as thread:
         try:
             differences = thread.submit(triton_differences, device, dtype).result()
         except Exception as error:
-            if find_c_compiler() is None:
+            if "out of memory" in str(error):
+                raise
+            if find_c_compiler() is None and "C compiler" in str(error):
                 return "there is no C compiler, with which Triton builds what launches them; install gcc or clang"
             return f"on {device} in {dtype} they failed with {type(error).__name__}: {error}"
     limit = LIMITS[dtype]
@@ -88,16 +100,24 @@ def _fault(device: torch.device, dtype: torch.dtype) -> str:
 
 
 def triton_differences(
-    device: torch.device, dtype: torch.dtype, length: int = 130, heads: int = 4, size: int = 64
+    device: torch.device,
+    dtype: torch.dtype,
+    length: int = 130,
+    heads: int = 8,
+    size: int = 64,
+    programs: int = ENOUGH_PROGRAMS,
 ) -> dict[str, float]:
     """
     Of each op's outputs and gradients the greatest norm of a difference from the reference in float64, over the norm of
-    what is expected.
+    what is expected. Kernels that are compiled in two ways run in both: the scan's with narrow columns and with wide
+    ones, which many programs take, and those that read rows of a projection with rows of any length, in ops of their
+    own, and of a multiple of eight, in the mixer.
 
     Args:
         length: Tokens of each of two sequences.
-        heads: Heads, in two groups.
+        heads: Heads, in two groups; a multiple of eight.
         size: Head dimension and state size.
+        programs: What are many.
     """
     generator = torch.Generator().manual_seed(0)
 
@@ -107,23 +127,23 @@ def triton_differences(
     groups, inner, states = 2, heads * size, 2 * size
     channels = inner + 2 * states
     projected, tokens = random(2, length, inner + channels + heads), random(3, 2, length, inner)
-    z, convolved, dt = projected.split([inner, channels, heads], dim=-1)
+    z, convolved, dt, _ = random(2, length, inner + channels + heads + 1).split([inner, channels, heads, 1], dim=-1)
     x, B, C = (t.unflatten(-1, (-1, size)) for t in convolved.split([inner, states, states], dim=-1))
     by_head, weight = random(3, heads), random(inner)
     taps = (random(channels, 1, 4), random(channels))
     before = (random(2, 3, channels), random(2, heads, size, size))
     order = torch.randperm(length, generator=generator).to(device)
     norm = {"groups": groups, "eps": 1e-5}
+    copies = -(-programs // (2 * heads))
+    scanned = [x, dt, by_head[0], B / 8, C, *by_head[1:], before[1]]
+    mixed, options = [projected / 2, *taps, *by_head, weight, *before], {"order": order, **norm}
     cases = {
         "convolution": (causal_conv1d_triton, causal_conv1d_reference, [convolved, *taps, before[0]], {}),
-        "scan": (ssd_triton, ssd_sequential, [x, dt, by_head[0], B / 8, C, *by_head[1:], before[1]], {}),
+        "scan": (ssd_triton, ssd_sequential, scanned, {}),
+        "scan of many": (partial(_of_many, ssd_triton, copies), ssd_sequential, scanned, {}),
         "gated norm": (rms_norm_gated_triton, rms_norm_gated_reference, [x.flatten(-2), z, weight], norm),
-        "mixer": (
-            mix_triton,
-            mix_reference,
-            [projected / 2, *taps, *by_head, weight, *before],
-            {"order": order, **norm},
-        ),
+        "mixer": (mix_triton, mix_reference, mixed, options),
+        "mixer of many": (partial(_of_many, mix_triton, copies), mix_reference, mixed, options),
         "norm": (rms_norm_triton, rms_norm_reference, [tokens[0], weight], {"eps": 1e-5}),
         "norm of a sum": (add_rms_norm, add_rms_norm_reference, [tokens[0], weight, tokens[1]], {"eps": 1e-5}),
         "gate": (swiglu_triton, lambda gate, up: F.silu(gate) * up, [tokens[0], tokens[1]], {}),
@@ -164,6 +184,14 @@ def add_rms_norm_reference(h, weight, branch, scale=None, *, eps):
 def add_rms_norm(h, weight, branch, scale=None, *, eps):
     """`ops_triton_rms_norm.add_rms_norm_triton`, tensors first."""
     return add_rms_norm_triton(h, weight, eps, branch, scale)
+
+
+def _of_many(op: Callable, copies: int, *tensors: torch.Tensor, **options):
+    """`op` of copies of two sequences, side by side; outputs of the first two."""
+    # Of a batch are those of three dimensions or more, but for the weight of the convolution.
+    repeated = (t.repeat(copies, *[1] * (t.dim() - 1)) if t.dim() > 2 and len(t) == 2 else t for t in tensors)
+    outputs = op(*repeated, **options)
+    return outputs[:2] if isinstance(outputs, torch.Tensor) else tuple(output[:2] for output in outputs)
 
 
 def _difference(op: Callable, reference: Callable, arguments: list[torch.Tensor], options: dict) -> float:

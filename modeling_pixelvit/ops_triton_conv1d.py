@@ -60,13 +60,14 @@ def _forward_kernel(
     K: tl.constexpr, Q: tl.constexpr, BLOCK_C: tl.constexpr, UNIT: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """
-    y = silu(bias + sum_k weight_k x_{t - K + 1 + k}). Programs: (blocks of tokens, blocks of channels, sequences).
+    y = silu(bias + sum_k weight_k x_{t - K + 1 + k}). Programs: (sequences * blocks of tokens, blocks of channels).
 
     x (B, T, C) and initial (B, K - 1, C), or None, by their strides, those of x in units; order (B, T) by its stride,
     or None; weight (C, K), bias (C,), y (B, T, C) contiguous.
     """
-    b = tl.program_id(2).to(tl.int64)
-    rows = tl.program_id(0).to(tl.int64) * Q + tl.arange(0, Q)
+    in_sequence = tl.cdiv(T, Q)
+    b = (tl.program_id(0) // in_sequence).to(tl.int64)
+    rows = (tl.program_id(0) % in_sequence).to(tl.int64) * Q + tl.arange(0, Q)
     channels = tl.program_id(1).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = channels < CHANNELS_IN_ALL
     x += b * x_b * UNIT
@@ -107,21 +108,22 @@ def _before_silu(
 
 @jit
 def _backward_kernel(
-    grad_y, grad_final, x, weight, bias, initial, order, grad_x, grad_initial, grad_taps, T, CHANNELS_IN_ALL, blocks,
+    grad_y, grad_final, x, weight, bias, initial, order, grad_x, grad_initial, grad_taps,
+    T, CHANNELS_IN_ALL, in_sequence, blocks,
     y_b, y_t, y_c, x_b, x_t, x_c, grad_b, grad_t, grad_c, initial_b, initial_t, initial_c, order_b,
     K: tl.constexpr, Q: tl.constexpr, BLOCK_C: tl.constexpr, TAPS: tl.constexpr, UNIT: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """
     With g the gradient of the values before silu, x_t gets sum_k weight_k g_{t + K - 1 - k}, weight_k the sum over t of
-    g_t x_{t - K + 1 + k}, and bias that of g. Programs as forward, each for `blocks` blocks of tokens one after the
-    other, the first of which begins with the initial state, at -K + 1.
+    g_t x_{t - K + 1 + k}, and bias that of g. Programs (sequences * in_sequence, blocks of channels), each for `blocks`
+    blocks of tokens one after the other, the first of which begins with the initial state, at -K + 1.
 
     grad_y, x and grad_x (B, T, C) by their strides, which are in units, initial (B, K - 1, C), or None, by its strides,
     order (B, T) by its stride, or None; grad_final (B, K - 1, C) or None, weight (C, K), bias (C,), grad_initial
-    (B, K - 1, C) and grad_taps (B, programs, K + 1, C), each program's part of the gradients of weight and bias,
-    contiguous.
+    (B, K - 1, C) and grad_taps (sequences * in_sequence, K + 1, C), each program's part of the gradients of weight
+    and bias, contiguous.
     """
-    b = tl.program_id(2).to(tl.int64)
+    b = (tl.program_id(0) // in_sequence).to(tl.int64)
     channels = tl.program_id(1).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = channels < CHANNELS_IN_ALL
     x += b * x_b * UNIT
@@ -131,7 +133,7 @@ def _backward_kernel(
         order += b * order_b
     if initial is not None:
         initial += b * initial_b
-    rows = tl.program_id(0).to(tl.int64) * blocks * Q + tl.arange(0, Q) - (K - 1)
+    rows = (tl.program_id(0) % in_sequence).to(tl.int64) * blocks * Q + tl.arange(0, Q) - (K - 1)
     index = tl.arange(0, TAPS)[:, None]
     sum_taps = tl.zeros((TAPS, BLOCK_C), ACC)
     for _ in range(0, blocks):
@@ -168,7 +170,7 @@ def _backward_kernel(
         offsets = (b * (K - 1) + rows[:, None] + (K - 1)) * CHANNELS_IN_ALL + channels[None, :]
         tl.store(grad_initial + offsets, total.to(grad_initial.dtype.element_ty), mask=mask)
         rows += Q
-    parts = (b * tl.num_programs(0) + tl.program_id(0)) * (K + 1) + index
+    parts = tl.program_id(0).to(tl.int64) * (K + 1) + index
     tl.store(grad_taps + parts * CHANNELS_IN_ALL + channels[None, :], sum_taps, mask=(index <= K) & inside[None, :])
 
 
@@ -179,7 +181,7 @@ def _strides(state: torch.Tensor | None) -> tuple[int, ...]:
 def launch_forward(x, weight, bias, initial_state, order, y):
     """Writes y (B, T, C), contiguous, of x (B, T, C), whose tokens stand at `order` (B, T) or (T,)."""
     (batch, length, channels), kernel_size, step = x.shape, weight.shape[-1], unit(x)
-    grid = (triton.cdiv(length, TOKENS), triton.cdiv(channels, CHANNELS), batch)
+    grid = (batch * triton.cdiv(length, TOKENS), triton.cdiv(channels, CHANNELS))
     constants = {"K": kernel_size, "Q": TOKENS, "BLOCK_C": CHANNELS, "UNIT": step}
     constants["ACC"] = triton_dtype(compute_dtype(x.dtype))
     tensors = (x, weight.contiguous(), bias.contiguous(), initial_state, order, y)
@@ -196,8 +198,9 @@ def launch_backward(grad_y, grad_final, x, weight, bias, initial_state, order, g
     """
     (batch, length, channels), kernel_size, step = x.shape, weight.shape[-1], unit(grad_y, x, grad_x)
     blocks = min(BLOCKS, triton.cdiv(length + kernel_size - 1, TOKENS))
-    grid = (triton.cdiv(length + kernel_size - 1, TOKENS * blocks), triton.cdiv(channels, CHANNELS), batch)
-    parts = grad_initial.new_empty(batch, grid[0], kernel_size + 1, channels, dtype=compute_dtype(x.dtype))
+    in_sequence = triton.cdiv(length + kernel_size - 1, TOKENS * blocks)
+    grid = (batch * in_sequence, triton.cdiv(channels, CHANNELS))
+    parts = grad_initial.new_empty(grid[0], kernel_size + 1, channels, dtype=compute_dtype(x.dtype))
     constants = {"K": kernel_size, "Q": TOKENS, "BLOCK_C": CHANNELS, "UNIT": step}
     constants |= {"TAPS": triton.next_power_of_2(kernel_size + 1), "ACC": triton_dtype(compute_dtype(x.dtype))}
     grad_final = None if grad_final is None else grad_final.contiguous()
@@ -205,8 +208,8 @@ def launch_backward(grad_y, grad_final, x, weight, bias, initial_state, order, g
     tensors = (grad_y, grad_final, x, *weights, initial_state, order, grad_x, grad_initial, parts)
     strides = (stride for tensor in (grad_y, x, grad_x) for stride in in_units(tensor, step))
     strides = (*strides, *_strides(initial_state), order_stride(order))
-    launch(_backward_kernel, grid, tensors, length, channels, blocks, *strides, warps=WARPS, **constants)
-    return parts.sum((0, 1))
+    launch(_backward_kernel, grid, tensors, length, channels, in_sequence, blocks, *strides, warps=WARPS, **constants)
+    return parts.sum(0)
 
 
 @torch.library.custom_op(op_name(__name__, "causal_conv1d"), mutates_args=())
@@ -254,8 +257,8 @@ def _save(ctx, inputs, output):
 
 
 def _backward(ctx, grad_y, grad_final):
-    _, weight, bias, initial_state = ctx.saved_tensors
-    grad_x, grad_taps, grad_initial = _causal_conv1d_backward(grad_y, grad_final, *ctx.saved_tensors)
+    x, weight, bias, initial_state = ctx.saved_tensors
+    grad_x, grad_taps, grad_initial = _causal_conv1d_backward(grad_y, grad_final, x, weight, bias, initial_state)
     grad_weight = grad_taps[:-1].t().unsqueeze(1).to(weight.dtype)
     grad_initial = None if initial_state is None else grad_initial.to(initial_state.dtype)
     return grad_x, grad_weight, grad_taps[-1].to(bias.dtype), grad_initial

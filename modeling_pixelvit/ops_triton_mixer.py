@@ -179,6 +179,8 @@ def mix_triton(
     """
     check_device("mix_triton", projected.device)
     heads, inner = A_log.shape[0], norm_weight.shape[0]
+    if order is not None and order.stride(-1) != 1:
+        order = order.contiguous()
     check_sizes(projected.shape[1], heads, inner // heads, groups, (conv_weight.shape[0] - inner) // (2 * groups))
     tensors = (projected, conv_weight, conv_bias, A_log, D, dt_bias, norm_weight, conv_state, scan_state, order)
     return _mix(*tensors, groups, eps)[0]

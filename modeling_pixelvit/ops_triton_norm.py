@@ -151,8 +151,8 @@ def _save(ctx, inputs, output):
 
 
 def _backward(ctx, grad):
-    weight = ctx.saved_tensors[2]
-    grad_y, grad_z, grad_weight = _rms_norm_gated_backward(grad, *ctx.saved_tensors, ctx.groups, ctx.eps)
+    y, z, weight = ctx.saved_tensors
+    grad_y, grad_z, grad_weight = _rms_norm_gated_backward(grad, y, z, weight, ctx.groups, ctx.eps)
     return grad_y, grad_z, grad_weight.to(weight.dtype), None, None
 
 

@@ -29,12 +29,13 @@ def _forward_kernel(
     SIZE: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """
-    Programs: (blocks of tokens, sequences).
+    Programs: (sequences * blocks of tokens,).
 
     h, branch or None, total or None without one, and normed (B, T, D), scale (B,) or None, weight (D,) and sums
     (B, blocks of tokens, D) or None, of the normed tokens of each block; contiguous.
     """
-    b = tl.program_id(1).to(tl.int64)
+    blocks = tl.cdiv(T, ROWS)
+    b = (tl.program_id(0) // blocks).to(tl.int64)
     column = tl.arange(0, BLOCK)
     mask = column < SIZE
     factor = tl.load(weight + column, mask=mask, other=0).to(ACC)
@@ -42,7 +43,7 @@ def _forward_kernel(
     if scale is not None:
         share = tl.load(scale + b).to(ACC)
     added_up = tl.zeros((BLOCK,), ACC)
-    first = tl.program_id(0).to(tl.int64) * ROWS
+    first = (tl.program_id(0) % blocks).to(tl.int64) * ROWS
     for row in range(0, ROWS):
         t = first + row
         here = mask & (t < T)
@@ -58,7 +59,7 @@ def _forward_kernel(
         added_up += result
         tl.store(normed + offsets, result.to(normed.dtype.element_ty), mask=here)
     if sums is not None:
-        part = sums + (b * tl.num_programs(0) + tl.program_id(0)) * SIZE + column
+        part = sums + tl.program_id(0).to(tl.int64) * SIZE + column
         tl.store(part, added_up, mask=mask)
 
 
@@ -74,7 +75,8 @@ def _backward_kernel(
     grad_total or None, grad_normed, total, grad_h and grad_branch or None (B, T, D), grad_mean (B, D) or None, scale
     (B,) or None, weight (D,), and grad_weight (B, blocks of tokens, D), each block's part; contiguous.
     """
-    b = tl.program_id(1).to(tl.int64)
+    blocks = tl.cdiv(T, ROWS)
+    b = (tl.program_id(0) // blocks).to(tl.int64)
     column = tl.arange(0, BLOCK)
     mask = column < SIZE
     factor = tl.load(weight + column, mask=mask, other=0).to(ACC)
@@ -85,7 +87,7 @@ def _backward_kernel(
     if grad_mean is not None:
         from_mean += tl.load(grad_mean + b * SIZE + column, mask=mask, other=0).to(ACC) / T
     sum_weight = tl.zeros((BLOCK,), ACC)
-    first = tl.program_id(0).to(tl.int64) * ROWS
+    first = (tl.program_id(0) % blocks).to(tl.int64) * ROWS
     for row in range(0, ROWS):
         t = first + row
         here = mask & (t < T)
@@ -102,7 +104,7 @@ def _backward_kernel(
         tl.store(grad_h + offsets, grad.to(grad_h.dtype.element_ty), mask=here)
         if grad_branch is not None:
             tl.store(grad_branch + offsets, (grad * share).to(grad_branch.dtype.element_ty), mask=here)
-    part = grad_weight + (b * tl.num_programs(0) + tl.program_id(0)) * SIZE + column
+    part = grad_weight + tl.program_id(0).to(tl.int64) * SIZE + column
     tl.store(part, sum_weight, mask=mask)
 
 
@@ -110,7 +112,7 @@ def _launch(kernel, tensors, h, eps):
     batch, length, size = h.shape
     constants = {"SIZE": size, "BLOCK": triton.next_power_of_2(size), "ROWS": ROWS}
     constants["ACC"] = triton_dtype(compute_dtype(h.dtype))
-    launch(kernel, (triton.cdiv(length, ROWS), batch), tensors, length, eps, warps=WARPS, **constants)
+    launch(kernel, (batch * triton.cdiv(length, ROWS),), tensors, length, eps, warps=WARPS, **constants)
 
 
 def _parts(h):

@@ -53,17 +53,20 @@ class Tiles:
 _HALF = Tiles(chunk=64, columns=(64, 16), outputs=(4, 2), states=(4, 2), maps=(8, 1), inputs=(8, 1))
 _HALF_SM80 = Tiles(chunk=32, columns=(64, 16), outputs=(4, 2), states=(4, 2), maps=(8, 1), inputs=(8, 1))
 _SINGLE = Tiles(chunk=16, columns=(32, 16), outputs=(8, 2), states=(8, 2), maps=(8, 1), inputs=(8, 1))
+# Triton 3.6 and 3.7 do not compile `inputs_kernel` for a B200 with the larger chunk.
+_HALF_SM100 = _HALF_SM80 if triton is not None and triton.__version__.startswith(("3.6.", "3.7.")) else _HALF
 TILES = {
     (8, 0): {2: _HALF_SM80, 4: _SINGLE},
     (9, 0): {2: _HALF, 4: _SINGLE},
-    (10, 0): {2: _HALF, 4: _SINGLE},
+    (10, 0): {2: _HALF_SM100, 4: _SINGLE},
 }
 ENOUGH_PROGRAMS = 128
 # Bytes of states, and as many of their gradients, that the backward pass holds at a time in float32, or half as many in
 # bfloat16, or those of one sequence: 16 sequences of 50,177 tokens with 24 heads of 64 by 64. A sweep lasts as long for
 # fewer.
 STATES_IN_USE = 5 * 2**30
-# The largest P and S: the last kernel holds tiles that are whole in both.
+# The largest P and S: the last kernel holds tiles that are whole in both. With both this large, and three TF32 products
+# for one in float32, a thread of the last two kernels keeps 4 KiB in memory (2 with twice the warps): they are slow.
 LARGEST = 128
 
 
@@ -116,7 +119,6 @@ def launch_forward(x, dt, A_log, B, C, D, dt_bias, initial_state, order, y, fina
     tensors = (x, dt, A_log, B, C, D, dt_bias, initial_state, order, y, final_state)
     strides = (*x.stride(), *dt.stride(), *B.stride(), *C.stride(), *_strides(initial_state), order_stride(order))
     constants = _constants(x, B) | {"BLOCK_P": columns}
-    del constants["WIDE"]
     launch(outputs_kernel, grid, tensors, x.shape[1], *strides, **_options(_tiles(x).outputs), **constants)
 
 
@@ -133,6 +135,8 @@ def launch_backward(
     """
     chunks = triton.cdiv(x.shape[1], _tiles(x).chunk)
     grad_heads = grad_initial.new_empty(x.shape[0], chunks, 3, x.shape[2])
+    if x.shape[0] == 0:
+        return grad_heads.sum((0, 1))
     vectors = [vector.contiguous() for vector in (A_log, D, dt_bias)]
     by_sequence = [grad_y, grad_final, x, dt, B, C, initial_state]
     by_sequence += [order if order is not None and order.dim() == 2 else None]
@@ -221,8 +225,9 @@ def _save(ctx, inputs, output):
 
 
 def _backward(ctx, grad_y, grad_final):
-    _, _, A_log, _, _, D, dt_bias, initial = ctx.saved_tensors
-    grad_x, grad_dt, grad_B, grad_C, by_head, grad_initial = _ssd_backward(grad_y, grad_final, *ctx.saved_tensors)
+    inputs = ctx.saved_tensors  # once: checkpointing makes them anew where they are asked for, and no second time
+    _, _, A_log, _, _, D, dt_bias, initial = inputs
+    grad_x, grad_dt, grad_B, grad_C, by_head, grad_initial = _ssd_backward(grad_y, grad_final, *inputs)
     grad_A_log, grad_D, grad_dt_bias = (g.to(v.dtype) for g, v in zip(by_head, (A_log, D, dt_bias), strict=True))
     grad_initial = None if initial is None else grad_initial.to(initial.dtype)
     return grad_x, grad_dt, grad_A_log, grad_B, grad_C, grad_D, grad_dt_bias, grad_initial

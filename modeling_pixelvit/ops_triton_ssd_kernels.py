@@ -77,7 +77,7 @@ def outputs_kernel(
     x_b, x_t, x_h, x_p, dt_b, dt_t, dt_h, B_b, B_t, B_g, B_s, C_b, C_t, C_g, C_s, i_b, i_h, i_p, i_s, order_b,
     HEADS: tl.constexpr, GROUPS: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_S: tl.constexpr, Q: tl.constexpr,
-    ACC: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    ACC: tl.constexpr, DOT: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """
     Outputs and the last state. Programs: (sequences * heads, blocks of P).
@@ -113,8 +113,8 @@ def outputs_kernel(
         C_tile = _tile(C, rows, rows, C_t, T, s, C_s, S, DOT)
         fed = inputs * step[:, None]
         attention = _causal_decay(cumulative, Q) * _dot(C_tile, tl.trans(B_tile), ACC, DOT, PRECISION)
-        output = _dot(C_tile, state, ACC, DOT, PRECISION) * tl.exp2(cumulative)[:, None] + skip * inputs
-        output += _dot(attention, fed, ACC, DOT, PRECISION)
+        output = _dot(C_tile, state, ACC, WIDE, PRECISION) * tl.exp2(cumulative)[:, None] + skip * inputs
+        output += _dot(attention, fed, ACC, WIDE, PRECISION)
         offsets = at[:, None] * (HEADS * P) + p[None, :]
         tl.store(y + offsets, output.to(y.dtype.element_ty), mask=(rows < T)[:, None] & (p < P)[None, :])
         kept = fed * tl.exp2(whole - cumulative)[:, None]
@@ -230,7 +230,7 @@ def maps_kernel(
         state = tl.load(states + offsets, mask=state_mask, other=0).to(ACC)
         grad_state = tl.load(grad_states + offsets, mask=state_mask, other=0).to(ACC)
         across = tl.sum(tl.sum(state * grad_state, 1), 0) * tl.exp2(whole)
-        grad_read = _dot(grad * tl.exp2(cumulative)[:, None], tl.trans(state), ACC, DOT, PRECISION)
+        grad_read = _dot(grad * tl.exp2(cumulative)[:, None], tl.trans(state), ACC, WIDE, PRECISION)
         sum_C += grad_read
         across += tl.cumsum(tl.sum(grad_read * C_tile.to(ACC), 1), 0, reverse=True)
         kept = fed * tl.exp2(whole - cumulative)[:, None]
@@ -302,7 +302,7 @@ def inputs_kernel(
     offsets = ((b * chunks + k) * HEADS + h) * (S * P) + s[:, None] * P + p[None, :]
     grad_state = tl.load(grad_states + offsets, mask=(s < S)[:, None] & (p < P)[None, :], other=0).to(ACC)
     grad_fed = _dot(B_tile, grad_state, ACC, WIDE, PRECISION) * tl.exp2(whole - cumulative)[:, None]
-    grad_fed += _dot(tl.trans(attention), grad, ACC, DOT, PRECISION)
+    grad_fed += _dot(tl.trans(attention), grad, ACC, WIDE, PRECISION)
 
     grad_step = tl.sum(grad_fed * inputs, 1) + grad_log_decay * rate
     grad_pre_step = tl.where(rows < T, grad_step * tl.sigmoid(pre_step), 0)

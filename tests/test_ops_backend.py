@@ -264,17 +264,39 @@ class TestTheFirstUse:
         with pytest.raises(RuntimeError, match="differ from the reference"):
             select_mixer_backend("triton", CUDA, torch.bfloat16)
 
-    @pytest.mark.parametrize("has_compiler", [True, False])
-    def test_no_launch(self, check, monkeypatch, caplog, has_compiler):
+    @pytest.mark.parametrize(
+        ("has_compiler", "message", "sentence"),
+        [
+            (True, "launch failed", "RuntimeError: launch failed"),
+            (False, "launch failed", "RuntimeError: launch failed"),
+            (False, "Failed to find C compiler. Please specify", "there is no C compiler"),
+        ],
+    )
+    def test_no_launch(self, check, monkeypatch, caplog, has_compiler, message, sentence):
         def differences(*_):
-            raise RuntimeError("launch failed")
+            raise RuntimeError(message)
 
         monkeypatch.setattr(check, "triton_differences", differences)
         monkeypatch.setattr(check.shutil, "which", lambda name: f"/usr/bin/{name}" if has_compiler else None)
         monkeypatch.delenv("CC", raising=False)
         name, warning = self.picked(caplog)
-        assert name == "torch"
-        assert ("RuntimeError: launch failed" if has_compiler else "there is no C compiler") in warning
+        assert name == "torch" and sentence in warning
+
+    def test_no_memory(self, check, monkeypatch, caplog):
+        """Which there may be the next time."""
+        outcomes = [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("Triton Error [CUDA]: out of memory")]
+        outcomes += [{}]
+
+        def differences(*_):
+            if isinstance(outcome := outcomes.pop(0), Exception):
+                raise outcome
+            return outcome
+
+        monkeypatch.setattr(check, "triton_differences", differences)
+        for kind in ("OutOfMemoryError: CUDA", "RuntimeError: Triton Error"):
+            name, warning = self.picked(caplog)
+            assert name == "torch" and f"could not be tried, {kind}" in warning
+        assert [self.picked(caplog) for _ in range(2)] == [("triton", "")] * 2
 
     def test_no_import_and_what_kernels_do_not_hold(self, check, monkeypatch, caplog):
         monkeypatch.setattr(check, "triton_differences", lambda *_: {})

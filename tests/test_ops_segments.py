@@ -5,7 +5,7 @@
 import pytest
 import torch
 import torch._dynamo
-from helpers import PeakMemory, tiny_config
+from helpers import PeakMemory, tiny_config, tiny_model
 from torch.export import Dim
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -134,3 +134,17 @@ def test_parts_of_the_batch(monkeypatch, others):
     assert lengths == [5, 2, 2, 1]
     map_batch(function, tokens, other)
     assert lengths[4:] == [5]
+
+
+@pytest.mark.parametrize("keeps_gradients", [True, False])
+def test_an_empty_batch(keeps_gradients):
+    """As a process has that finds none of a batch's images left: nothing comes out, and parameters get zeros."""
+    mixer, norm = tiny_model(AdventurerModel).layers[0].mixer, RMSNorm(32, 1e-5)
+    tokens = torch.empty(0, 5, 32, requires_grad=keeps_gradients)
+    with torch.set_grad_enabled(keeps_gradients):
+        output = mixer(norm(tokens))
+        assert output.shape == tokens.shape == map_batch(norm, tokens).shape
+        assert map_segments(torch.square, tokens.to("meta")).shape == tokens.shape
+    if keeps_gradients:
+        gradients = torch.autograd.grad(output.sum(), [tokens, *mixer.parameters(), *norm.parameters()])
+        assert gradients[0].shape == tokens.shape and not any(gradient.any() for gradient in gradients)

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from packaging.version import Version
 
 from modeling_pixelvit import (
     ops_triton_base,
@@ -39,6 +38,9 @@ MATRIX_INSTRUCTION = {8: "mma.sync", 9: "wgmma.mma_async", 10: "tcgen05.mma"}
 SHARED_MEMORY = {8: 163 * 1024, 9: 227 * 1024, 10: 227 * 1024}
 POINTERS = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.int32: "*i32"}
 READ = r"ld\.global(?:\.[\w:]+)*?(?:\.v(\d))?\.b(\d+)"
+# Known to be a little too much: three TF32 products for one in float32 hold each factor twice, and factors wider than
+# float16 take two registers more than there are.
+SPILLED = {(torch.float32, "ssd maps 64 columns"): 136, (torch.float16, "ssd outputs 64 columns"): 8}
 # A Base model.
 HIDDEN, MLP, HEADS, HEAD_DIM, STATES = 768, 1920, 24, 64, 64
 INNER = HEADS * HEAD_DIM
@@ -172,14 +174,10 @@ def compile_all(monkeypatch, capability, dtype, tmp_path) -> dict:
 
 @pytest.mark.parametrize(("capability", "dtype"), CASES)
 def test_resources(monkeypatch, capability, dtype, tmp_path):
-    if capability == (10, 0) and Version(triton.__version__) < Version("3.7"):
-        pytest.skip("a pass of Triton 3.6 for B200 fails at the scan's kernels; 3.8 compiles them")
     entries = compile_all(monkeypatch, capability, dtype, tmp_path)
     assert len(entries) == 18
     for name, entry in entries.items():
-        # Three TF32 products for one in float32 hold each factor twice: known to be a little too much for one kernel.
-        spilled = 136 if dtype == torch.float32 and name == "ssd maps 64 columns" else 0
-        assert entry["stack"] <= spilled, name
+        assert entry["stack"] <= SPILLED.get((dtype, name), 0), name
         assert entry["shared"] <= SHARED_MEMORY[capability[0]], name
         if name.startswith("ssd") and dtype.itemsize == 2:
             assert entry["matrix"], name

@@ -17,6 +17,7 @@ import torch
 import triton
 from helpers import tiny_model
 from packaging.version import Version
+from torch.utils.checkpoint import checkpoint
 
 from modeling_pixelvit import (
     AdventurerForImageClassification,
@@ -87,19 +88,22 @@ def output_gradients(function, arguments):
     return [random(*output.shape, dtype=output.dtype, seed=1 + i) for i, output in enumerate(outputs)]
 
 
-def check(function, reference, arguments, ops=1):
+def check(function, reference, arguments, ops=1, scale=1, cancelling=()):
     """
-    Every output and every gradient against the reference in float64, which gets the same rounded numbers; `ops` that
-    are done one after the other may each add to the difference. Where rounding is enlarged, as by a norm of few
-    channels that all are small, the reference in the kernels' own dtype is as far off, and they may be thrice that.
+    Every output and every gradient against the reference in float64, which gets the same rounded numbers, for gradients
+    of outputs of about `scale`; `ops` that are done one after the other may each add to the difference. Where rounding
+    is enlarged, as by a norm of few channels that all are small, the reference in the kernels' own dtype is as far off,
+    and they may be thrice that; and in half precision thrice as far off may be what has an index in `cancelling`.
     """
     dtype = arguments[0].dtype
-    weights = output_gradients(function, arguments)
+    weights = [scale * weight for weight in output_gradients(function, arguments)]
     actual = with_gradients(function, arguments, weights)
     expected = with_gradients(reference, [t.double() for t in arguments], [t.double() for t in weights])
     for index, (one, other) in enumerate(zip(actual, expected, strict=True)):
         assert one.shape == other.shape and one.isfinite().all()
         difference, allowed = distance(one, other), ops * TOLERANCES[dtype]
+        if index in cancelling and dtype.itemsize == 2:
+            allowed *= 3
         if difference >= allowed:
             allowed = 3 * distance(with_gradients(reference, arguments, weights)[index], other)
         print(f"{dtype} {index}: {difference:.1e}")
@@ -110,6 +114,10 @@ def distance(one, other):
     return ((one.double() - other).norm() / other.norm().clamp(min=1e-300)).item()
 
 
+# The gradients of A_log and dt_bias, after two outputs: a head's is one sum over all tokens, of terms that cancel, so
+# that what factors are rounded by is more of what is left. Emulated, bfloat16 is up to 1.2e-2 off, and float16 by TF32
+# products whose factors are cut, as a device may do it, 1.5e-3.
+BY_HEAD = (4, 8)
 # Lengths about those of chunks and blocks. The default suite has each of them where there are such, with what else
 # varies in turn, and few tokens where each is worked on alone; the slow tests have all of them.
 LENGTHS = [1, 63, 64, 65, 255, 257, 1025]
@@ -122,7 +130,8 @@ def test_scan(length, dtype):
     """Of one group or two in turn; short ones of two images, in which heads of 18 go into two blocks."""
     groups = 1 + (LENGTHS.index(length) + DTYPES.index(dtype)) % 2
     batch, head_dim = (2, 5 if groups == 1 else 18) if length < 65 else (1, 5)
-    check(ssd_triton, ssd_sequential, scan_arguments(batch, length, 2, head_dim, groups, dtype=dtype))
+    arguments = scan_arguments(batch, length, 2, head_dim, groups, dtype=dtype)
+    check(ssd_triton, ssd_sequential, arguments, cancelling=BY_HEAD)
 
 
 @pytest.mark.slow
@@ -132,14 +141,15 @@ def test_scan(length, dtype):
 def test_scan_of_any_length(dtype, length, groups):
     # A head's gradients are sums over tokens, of which more may leave a small part of what they add up.
     arguments = scan_arguments(2, length, 2, 16, groups, 16, dtype=dtype)
-    check(ssd_triton, ssd_sequential, arguments, ops=1 + length // 256)
+    check(ssd_triton, ssd_sequential, arguments, ops=1 + length // 256, cancelling=BY_HEAD)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("head_dim", "state_size"), [(64, 64), (32, 128)])
 def test_wide_scan(dtype, head_dim, state_size):
-    check(ssd_triton, ssd_sequential, scan_arguments(2, 255, 4, head_dim, 2, state_size, dtype=dtype))
+    arguments = scan_arguments(2, 255, 4, head_dim, 2, state_size, dtype=dtype)
+    check(ssd_triton, ssd_sequential, arguments, cancelling=BY_HEAD)
 
 
 def test_scan_without_initial_state():
@@ -173,6 +183,18 @@ def test_extreme_steps(dtype):
         assert one.isfinite().all()
         allowed = max(1e-4, 10 * torch.finfo(dtype).eps) * other.norm() + torch.finfo(dtype).tiny * other.numel() ** 0.5
         assert (one.double() - other).norm() <= allowed
+
+
+def test_scores_and_states_beyond_the_range_of_float16():
+    """Where what is read and written, forward and backward, is within."""
+    x, dt, A_log, B, C, D, dt_bias, state = scan_arguments(1, 65, state_size=64, dtype=torch.float16)
+    maps = [80 * torch.sigmoid(t) for t in (B, C)]
+    assert (maps[0].float() * maps[1].float()).sum(-1).min() > 65504
+    arguments = [x / 128, dt, A_log, *maps, D, dt_bias, state]
+    check(ssd_triton, ssd_sequential, arguments, scale=1 / 128, cancelling=BY_HEAD)
+    large = 2e5 * state.float()
+    arguments = [x, dt, A_log, B, C / 1024, D, dt_bias, large]
+    check(ssd_triton, ssd_sequential, arguments, scale=1 / 128, cancelling=BY_HEAD)
 
 
 def test_scan_of_part_of_the_batch_at_a_time(monkeypatch):
@@ -528,6 +550,55 @@ def test_repetition_gives_the_same_bits(name):
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("name", OPS)
+def test_an_empty_batch(name):
+    function, arguments = OPS[name]
+    arguments = arguments(1, 5, dtype=torch.float32)
+    weights = output_gradients(function, arguments)
+    # Weights of layers stay as they are.
+    empty = [t[:0] if t.dim() > 2 and len(t) == 1 else t for t in arguments]
+    results = with_gradients(function, empty, [weight[:0] for weight in weights])
+    assert [t.shape for t in results[len(weights) :]] == [t.shape for t in empty]
+    assert not any(t.any() for t in results)
+
+
+def test_places_in_every_other_element():
+    arguments = mixer_arguments(2, 9, dtype=torch.float32)
+    for order in (scan_place("backwards", 2, 9), scan_place("by image", 2, 9).long()):
+        apart = torch.stack([order, torch.zeros_like(order)], dim=-1)[..., 0]
+        assert apart.stride(-1) == 2
+        mixed = [mix_triton(*arguments, places, 1, 1e-5) for places in (apart, order)]
+        assert torch.equal(*mixed)
+
+
+def test_more_sequences_than_a_grid_has_rows(monkeypatch):
+    """Of CUDA's three dimensions of a grid the second and third end at 65,535, whatever the batch."""
+    grids = []
+
+    def launch(kernel, grid, *arguments, **options):
+        grids.append(grid)
+
+    for module in (ops_triton_ssd, ops_triton_conv1d, ops_triton_norm, ops_triton_rms_norm, ops_triton_swiglu):
+        monkeypatch.setattr(module, "launch", launch)
+    for function, arguments in OPS.values():
+        arguments = arguments(1, 2, dtype=torch.float32)
+        many = [t.expand(2**16, *t.shape[1:]) if t.dim() > 2 and len(t) == 1 else t for t in arguments]
+        with_gradients(function, many, [random(1, dtype=t.dtype).expand(t.shape) for t in flat(function(*many))])
+    assert len(grids) > 20 and all(size < 2**16 for grid in grids for size in grid[1:])
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_checkpointing(name):
+    """The way transformers does it, by which a backward pass may ask for its tensors once."""
+    function, arguments = OPS[name]
+    arguments = arguments(1, 5, dtype=DTYPES[0])
+    weights = output_gradients(function, arguments)
+    expected = with_gradients(function, arguments, weights)
+    actual = with_gradients(partial(checkpoint, function, use_reentrant=False), arguments, weights)
+    for one, other in zip(actual, expected, strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize(
     ("function", "arguments"),
     [(ssd_triton, scan_arguments(1, 3, dtype=torch.float32)), (causal_conv1d_triton, convolution_arguments(1, 3))],
@@ -544,17 +615,34 @@ def test_an_output_that_nothing_is_made_of(function, arguments, used):
 
 
 def test_what_a_device_is_checked_by():
-    sizes = {"length": 5, "heads": 2, "size": 16} if INTERPRETED else {}
+    sizes = {"length": 5, "heads": 2, "size": 16, "programs": 5} if INTERPRETED else {}
     for dtype in HALF:
         differences = triton_differences(torch.device(DEVICE), dtype, **sizes)
-        assert {"convolution", "scan", "gated norm", "mixer", "norm", "norm of a sum", "gate"} == set(differences)
+        names = {"convolution", "scan", "gated norm", "mixer", "norm", "norm of a sum", "gate"}
+        assert {*names, "scan of many", "mixer of many"} == set(differences)
         assert all(difference < 5 * TOLERANCES[dtype] for difference in differences.values()), differences
+
+
+def test_a_device_is_checked_by_every_variant(monkeypatch):
+    """Those of the kernels that are launched, which here are not carried out."""
+    launched = set()
+
+    def launch(kernel, *arguments, **options):
+        launched.add((kernel.fn.__name__, options.get("UNIT"), options.get("BLOCK_P")))
+
+    for module in (ops_triton_ssd, ops_triton_conv1d, ops_triton_norm):
+        monkeypatch.setattr(module, "launch", launch)
+    triton_differences(torch.device(DEVICE), torch.float16, length=2)
+    for name in ("outputs_kernel", "states_kernel"):
+        assert {columns for kernel, _, columns in launched if kernel == name} == {16, 64}
+    for name in ("_forward_kernel", "_backward_kernel"):
+        assert {unit for kernel, unit, _ in launched if kernel == name} == {1, 8}
 
 
 @pytest.mark.slow
 def test_a_wrong_kernel_is_seen(monkeypatch):
     monkeypatch.setattr(ops_triton_check, "rms_norm_gated_triton", lambda y, z, weight, groups, eps: y + z + weight)
-    differences = triton_differences(torch.device(DEVICE), torch.float32, length=2, heads=2, size=16)
+    differences = triton_differences(torch.device(DEVICE), torch.float32, length=2, heads=2, size=16, programs=1)
     assert differences["gated norm"] > 0.1 > differences["scan"]
 
 
@@ -589,10 +677,13 @@ def test_compilers_see_one_op(name):
         (ops_triton_ssd._ssd, scan_arguments(2, 5, dtype=torch.float32)),
         (ops_triton_conv1d._causal_conv1d, convolution_arguments(2, 5, dtype=torch.float32)),
         (ops_triton_norm._rms_norm_gated, [*norm_arguments(2, 5, dtype=torch.float32), 2, 1e-5]),
-        (ops_triton_mixer._mix, [*mixer_arguments(2, 5, dtype=torch.float32), torch.arange(5).flip(0), 1, 1e-5]),
+        (
+            ops_triton_mixer._mix,
+            [*mixer_arguments(2, 5, dtype=torch.float32), torch.arange(5, device=DEVICE).flip(0), 1, 1e-5],
+        ),
         (
             ops_triton_rms_norm._add_rms_norm,
-            [*random(2, 2, 3, 8, dtype=torch.float32), None, torch.ones(8), 1e-5, torch.float32],
+            [*random(2, 2, 3, 8, dtype=torch.float32), None, torch.ones(8, device=DEVICE), 1e-5, torch.float32],
         ),
         (ops_triton_swiglu._swiglu, gate_arguments(1, 3, dtype=torch.float32)),
     ],

@@ -119,7 +119,7 @@ from training.hub.kernel_check import load_module
 
 def get_kernel(repo_id, version, trust_remote_code):
     kernel = load_module("_snippet", Path(sys.argv[1], "__init__.py"))
-    kernel.triton_differences = partial(kernel.triton_differences, length=9, heads=2, size=8)
+    kernel.triton_differences = partial(kernel.triton_differences, length=9, heads=2, size=8, programs=1)
     return kernel
 
 sys.modules["kernels"] = SimpleNamespace(get_kernel=get_kernel)
