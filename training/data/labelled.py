@@ -21,6 +21,7 @@ from PIL import Image
 from modeling_pixelvit.image_reading import read_pixels, upright_image
 
 from .classes import check_labels, classes_of, given_names, index_by_label
+from .folders import FolderError, files_by_split, split_patterns
 from .splits import EVALUATION_SPLITS, Splits, choose_splits, evaluation_splits, held_out
 from .unreadable import UnreadableImage
 
@@ -49,9 +50,9 @@ def load_labelled_images(
 
     Args:
         source: A folder with one subfolder of images per class, or one such tree under `train` and another under
-            `validation`, `val` or `test`; a folder of parquet files or of WebDataset shards (.tar, with the class index
-            as `cls` or as "label" of a `json`), with `train`, `validation` or `test` in their names; a pattern for such
-            files, as "shards/*.tar"; or the name of a data set on the hub.
+            `validation`, `val` or `test` (`folders.split_patterns`); a folder of parquet files or of WebDataset shards
+            (.tar, with the class index as `cls` or as "label" of a `json`), with `train`, `validation` or `test` in
+            their names; a pattern for such files, as "shards/*.tar"; or the name of a data set on the hub.
         streaming: Read the files in order, as they are, at the cost of an exact shuffle; without, `datasets` first
             converts shards and parquet files to a cache of its own, of the same size, where any image can be fetched.
         train_split, eval_split: Names of splits. If not given, `train` (or the first) and the first with labels among
@@ -98,14 +99,19 @@ def _load(source: str, streaming: bool) -> dict[str, Split]:
     try:
         if os.path.isdir(source):
             builder = BUILDERS.get(_first_ending(source), "imagefolder")
-            return datasets.load_dataset(builder, data_dir=source, streaming=streaming)
+            patterns = split_patterns(source) if builder == "imagefolder" else None
+            return datasets.load_dataset(builder, data_dir=source, data_files=patterns, streaming=streaming)
         if glob.has_magic(source):
             files = sorted(glob.glob(source, recursive=True))
             if not files:
                 raise FileNotFoundError("no file matches the pattern")
             builder = BUILDERS.get(os.path.splitext(files[0])[1], "imagefolder")
-            return datasets.load_dataset(builder, data_files=_files_by_split(files), streaming=streaming)
+            by_split = files_by_split if builder == "imagefolder" else _files_by_split
+            found = {split: list(map(glob.escape, names)) for split, names in by_split(files).items()}
+            return datasets.load_dataset(builder, data_files=found, streaming=streaming)
         return datasets.load_dataset(source, streaming=streaming)
+    except FolderError:
+        raise
     except Exception as error:  # of many types: no such name, no connection, no images in the folder
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
