@@ -7,6 +7,7 @@ and data sets of the hub; and their decoding, which is ours, so that a damaged f
 
 import glob
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -26,9 +27,12 @@ from .splits import EVALUATION_SPLITS, Splits, choose_splits, evaluation_splits,
 from .unreadable import UnreadableImage
 
 
+logger = logging.getLogger(__name__)
+
 Split = datasets.Dataset | datasets.IterableDataset
 
 LABEL_COLUMNS = ("label", "labels", "fine_label", "cls", "json.label")
+CLASSES_SHOWN = 5
 UNLABELLED = -1  # what some data sets give in a test split whose labels they keep to themselves
 # The builders of `datasets` for a folder, by what is in it; anything else is a folder of images.
 BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
@@ -87,12 +91,26 @@ def load_labelled_images(
         train, evaluation = _held_out(train, source)
     else:
         evaluation = _with_class_labels(evaluation, names, source)
+    _warn_of_unseen(train, evaluation, names, source)
     return Splits(
         name=source,
         label_names=names,
         train=train,
         evaluation=evaluation,
     )
+
+
+def _warn_of_unseen(train: Split, evaluation: Split, names: list[str], source: str):
+    """Logs the classes that are tested without having been trained on; of streams, which are not read, none."""
+    if isinstance(train, datasets.IterableDataset) or isinstance(evaluation, datasets.IterableDataset):
+        return
+    seen, tested = ({*split.select_columns("label")["label"][:]} for split in (train, evaluation))
+    if unseen := [names[index] for index in sorted(tested - seen)]:
+        shown = ", ".join(unseen[:CLASSES_SHOWN]) + (", ..." if len(unseen) > CLASSES_SHOWN else "")
+        logger.warning(
+            "--dataset %s: %d classes have test images but no training image, so no model can get them right (%s).",
+            *(source, len(unseen), shown),
+        )
 
 
 def _load(source: str, streaming: bool) -> dict[str, Split]:
@@ -161,7 +179,13 @@ def _columns(split: Split, source: str, image_column: str | None, label_column: 
             f"--dataset {source} has images but no class labels (columns: {', '.join(features)}); put the images of "
             "each class into a subfolder of its own, named after the class."
         )
-    return image_column or images[0], label_column or labels[0]
+    label_column = label_column or labels[0]
+    if isinstance(features[label_column], (list, datasets.List, datasets.LargeList)):
+        raise ValueError(
+            f"The column {label_column} of --dataset {source} holds lists of labels; name one of single labels as "
+            "--label_column, or use --task multi_label for several classes an image."
+        )
+    return image_column or images[0], label_column
 
 
 def _holds_images(feature: Any) -> bool:

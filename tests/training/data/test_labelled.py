@@ -149,6 +149,12 @@ class TestFolders:
         splits = load_labelled_images(str(tmp_path / "images"))
         assert labels_of(splits.train) == [0, 0, 1, 1] and labels_of(splits.evaluation) == [0, 1]
 
+    def test_classes_that_are_only_tested_on(self, tmp_path, caplog):
+        make_images(tmp_path / "images", "train/ant/0", "train/bee/0", "test/ant/0", "test/zebra/0")
+        assert load_labelled_images(str(tmp_path / "images")).label_names == ["ant", "bee", "zebra"]
+        assert "1 classes have test images but no training image, so no model can" in caplog.text
+        assert "(zebra)" in caplog.text
+
     def test_images_beside_the_splits(self, tmp_path, caplog):
         make_images(tmp_path / "images", "train/ant/0", "train/bee/0", "test/ant/0", "test/bee/0", "extra/0 1")
         splits = load_labelled_images(str(tmp_path / "images"))
@@ -217,6 +223,11 @@ class TestParquet:
             make_parquet(tmp_path / "data" / f"{name}.parquet", [1, 0, 1], feature)
         splits = load_labelled_images(str(tmp_path / "data"), streaming=streaming)
         assert splits.label_names == ["zebra", "ant"] and labels_of(splits.train) == [1, 0, 1]
+
+    def test_lists_of_labels(self, tmp_path):
+        make_parquet(tmp_path / "data" / "train.parquet", [[0], [1, 0]], datasets.List(datasets.Value("int64")))
+        with pytest.raises(ValueError, match=r"The column label of .* holds lists of labels; .* --task multi_label"):
+            load_labelled_images(str(tmp_path / "data"))
 
     def test_integers_are_class_indices(self, tmp_path):
         make_parquet(tmp_path / "data" / "train.parquet", [10, 2, 0], with_features=False)
