@@ -262,6 +262,13 @@ class TestWhatARunLeaves:
         make_loop(recipe, renamed, folder, resume="auto")
 
 
+def test_an_output_folder_that_is_a_file(tmp_path, capsys):
+    (tmp_path / "out").write_text("")
+    command = ["--recipe", "pixelvit-sweep", "--dataset", "digits", "--output_dir", str(tmp_path / "out")]
+    assert train.main(command) == 2
+    assert f"File exists: '{tmp_path / 'out'}'" in capsys.readouterr().err
+
+
 class TestCheckpoints:
     def test_a_torn_one_is_never_chosen(self, tmp_path, digits):
         recipe = make_recipe(num_train_epochs=0.2)
