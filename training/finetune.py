@@ -22,6 +22,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import HfArgumentParser, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
@@ -216,8 +217,11 @@ def main(arguments: list[str] | None = None) -> int:
     except UnusableData as error:
         # From a process of a data loader the sentence comes below its traceback.
         return report_error(str(error).rsplit(f"{type(error).__name__}: ", 1)[-1])
-    except (TrainingStopped, OSError) as error:  # a disk may be full
+    except TrainingStopped as error:
         report_error(str(error))
+        return 1
+    except (OSError, SafetensorError) as error:  # a disk may be full
+        report_error(f"In the run of --output_dir {training.output_dir}: {error}")
         return 1
     trainer.accelerator.end_training()
     return 0

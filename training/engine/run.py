@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, ProjectConfiguration, is_cuda_available
+from safetensors import SafetensorError
 from transformers.utils import logging
 
 from ..checkpoints.measured_cost import load_measured_cost
@@ -150,8 +151,8 @@ def _run(arguments: list[str] | None) -> int:
         sentence = str(error).rsplit(f"{type(error).__name__}: ", 1)[-1]
         print(f"error: {sentence}", file=sys.stderr)
         return 1 if isinstance(error, (TrainingStopped, TooManyUnreadable)) else 2
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (OSError, SafetensorError) as error:
+        print(f"error: In the run of --output_dir {options.output_dir}: {error}", file=sys.stderr)
         return 1
     if outcome.signal:
         print(f"Stopped by a signal after step {outcome.step}; --resume auto goes on.", file=sys.stderr)
