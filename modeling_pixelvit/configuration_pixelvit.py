@@ -6,9 +6,13 @@ from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers.activations import ACT2FN
+from transformers.utils import logging
 
 from .configuration_base import PixelPreTrainedConfig
 from .configuration_checks import LARGEST_NUMBER
+
+
+logger = logging.get_logger(__name__)
 
 
 @strict
@@ -130,6 +134,11 @@ class PixelViTConfig(PixelPreTrainedConfig):
         if self.locality_init_value is not None:
             self._require_positive("locality_init_value")
             self._require(self.qkv_bias, "locality_init_value", "it needs qkv_bias=True, or set it to None")
+            if not self.has_rotary_positions:  # no error, as there are checkpoints and recipes that only lack the use
+                logger.warning_once(
+                    f"{type(self).__name__}: locality_init_value={self.locality_init_value} has no effect without "
+                    'rotary positions; set position_embedding_type="rotary" or "absolute_rotary", or set it to None.'
+                )
         self._require(
             self.has_position_table or self.sequence_extension == 1,
             "sequence_extension",

@@ -28,11 +28,7 @@ def image_sizes_of(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) 
     batch_size, _, height, width = pixel_values.shape
     if pixel_mask is None:
         return [(height, width)] * batch_size
-    if tuple(pixel_mask.shape) != (batch_size, height, width):
-        raise ValueError(
-            f"pixel_mask has shape {tuple(pixel_mask.shape)}; with these pixel_values it must be "
-            f"({batch_size}, {height}, {width})."
-        )
+    _check_shape(pixel_values, pixel_mask)
     inside = pixel_mask != 0
     rows, columns = inside.any(dim=2), inside.any(dim=1)
     heights, widths = rows.sum(dim=1), columns.sum(dim=1)
@@ -49,6 +45,15 @@ def image_sizes_of(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) 
     return [(image_height, image_width) for image_height, image_width, _ in numbers]
 
 
+def _check_shape(pixel_values: torch.Tensor, pixel_mask: torch.Tensor):
+    batch_size, _, height, width = pixel_values.shape
+    if tuple(pixel_mask.shape) != (batch_size, height, width):
+        raise ValueError(
+            f"pixel_mask has shape {tuple(pixel_mask.shape)}; with these pixel_values it must be "
+            f"({batch_size}, {height}, {width})."
+        )
+
+
 def split_by_size(
     pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None
 ) -> list[tuple[torch.Tensor, torch.Tensor]] | None:
@@ -59,7 +64,10 @@ def split_by_size(
     Raises:
         ValueError: as `image_sizes_of`.
     """
-    if pixel_mask is None or (not torch.compiler.is_compiling() and bool((pixel_mask != 0).all())):
+    if pixel_mask is None:
+        return None
+    _check_shape(pixel_values, pixel_mask)  # also of ones alone, which otherwise would be taken for no padding
+    if not torch.compiler.is_compiling() and bool((pixel_mask != 0).all()):
         return None
     sizes = image_sizes_of(pixel_values, pixel_mask)
     groups = []

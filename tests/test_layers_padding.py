@@ -153,6 +153,14 @@ def test_a_mask_of_ones_changes_nothing():
     assert [index.tolist() for index, _ in split_by_size(pixels, mask)] == [[0, 2], [1, 4], [3]]
 
 
+@pytest.mark.parametrize("shape", [(1, 16, 16), (16, 16), (2, 32, 32), (2, 3, 16, 16)])
+@pytest.mark.parametrize("model_class", [PixelViTForSemanticSegmentation, PixelViTModel])
+def test_a_mask_of_ones_of_another_shape_is_refused(model_class, shape):
+    model = tiny_model(model_class)
+    with pytest.raises(ValueError, match=r"pixel_mask has shape .* it must be \(2, 16, 16\)"):
+        model(torch.randn(2, 3, 16, 16), pixel_mask=torch.ones(shape))
+
+
 def test_what_padding_does_not_go_with():
     _, pixels, mask = make_batch()
     model = tiny_model(PixelViTModel, attn_implementation="eager")

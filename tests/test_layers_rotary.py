@@ -109,6 +109,16 @@ def test_the_table_of_positions_has_no_use_for_it():
         assert not model.layers[0].attention.q_proj.bias.any()
 
 
+def test_having_no_use_is_told(monkeypatch):
+    told = []
+    monkeypatch.setattr("modeling_pixelvit.configuration_pixelvit.logger.warning_once", told.append)
+    tiny_config("pixelvit", **ROTARY)
+    tiny_config("pixelvit", position_embedding_type="absolute", locality_init_value=None)
+    assert told == []
+    tiny_config("pixelvit", position_embedding_type="absolute", locality_init_value=8.0)
+    assert "locality_init_value=8.0 has no effect without rotary positions; set" in told[0]
+
+
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [

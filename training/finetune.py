@@ -22,12 +22,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import HfArgumentParser, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from .common.files import write_json
 from .data.unreadable import UnusableData
+from .engine.options import TrainingStopped
 from .finetuning.arguments import SETTINGS_FILE, DataArguments, FinetuneArguments, ModelArguments
 from .finetuning.lora import add_lora, check_whole_weights
 from .finetuning.model import build_model, load_config, load_processor, wants_masks
@@ -119,6 +121,8 @@ def prepare(
     if arguments.lora_rank is not None:
         check_whole_weights(training)
     checkpoint = find_checkpoint(training, arguments.model_name_or_path)
+    if training.should_save:
+        Path(training.output_dir).mkdir(parents=True, exist_ok=True)  # before all that takes time
     settings = {"task": name, "dataset": data.dataset, **dataclasses.asdict(arguments)}
     if checkpoint is not None:
         check_resumed(checkpoint, settings)
@@ -144,6 +148,7 @@ def prepare(
 def train(trainer: FinetuneTrainer, checkpoint: str | None):
     """Trains and saves; of a model with LoRA the adapter, and the model with the adapter merged into it."""
     result = trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.check_weights()
     if hasattr(trainer.model, "merge_and_unload"):
         if trainer.args.should_save:
             trainer.model.save_pretrained(Path(trainer.args.output_dir, ADAPTER_FOLDER))
@@ -199,7 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
         training = groups[-1]
         logging.getLogger("training").setLevel(logging.INFO if training.should_log else logging.ERROR)
         trainer, checkpoint = prepare(others.task, *groups)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return report_error(str(error))
     # From here on only the data can be the user's mistake; anything else is worth its traceback.
     try:
@@ -207,11 +212,17 @@ def main(arguments: list[str] | None = None) -> int:
             train(trainer, checkpoint)
         if training.do_eval:
             evaluate(trainer)
+        if training.do_train:
+            publish(trainer)
     except UnusableData as error:
         # From a process of a data loader the sentence comes below its traceback.
         return report_error(str(error).rsplit(f"{type(error).__name__}: ", 1)[-1])
-    if training.do_train:
-        publish(trainer)
+    except TrainingStopped as error:
+        report_error(str(error))
+        return 1
+    except (OSError, SafetensorError) as error:  # a disk may be full
+        report_error(f"In the run of --output_dir {training.output_dir}: {error}")
+        return 1
     trainer.accelerator.end_training()
     return 0
 

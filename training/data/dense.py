@@ -15,6 +15,7 @@ from typing import Any
 import datasets
 from PIL import ExifTags, Image
 
+from .folders import split_patterns
 from .unreadable import UnreadableImage
 
 
@@ -94,7 +95,8 @@ def load_tables(source: str) -> dict[str, datasets.Dataset]:
         builder = _table_builder(Path(source))
         if builder is None:
             raise FileNotFoundError("the folder has neither parquet files nor a metadata.jsonl")
-        return dict(datasets.load_dataset(builder, data_dir=source))
+        patterns = split_patterns(source) if builder == "imagefolder" else None
+        return dict(datasets.load_dataset(builder, data_dir=source, data_files=patterns))
     except Exception as error:  # of many types: no such name, no connection, files that do not belong together
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(

@@ -7,6 +7,7 @@ and data sets of the hub; and their decoding, which is ours, so that a damaged f
 
 import glob
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -21,13 +22,17 @@ from PIL import Image
 from modeling_pixelvit.image_reading import read_pixels, upright_image
 
 from .classes import check_labels, classes_of, given_names, index_by_label
+from .folders import FolderError, files_by_split, split_patterns
 from .splits import EVALUATION_SPLITS, Splits, choose_splits, evaluation_splits, held_out
 from .unreadable import UnreadableImage
 
 
+logger = logging.getLogger(__name__)
+
 Split = datasets.Dataset | datasets.IterableDataset
 
 LABEL_COLUMNS = ("label", "labels", "fine_label", "cls", "json.label")
+CLASSES_SHOWN = 5
 UNLABELLED = -1  # what some data sets give in a test split whose labels they keep to themselves
 # The builders of `datasets` for a folder, by what is in it; anything else is a folder of images.
 BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
@@ -49,9 +54,9 @@ def load_labelled_images(
 
     Args:
         source: A folder with one subfolder of images per class, or one such tree under `train` and another under
-            `validation`, `val` or `test`; a folder of parquet files or of WebDataset shards (.tar, with the class index
-            as `cls` or as "label" of a `json`), with `train`, `validation` or `test` in their names; a pattern for such
-            files, as "shards/*.tar"; or the name of a data set on the hub.
+            `validation`, `val` or `test` (`folders.split_patterns`); a folder of parquet files or of WebDataset shards
+            (.tar, with the class index as `cls` or as "label" of a `json`), with `train`, `validation` or `test` in
+            their names; a pattern for such files, as "shards/*.tar"; or the name of a data set on the hub.
         streaming: Read the files in order, as they are, at the cost of an exact shuffle; without, `datasets` first
             converts shards and parquet files to a cache of its own, of the same size, where any image can be fetched.
         train_split, eval_split: Names of splits. If not given, `train` (or the first) and the first with labels among
@@ -86,6 +91,7 @@ def load_labelled_images(
         train, evaluation = _held_out(train, source)
     else:
         evaluation = _with_class_labels(evaluation, names, source)
+    _warn_of_unseen(train, evaluation, names, source)
     return Splits(
         name=source,
         label_names=names,
@@ -94,18 +100,36 @@ def load_labelled_images(
     )
 
 
+def _warn_of_unseen(train: Split, evaluation: Split, names: list[str], source: str):
+    """Logs the classes that are tested without having been trained on; of streams, which are not read, none."""
+    if isinstance(train, datasets.IterableDataset) or isinstance(evaluation, datasets.IterableDataset):
+        return
+    seen, tested = ({*split.select_columns("label")["label"][:]} for split in (train, evaluation))
+    if unseen := [names[index] for index in sorted(tested - seen)]:
+        shown = ", ".join(unseen[:CLASSES_SHOWN]) + (", ..." if len(unseen) > CLASSES_SHOWN else "")
+        logger.warning(
+            "--dataset %s: %d classes have test images but no training image, so no model can get them right (%s).",
+            *(source, len(unseen), shown),
+        )
+
+
 def _load(source: str, streaming: bool) -> dict[str, Split]:
     try:
         if os.path.isdir(source):
             builder = BUILDERS.get(_first_ending(source), "imagefolder")
-            return datasets.load_dataset(builder, data_dir=source, streaming=streaming)
+            patterns = split_patterns(source) if builder == "imagefolder" else None
+            return datasets.load_dataset(builder, data_dir=source, data_files=patterns, streaming=streaming)
         if glob.has_magic(source):
             files = sorted(glob.glob(source, recursive=True))
             if not files:
                 raise FileNotFoundError("no file matches the pattern")
             builder = BUILDERS.get(os.path.splitext(files[0])[1], "imagefolder")
-            return datasets.load_dataset(builder, data_files=_files_by_split(files), streaming=streaming)
+            by_split = files_by_split if builder == "imagefolder" else _files_by_split
+            found = {split: list(map(glob.escape, names)) for split, names in by_split(files).items()}
+            return datasets.load_dataset(builder, data_files=found, streaming=streaming)
         return datasets.load_dataset(source, streaming=streaming)
+    except FolderError:
+        raise
     except Exception as error:  # of many types: no such name, no connection, no images in the folder
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
@@ -155,7 +179,13 @@ def _columns(split: Split, source: str, image_column: str | None, label_column: 
             f"--dataset {source} has images but no class labels (columns: {', '.join(features)}); put the images of "
             "each class into a subfolder of its own, named after the class."
         )
-    return image_column or images[0], label_column or labels[0]
+    label_column = label_column or labels[0]
+    if isinstance(features[label_column], (list, datasets.List, datasets.LargeList)):
+        raise ValueError(
+            f"The column {label_column} of --dataset {source} holds lists of labels; name one of single labels as "
+            "--label_column, or use --task multi_label for several classes an image."
+        )
+    return image_column or images[0], label_column
 
 
 def _holds_images(feature: Any) -> bool:

@@ -25,7 +25,7 @@ from ..common.throughput import Throughput, peak_flops, peak_memory_mib
 from ..data.batches import UNREADABLE, derive_seed, seed_cpu
 from ..data.unreadable import TooManyUnreadable, UnreadableImages
 from ..settings.course import Course
-from ..settings.recipe import Recipe, load_recipe
+from ..settings.recipe import Recipe
 from ..tasks.base import PATCH_SIZE, Batch, Share, Task
 from .average import WeightAverage
 from .checkpoints import BEST_LINK, CHECKPOINTS_FOLDER, EVALUATION_FILE, PARTIAL, RunCheckpoints, publish
@@ -37,7 +37,7 @@ from .optimizers import build_optimizer, build_scheduler
 from .options import LoopOptions, Outcome, TrainingStopped, processes_here
 from .profiling import profile_of_steps
 from .sharding import ShardedModel, share_by_blocks
-from .state import RECIPE_FILE, Progress, RunState
+from .state import RECIPE_FILE, Progress, RunState, check_same_run, data_of
 
 
 RESULTS_FILE = "results.json"
@@ -115,20 +115,8 @@ class TrainingLoop:
                     f"--resume {resume} was given, which is no checkpoint; give auto, never or its folder."
                 )
         if last is not None:
-            self._check_same_recipe(last)
+            check_same_run(last, self.recipe, data_of(self.task))
         return last
-
-    def _check_same_recipe(self, checkpoint: Path):
-        found = dataclasses.asdict(load_recipe(checkpoint / RECIPE_FILE))
-        wanted = dataclasses.asdict(self.recipe)
-        differences = [
-            f"{name} {found[name]} there, {wanted[name]} now" for name in wanted if found[name] != wanted[name]
-        ]
-        if differences:
-            raise ValueError(
-                f"{checkpoint} was trained by another recipe ({'; '.join(differences)}); go on with that one, or begin "
-                "a run of its own with --initial_checkpoint."
-            )
 
     def _prepare(self):
         """Model, optimizer and everything around them, as Accelerate shares them among the processes."""
@@ -150,9 +138,7 @@ class TrainingLoop:
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.sharded = ShardedModel(accelerator, self.model, self.optimizer)
         self.average = None if recipe.ema_decay is None else WeightAverage(self.sharded, recipe.ema_decay)
-        self.state = RunState(
-            accelerator, self.model, self.sharded, self.average, self.template, self.task.processor, recipe
-        )
+        self.state = RunState(accelerator, self.model, self.sharded, self.average, self.template, self.task, recipe)
         self.whole_models: dict[str, torch.nn.Module] = {}
         self.progress = Progress()
         if self.start_from is not None:

@@ -6,11 +6,13 @@ import dataclasses
 import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, ProjectConfiguration, is_cuda_available
+from safetensors import SafetensorError
 from transformers.utils import logging
 
 from ..checkpoints.measured_cost import load_measured_cost
@@ -52,7 +54,9 @@ def prepare(recipe: Recipe, data: DataOptions, options: LoopOptions) -> Training
 
     Raises:
         ValueError: for whatever is asked for and cannot be had.
+        OSError: if the output folder cannot be written to.
     """
+    Path(options.output_dir).mkdir(parents=True, exist_ok=True)  # before all that takes time
     accelerator = build_accelerator(options)
     task = load_task(accelerator, recipe, data)
     loop = TrainingLoop(accelerator, recipe, task, options)
@@ -136,10 +140,10 @@ def _run(arguments: list[str] | None) -> int:
     except TooManyUnreadable as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    # From here on only the data can be the user's mistake; anything else is worth its traceback.
+    # From here on only the data, or a disk that is full, can be the user's mistake; the rest is worth its traceback.
     try:
         outcome = finish(loop)
     except (TrainingStopped, UnusableData) as error:
@@ -147,6 +151,9 @@ def _run(arguments: list[str] | None) -> int:
         sentence = str(error).rsplit(f"{type(error).__name__}: ", 1)[-1]
         print(f"error: {sentence}", file=sys.stderr)
         return 1 if isinstance(error, (TrainingStopped, TooManyUnreadable)) else 2
+    except (OSError, SafetensorError) as error:
+        print(f"error: In the run of --output_dir {options.output_dir}: {error}", file=sys.stderr)
+        return 1
     if outcome.signal:
         print(f"Stopped by a signal after step {outcome.step}; --resume auto goes on.", file=sys.stderr)
         return 128 + outcome.signal

@@ -6,7 +6,7 @@ What is in a checkpoint of a run: everything that the next step depends on, as s
     config.json, model*.safetensors, preprocessor_config.json    the weights, for `from_pretrained`
     average/                                                     the same of their average
     optimizer-00001-of-00008.safetensors, ...                    the optimizer's averages, whole parameters a file
-    progress.json                                                steps done, loss scale, counters
+    progress.json                                                steps done, loss scale, counters, and of what data
     recipe.yaml                                                  the resolved recipe
 
 All tensors are whole and in fp32, so a run can go on with another number of processes or another way to share a model.
@@ -25,9 +25,10 @@ from accelerate.utils import DistributedType
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
-from transformers import BaseImageProcessor, PreTrainedModel
+from transformers import PreTrainedModel
 
-from ..settings.recipe import Recipe
+from ..settings.recipe import Recipe, load_recipe
+from ..tasks.base import Task
 from .average import WeightAverage
 from .sharding import ShardedModel
 
@@ -35,6 +36,8 @@ from .sharding import ShardedModel
 AVERAGE_FOLDER = "average"
 PROGRESS_FILE = "progress.json"
 RECIPE_FILE = "recipe.yaml"
+NAMES_SHOWN = 5
+DATA = "data"  # the key of PROGRESS_FILE for what `data_of` gives
 
 
 @dataclasses.dataclass
@@ -70,6 +73,43 @@ class Progress:
     cpu_seconds: float = 0.0
 
 
+def data_of(task: Task) -> dict[str, Any]:
+    """What tells the data of one run from those of another: names of classes, number of training images if known."""
+    return {"label_names": list(task.images.label_names), "num_train_images": task.num_train}
+
+
+def check_same_run(checkpoint: Path, recipe: Recipe, data: dict[str, Any]):
+    """
+    Args:
+        checkpoint: To go on from.
+        recipe, data: Those of now, the data as `data_of` gives them; older checkpoints do not tell theirs.
+
+    Raises:
+        ValueError: if the checkpoint is of another recipe or of other data.
+    """
+    found, wanted = dataclasses.asdict(load_recipe(checkpoint / RECIPE_FILE)), dataclasses.asdict(recipe)
+    advice = "or begin a run of its own with --initial_checkpoint."
+    differences = [f"{name} {found[name]} there, {wanted[name]} now" for name in wanted if found[name] != wanted[name]]
+    if differences:
+        raise ValueError(
+            f"{checkpoint} was trained by another recipe ({'; '.join(differences)}); go on with that one, {advice}"
+        )
+    found = json.loads((checkpoint / PROGRESS_FILE).read_text()).get(DATA, {})
+    if "label_names" in found and found["label_names"] != data["label_names"]:
+        differences.append(f"classes {_shortened(found['label_names'])} there, {_shortened(data['label_names'])} now")
+    counts = found.get("num_train_images"), data["num_train_images"]
+    if None not in counts and counts[0] != counts[1]:
+        differences.append(f"{counts[0]} training images there, {counts[1]} now")
+    if differences:
+        raise ValueError(
+            f"{checkpoint} was trained on other data ({'; '.join(differences)}); go on with those, {advice}"
+        )
+
+
+def _shortened(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= NAMES_SHOWN else f"{', '.join(names[:NAMES_SHOWN])} ... ({len(names)})"
+
+
 class RunState:
     """
     Writes and reads the state of a run that Accelerate has prepared; all processes must make the same calls.
@@ -80,7 +120,7 @@ class RunState:
         sharded: Its shards.
         average: Of its weights, if there is one.
         template: The model without its tensors: what saves configuration and code beside the weights.
-        processor: Saved beside the weights.
+        task: Its processor is saved beside the weights, and what tells its data.
         recipe: Saved too.
     """
 
@@ -91,11 +131,11 @@ class RunState:
         sharded: ShardedModel,
         average: WeightAverage | None,
         template: PreTrainedModel,
-        processor: BaseImageProcessor,
+        task: Task,
         recipe: Recipe,
     ):
         self.accelerator, self.model, self.sharded = accelerator, model, sharded
-        self.average, self.template, self.processor, self.recipe = average, template, processor, recipe
+        self.average, self.template, self.task, self.recipe = average, template, task, recipe
 
     @torch.no_grad()
     def write(self, folder: Path, progress: Progress):
@@ -107,6 +147,7 @@ class RunState:
         if self.accelerator.is_main_process:
             content = {
                 "progress": dataclasses.asdict(progress),
+                DATA: data_of(self.task),
                 "optimizer_steps": self.sharded.steps,
                 "loss_scale": self._loss_scale(),
                 "processes": self.accelerator.num_processes,
@@ -134,7 +175,7 @@ class RunState:
             return
         weights = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
         self.template.save_pretrained(folder, state_dict=weights)
-        self.processor.save_pretrained(folder)
+        self.task.processor.save_pretrained(folder)
         self.recipe.save(folder / RECIPE_FILE)
 
     @torch.no_grad()

@@ -148,6 +148,8 @@ class FinetuneArguments(TrainingArguments):
     dataloader_pin_memory: bool | None = HfArg(
         default=None, help="pin the memory of batches for faster copies; as there is a GPU if not given"
     )
+    # The Trainer would hide a loss that is not a number behind the mean of those before it.
+    logging_nan_inf_filter: bool = HfArg(default=False, help="leave losses that are no numbers unlogged")
     overwrite_output_dir: bool = HfArg(
         default=False, help="start anew in a folder that holds something, and remove the checkpoints in it"
     )

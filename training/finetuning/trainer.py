@@ -3,6 +3,7 @@
 """transformers' Trainer over any task of the training loop: its data, its losses and its metrics."""
 
 import logging
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,9 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from ..data.unreadable import TooManyUnreadable, UnreadableImage, UnusableData, readable_example
 from ..engine.optimizers import parameter_groups
+from ..engine.options import TrainingStopped
 from ..engine.sharding import share_by_blocks
+from ..settings.recipe import suggestion
 from ..tasks.base import Batch, Task
 from .arguments import FinetuneArguments
 
@@ -40,7 +43,8 @@ class FinetuneTrainer(Trainer):
         max_unreadable: So many different images of either split may be skipped because they cannot be read.
 
     Raises:
-        ValueError: if the process has several GPUs.
+        ValueError: if the process has several GPUs, or the metric to compare checkpoints by is none of the task's.
+        TrainingStopped: in training, if a loss or a weight is not a finite number; nothing is saved from then on.
     """
 
     def __init__(self, task: Task, model: PreTrainedModel, arguments: FinetuneArguments, max_unreadable: int = 0):
@@ -48,6 +52,12 @@ class FinetuneTrainer(Trainer):
             raise ValueError(
                 f"One process was started for {arguments.n_gpu} GPUs, to which annotations cannot be dealt out; start "
                 "one for each by accelerate launch, or choose a GPU by CUDA_VISIBLE_DEVICES."
+            )
+        best, known = arguments.metric_for_best_model, ("loss", *task.scores)
+        if best is not None and best.removeprefix("eval_") not in known:
+            raise ValueError(
+                f"--metric_for_best_model {best} was given; {task.name} has {', '.join(known)}, so give one of these."
+                f"{suggestion(best, known)}"
             )
         arguments.remove_unused_columns = False  # of which examples have none
         super().__init__(
@@ -80,6 +90,31 @@ class FinetuneTrainer(Trainer):
     def compute_loss(self, model: torch.nn.Module, inputs: Batch, *args: Any, **kwargs: Any) -> torch.Tensor:
         return self.task.losses(model, self.task.prepare_batch(inputs))["loss"]
 
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        # In fp16 such a loss may be of a step that is skipped, and changes nothing.
+        if not (self.args.fp16 or math.isfinite(value := loss.item())):
+            raise self._stopped(f"The training loss is {value}")
+        return loss
+
+    def _stopped(self, what: str) -> TrainingStopped:
+        return TrainingStopped(
+            f"{what}, at step {self.state.global_step}, and nothing is saved of it; a lower --learning_rate than "
+            f"{self.args.learning_rate:g}, or a longer warmup, may get further."
+        )
+
+    def check_weights(self):
+        """
+        Raises:
+            TrainingStopped: if a weight is not a finite number.
+        """
+        if not all(torch.isfinite(weight).all() for weight in self.model.parameters()):
+            raise self._stopped("Weights are no finite numbers")
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any):
+        self.check_weights()
+        super()._save_checkpoint(*args, **kwargs)
+
     def prediction_step(
         self, model: torch.nn.Module, inputs: Batch, prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> tuple[None, None, None]:
@@ -92,7 +127,9 @@ class FinetuneTrainer(Trainer):
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs) -> EvalLoopOutput:
         """
         Raises:
-            UnusableData: if there is nothing to measure by in the evaluation images.
+            UnusableData: if there is nothing to measure by in the evaluation images, or not that by which checkpoints
+                are compared.
+            TrainingStopped: if a model that was trained has a loss that is not a finite number.
         """
         if self.args.world_size > 1 and self.state.global_step > 0:
             # Each process has seen its own images only, and what the main process has is what will be saved.
@@ -106,6 +143,11 @@ class FinetuneTrainer(Trainer):
             metrics = self.task.metrics([together[index] for index in sorted(together)])
         except ValueError as error:
             raise UnusableData(str(error)) from error
+        best = self.args.metric_for_best_model
+        if best is not None and best.removeprefix("eval_") not in metrics:
+            raise UnusableData(f"--metric_for_best_model {best} was given, but these images give {', '.join(metrics)}.")
+        if self.args.do_train and not math.isfinite(metrics["loss"]):
+            raise self._stopped(f"The evaluation loss is {metrics['loss']}")
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
         return output
 

@@ -34,6 +34,8 @@ SHARED_DIR = "shared"
 # Keys of a file that are not fields of a recipe.
 FILE_KEYS = ("include", "variants")
 MAPPING_FIELD = "model"
+# What a configuration takes besides its fields.
+MODEL_KEYS = ("decoder", "num_labels", "out_features", "out_indices")
 VARIANTS = ("tiny", "small", "base", "large", "huge")
 
 
@@ -166,7 +168,9 @@ class Recipe:
         0.0, "amplitude of the sines and cosines that new position tables start from; 0: random, as in the paper"
     )
     model: dict[str, Any] = HfArg(
-        default_factory=dict, help="fields of the model's configuration that differ from the variant's, as JSON"
+        default_factory=dict,
+        help="fields of the model's configuration that differ from the variant's, as JSON; in place of all that "
+        "the recipe has there",
     )
     seed: int = _field(0, "of initial weights, order and augmentation")
 
@@ -180,6 +184,8 @@ class Recipe:
                 continue
             upper = "" if bounds[1] == math.inf else f" and at most {bounds[1]}"
             raise ValueError(f"{field.name}={value:g} was given; it must be at least {bounds[0]}{upper}.")
+        if not 0 < self.num_train_epochs < math.inf:
+            raise ValueError(f"num_train_epochs={self.num_train_epochs:g} was given; it must be finite and above 0.")
         drops = self.learning_rate_drops
         if drops != sorted(set(drops)) or not all(0 < drop < 1 for drop in drops):
             raise ValueError(f"learning_rate_drops={drops} was given; give rising shares of the training, from 0 to 1.")
@@ -274,9 +280,28 @@ class Recipe:
         return self.base_learning_rate * self.total_batch_size / self.learning_rate_batch_size
 
     def build_config(self, **fields: Any) -> PreTrainedConfig:
-        """The model's configuration; `fields` are those that the data decide, such as the labels."""
+        """
+        The model's configuration; `fields` are those that the data decide, such as the labels.
+
+        Raises:
+            RecipeError: if `model` sets what is no field of the configuration, or a value of a wrong type.
+            ValueError: for a value out of range.
+        """
+        config_class = FAMILIES[self.family].config_class
+        # Here and not when a recipe is read, which those of older checkpoints must go through.
+        known = [field.name for field in dataclasses.fields(config_class) if not field.name.startswith("_")]
+        for name in self.model:
+            if name not in (*known, *MODEL_KEYS):
+                raise RecipeError(
+                    f"model sets {name!r}, which is no field of {config_class.__name__}; leave it out, or correct it."
+                    f"{suggestion(name, known)}"
+                )
         sizes = {"patch_size": self.patch_size, "image_size": self.image_size, "drop_path_rate": self.drop_path_rate}
-        return FAMILIES[self.family].config_class.from_variant(self.variant, **{**sizes, **self.model, **fields})
+        try:
+            return config_class.from_variant(self.variant, **{**sizes, **self.model, **fields})
+        except StrictDataclassError as error:
+            reason = " ".join(str(error.__cause__ or error).split())
+            raise RecipeError(f"The recipe's model cannot be used: {reason}.") from None
 
     def save(self, path: str | Path):
         """Writes all fields as a YAML file that `load_recipe` reads."""

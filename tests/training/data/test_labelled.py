@@ -39,6 +39,15 @@ def make_folder(root, images_per_class=4):
     return root
 
 
+def make_images(root, *folders):
+    """Images in folders, each "PATH/NAME NAME", where no class is told apart by its images."""
+    for folder in folders:
+        path, _, names = folder.rpartition("/")
+        (root / path).mkdir(parents=True, exist_ok=True)
+        for name in names.split():
+            picture(0).save(root / path / f"{name}.png")
+
+
 def make_parquet(file, labels, label_feature=None, column="label", with_features=True):
     images = [{"bytes": encoded(picture(20 * index)), "path": None} for index in range(len(labels))]
     image = datasets.Image() if with_features else {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
@@ -109,6 +118,77 @@ class TestFolders:
         ):
             load_labelled_images(str(make_folder(tmp_path / "images")), streaming=True)
 
+    def test_names_of_files_and_classes_tell_no_split(self, tmp_path):
+        make_images(tmp_path / "images", "train/0 1 2", "dev boards/0 1 photo-2-test", "eval/0 1 train-2")
+        splits = load_labelled_images(str(tmp_path / "images"))
+        assert splits.label_names == ["dev boards", "eval", "train"]
+        assert len(splits.train) + len(splits.evaluation) == 9
+
+    @pytest.mark.parametrize("ending", ["", "/*/*/*.png"])
+    @pytest.mark.parametrize(("train", "test"), [("train", "test"), ("train2017", "val2017"), ("[1] training", "dev")])
+    def test_only_folders_above_the_classes_tell_a_split(self, tmp_path, train, test, ending):
+        make_images(tmp_path / "images", f"{train}/ant/0 1 2-test", f"{train}/train/0", f"{test}/ant/3-train")
+        splits = load_labelled_images(f"{tmp_path}/images{ending}")
+        assert sorted(labels_of(splits.train)) == [0, 0, 0, 1] and labels_of(splits.evaluation) == [0]
+
+    @pytest.mark.parametrize("above", ["data/", "parts 1/"])
+    def test_a_split_may_lie_deeper(self, tmp_path, above):
+        make_images(
+            tmp_path / "images", *(f"{above}{split}/{name}/0 1" for split in ("train", "test") for name in "ab")
+        )
+        splits = load_labelled_images(str(tmp_path / "images"))
+        assert len(splits.train) == len(splits.evaluation) == 4 and splits.label_names == ["a", "b"]
+
+    def test_files_tell_the_split_if_all_do(self, tmp_path):
+        make_images(tmp_path / "images", "ant/train-0 train-1 test-0", "bee/train-0 train-1 test-0")
+        splits = load_labelled_images(str(tmp_path / "images"))
+        assert labels_of(splits.train) == [0, 0, 1, 1] and labels_of(splits.evaluation) == [0, 1]
+
+    def test_classes_that_are_only_tested_on(self, tmp_path, caplog):
+        make_images(tmp_path / "images", "train/ant/0", "train/bee/0", "test/ant/0", "test/zebra/0")
+        assert load_labelled_images(str(tmp_path / "images")).label_names == ["ant", "bee", "zebra"]
+        assert "1 classes have test images but no training image, so no model can" in caplog.text
+        assert "(zebra)" in caplog.text
+
+    def test_images_beside_the_splits(self, tmp_path, caplog):
+        make_images(tmp_path / "images", "train/ant/0", "train/bee/0", "test/ant/0", "test/bee/0", "extra/0 1")
+        splits = load_labelled_images(str(tmp_path / "images"))
+        assert len(splits.train) == len(splits.evaluation) == 2
+        assert "2 images outside of its folders test, train are not used, such as extra/0.png" in caplog.text
+
+    def test_parts_and_groups_of_classes(self, tmp_path):
+        make_images(tmp_path / "parts", "part1/ant/0", "part1/bee/0", "part2/ant/0", "part2/bee/0 1")
+        assert load_labelled_images(str(tmp_path / "parts")).label_names == ["ant", "bee"]
+        make_images(tmp_path / "groups", "insects/ant/0 1", "insects/bee/0", "test animals/cat/0")
+        splits = load_labelled_images(str(tmp_path / "groups"))
+        assert splits.label_names == list(CLASSES) and len(splits.train) + len(splits.evaluation) == 4
+
+    @pytest.mark.parametrize("above", ["", "train/"])
+    def test_classes_of_several_folders(self, tmp_path, above):
+        folders = (f"{animal}/{place}" for animal in ("cat", "dog") for place in ("indoor", "outdoor"))
+        make_images(tmp_path / "images", *(f"{above}{folder}/0 1" for folder in folders))
+        with pytest.raises(ValueError, match=rf"images in {above}cat/indoor and in {above}dog/indoor, which would be"):
+            load_labelled_images(str(tmp_path / "images"))
+        pattern = f"{tmp_path}/images/{'*/' * (2 + bool(above))}*"
+        assert load_labelled_images(pattern).label_names == ["indoor", "outdoor"]
+
+    def test_images_at_several_depths(self, tmp_path):
+        make_images(tmp_path / "images", "ant/0", "bee/0", "bee/old/0")
+        with pytest.raises(ValueError, match=r"images in its folder ant and deeper, in bee/old, so"):
+            load_labelled_images(str(tmp_path / "images"))
+        picture(0).save(tmp_path / "images" / "0.png")
+        with pytest.raises(ValueError, match=r"images in no folder of their own and deeper, in bee/old, so"):
+            load_labelled_images(str(tmp_path / "images"))
+
+    def test_a_table_beside_images(self, tmp_path):
+        make_images(tmp_path / "images", "some/0-test 1 2")
+        rows = [
+            {"file_name": f"some/{name}.png", "label": label} for name, label in (("0-test", 0), ("1", 1), ("2", 0))
+        ]
+        (tmp_path / "images" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        splits = load_labelled_images(str(tmp_path / "images"))
+        assert sorted([*labels_of(splits.train), *labels_of(splits.evaluation)]) == [0, 0, 1]
+
     def test_an_empty_folder(self, tmp_path):
         (tmp_path / "images").mkdir()
         with pytest.raises(ValueError, match="neither a folder with images nor a data set"):
@@ -138,6 +218,11 @@ class TestParquet:
             make_parquet(tmp_path / "data" / f"{name}.parquet", [1, 0, 1], feature)
         splits = load_labelled_images(str(tmp_path / "data"), streaming=streaming)
         assert splits.label_names == ["zebra", "ant"] and labels_of(splits.train) == [1, 0, 1]
+
+    def test_lists_of_labels(self, tmp_path):
+        make_parquet(tmp_path / "data" / "train.parquet", [[0], [1, 0]], datasets.List(datasets.Value("int64")))
+        with pytest.raises(ValueError, match=r"The column label of .* holds lists of labels; .* --task multi_label"):
+            load_labelled_images(str(tmp_path / "data"))
 
     def test_integers_are_class_indices(self, tmp_path):
         make_parquet(tmp_path / "data" / "train.parquet", [10, 2, 0], with_features=False)

@@ -222,6 +222,32 @@ class TestWhatARunLeaves:
         with pytest.raises(ValueError, match=r"another recipe \(.*weight_decay 0.05 there, 0.1 now"):
             make_loop(make_recipe(weight_decay=0.1), digits, finished, resume="auto")
 
+    def test_other_data_do_not_go_on(self, tmp_path, digits):
+        recipe, folder = make_recipe(num_train_epochs=0.2), tmp_path / "run"
+        make_loop(recipe, digits, folder).run()
+        renamed = dataclasses.replace(digits, label_names=[f"a {name}" for name in digits.label_names])
+        fewer = dataclasses.replace(digits, train=torch.utils.data.Subset(digits.train, range(1000)))
+        sentence = r"other data \(classes 0, 1, 2, 3, 4 ... \(10\) there, a 0, a 1, .* now\); go on with those"
+        with pytest.raises(ValueError, match=sentence):
+            make_loop(recipe, renamed, folder, resume="auto")
+        with pytest.raises(ValueError, match=rf"{len(digits.train)} training images there, 1000 now"):
+            make_loop(recipe, fewer, folder, resume="auto")
+        file = folder / "checkpoints" / "last" / "progress.json"
+        content = json.loads(file.read_text())
+        del content["data"]  # as in older checkpoints
+        file.write_text(json.dumps(content))
+        (file.parent / "complete.json").write_text(
+            json.dumps({name.name: name.stat().st_size for name in file.parent.iterdir() if name.is_file()})
+        )
+        make_loop(recipe, renamed, folder, resume="auto")
+
+
+def test_an_output_folder_that_is_a_file(tmp_path, capsys):
+    (tmp_path / "out").write_text("")
+    command = ["--recipe", "pixelvit-sweep", "--dataset", "digits", "--output_dir", str(tmp_path / "out")]
+    assert train.main(command) == 2
+    assert f"File exists: '{tmp_path / 'out'}'" in capsys.readouterr().err
+
 
 class TestCheckpoints:
     def test_a_torn_one_is_never_chosen(self, tmp_path, digits):

@@ -298,6 +298,11 @@ class TestRefusals:
             (["--max_eval_samples", "0"], "--max_eval_samples 0 was given; it must be at least 1"),
             (["--drop_path_rate", "1"], "drop_path_rate=1.0 was given"),
             (["--load_best_model_at_end"], "--load_best_model_at_end requires the save and eval strategy to match"),
+            (
+                ["--metric_for_best_model", "acuracy"],
+                "--metric_for_best_model acuracy was given; classification has loss, accuracy, accuracy_top5, so give "
+                "one of these. Did you mean 'accuracy'?",
+            ),
             (["--speed", "2"], "--speed 2 was given, which is no option"),
         ],
     )
@@ -325,6 +330,17 @@ class TestRefusals:
             and "lacks 4 weights of PixelViTForImageClassification" in error
             and "pixelvit.layers.2.mlp.fc1.bias" in error
         )
+
+    @pytest.mark.parametrize("steps", ["1", "3"])
+    def test_a_loss_that_is_no_number(self, checkpoints, tmp_path, capsys, steps):
+        options = ("--learning_rate", "1e38", "--max_steps", steps, "--lr_scheduler_type", "constant")
+        assert run(checkpoints / "pixelvit", tmp_path / "out", *options) == 1
+        assert "a lower --learning_rate than 1e+38" in capsys.readouterr().err
+        assert not list((tmp_path / "out").rglob("*.safetensors"))
+
+    def test_an_output_folder_that_is_a_file(self, checkpoints, tmp_path, capsys):
+        (tmp_path / "out").write_text("")
+        assert f"File exists: '{tmp_path / 'out'}'" in refusal(capsys, checkpoints / "pixelvit", tmp_path / "out")
 
     def test_images_without_labels(self, checkpoints, tmp_path, capsys):
         (tmp_path / "images").mkdir()

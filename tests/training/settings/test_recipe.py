@@ -126,6 +126,30 @@ def test_every_recipe_is_found_and_loads():
         assert isinstance(load_recipe(path), Recipe)
 
 
+@pytest.mark.parametrize("epochs", [0.0, math.inf, math.nan])
+def test_epochs_are_finite_and_above_zero(epochs):
+    with pytest.raises(RecipeError, match=r"num_train_epochs=\S+ was given; it must be"):
+        load_recipe("pixelvit-sweep", num_train_epochs=epochs)
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ({"hiden_size": 3}, r"model sets 'hiden_size', which is no field of PixelViTConfig; .* mean 'hidden_size'\?"),
+        ({"scan_order": "rows"}, r"model sets 'scan_order', which is no field of PixelViTConfig"),
+        ({"_out_features": []}, r"model sets '_out_features', which is no field"),
+        ({"hidden_size": "wide"}, r"model cannot be used: Field 'hidden_size' expected int, got str"),
+        ({"hidden_size": 0}, r"hidden_size=0 was given"),
+    ],
+)
+def test_fields_of_the_model_are_checked(tmp_path, model, sentence):
+    recipe = load_recipe("pixelvit-sweep", model=model)
+    with pytest.raises(ValueError, match=sentence):
+        recipe.build_config()
+    recipe.save(tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe  # that of an older checkpoint can still be read
+
+
 @pytest.mark.parametrize("family", MODEL_CLASSES)
 @pytest.mark.parametrize("name", ["segmentation-sweep", "segmentation-upernet"])
 def test_upernets_coarsest_level_has_a_cell_for_each_of_its_pools(family, name):
