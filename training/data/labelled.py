@@ -106,10 +106,11 @@ def _warn_of_unseen(train: Split, evaluation: Split, names: list[str], source: s
         return
     seen, tested = ({*split.select_columns("label")["label"][:]} for split in (train, evaluation))
     if unseen := [names[index] for index in sorted(tested - seen)]:
-        shown = ", ".join(unseen[:CLASSES_SHOWN]) + (", ..." if len(unseen) > CLASSES_SHOWN else "")
+        shown = ", ".join(unseen[:CLASSES_SHOWN]) + (
+            f" ... ({len(unseen)} classes)" if len(unseen) > CLASSES_SHOWN else ""
+        )
         logger.warning(
-            "--dataset %s: %d classes have test images but no training image, so no model can get them right (%s).",
-            *(source, len(unseen), shown),
+            "--dataset %s has test images but no training image of %s, so no model can get these right.", source, shown
         )
 
 

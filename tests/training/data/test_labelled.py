@@ -147,8 +147,7 @@ class TestFolders:
     def test_classes_that_are_only_tested_on(self, tmp_path, caplog):
         make_images(tmp_path / "images", "train/ant/0", "train/bee/0", "test/ant/0", "test/zebra/0")
         assert load_labelled_images(str(tmp_path / "images")).label_names == ["ant", "bee", "zebra"]
-        assert "1 classes have test images but no training image, so no model can" in caplog.text
-        assert "(zebra)" in caplog.text
+        assert "has test images but no training image of zebra, so no model can get these right" in caplog.text
 
     def test_images_beside_the_splits(self, tmp_path, caplog):
         make_images(tmp_path / "images", "train/ant/0", "train/bee/0", "test/ant/0", "test/bee/0", "extra/0 1")
