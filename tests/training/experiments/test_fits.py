@@ -282,8 +282,10 @@ class TestKeptResults:
     @pytest.mark.parametrize("path", sorted(KEPT_RESULTS.glob("*.json")), ids=lambda path: path.stem)
     def test_they_have_the_power_laws_that_were_written(self, path):
         content = json.loads(path.read_text())
+        runs = {run["key"]: run for run in content["runs"]}
+        rows = [{**runs[point["run"]], **point} for point in content["points"]]
         for series, written in content["fits"].items():
-            points = [point for point in content["points"] if point["series"] == series]
+            points = [row for row in rows if row["series"] == series]
             columns = ([point[name] for point in points] for name in (content["experiment"]["x"], "test_loss"))
             seeds, learned = ([point[name] for point in points] for name in ("seed", "learned"))
             fit = fit_forms(*columns, seeds=seeds, learned=learned, **FEW).power
