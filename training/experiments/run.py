@@ -21,6 +21,7 @@ from typing import Any
 import filelock
 import torch
 from accelerate import Accelerator
+from huggingface_hub.utils import WeakFileLock
 
 from ..checkpoints.cost import model_cost
 from ..checkpoints.measured_cost import MeasuredCost, work_of
@@ -133,16 +134,15 @@ class Run:
             Interrupted: if it is no longer wanted meanwhile.
         """
         Path(self.folder).mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(Path(self.folder, LOCK_FILE))
-        try:
-            while not lock.is_locked:
-                with contextlib.suppress(filelock.Timeout):
-                    lock.acquire(timeout=SECONDS_BETWEEN_TRIES)
-                if not is_wanted():
-                    raise Interrupted(f"{self.name} waited for another process that carries it out.")
+        with contextlib.ExitStack() as held:
+            while True:
+                try:
+                    held.enter_context(WeakFileLock(Path(self.folder, LOCK_FILE), timeout=SECONDS_BETWEEN_TRIES))
+                    break
+                except filelock.Timeout:
+                    if not is_wanted():
+                        raise Interrupted(f"{self.name} waited for another process that carries it out.") from None
             yield
-        finally:
-            lock.release()
 
 
 def key_of(settings: dict[str, Any]) -> str:
