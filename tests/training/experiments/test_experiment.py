@@ -86,8 +86,9 @@ class TestDefinitions:
             }
 
     def test_experiments_share_the_runs_that_they_have_in_common(self):
-        keys = {name: {point.run.key for point in plan(name).points()} for name in ("table1", "pooling", "positions")}
-        assert keys["table1"] < keys["pooling"] and len(keys["table1"] & keys["positions"]) == 15
+        names = ("table1", "pooling", "positions", "locality")
+        keys = {name: {point.run.key for point in plan(name).points()} for name in names}
+        assert keys["table1"] < keys["pooling"] and len(keys["locality"] & keys["positions"]) == 15
         by_rows = {point.run.key for point in plan("scan_order").points() if point.variant == "rows"}
         assert {point.run.key for point in plan("flips").points() if point.variant == "every second block"} < by_rows
 
