@@ -104,7 +104,7 @@ def _warn_of_unseen(train: Split, evaluation: Split, names: list[str], source: s
     """Logs the classes that are tested without having been trained on; of streams, which are not read, none."""
     if isinstance(train, datasets.IterableDataset) or isinstance(evaluation, datasets.IterableDataset):
         return
-    seen, tested = ({*split.select_columns("label")["label"][:]} for split in (train, evaluation))
+    seen, tested = ({*split.select_columns("label").unique("label")} for split in (train, evaluation))
     if unseen := [names[index] for index in sorted(tested - seen)]:
         shown = ", ".join(unseen[:CLASSES_SHOWN]) + (
             f" ... ({len(unseen)} classes)" if len(unseen) > CLASSES_SHOWN else ""

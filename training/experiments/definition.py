@@ -202,7 +202,7 @@ def build_experiment(fields: dict[str, Any], where: str) -> Experiment:
                 raise ExperimentError(f"{where} sets {what}: {one}; there are {', '.join(allowed)}.")
     if not experiment.seeds or not all(0 <= seed < 2**32 for seed in experiment.seeds):
         raise ExperimentError(f"{where} sets seeds: {experiment.seeds}; give one or more from 0 to 2^32 - 1.")
-    scales = _read(SCALES_FILE)
+    scales = _read(SCALES_FILE) if experiment.scales else {}
     for name in experiment.scales:
         if name not in scales:
             raise ExperimentError(

@@ -27,6 +27,7 @@ from .report import (
     TABLE_FILE,
     by_series,
     columns_of,
+    compared_title,
     describe_source,
     draw,
     fit_series,
@@ -109,7 +110,7 @@ def run_experiment(
         points = planner.points()
         runs = every_run(points)
         for run in runs:
-            check_same_images(run, run.finished_metrics(), planner.images_of(run).told)
+            check_same_images(run, planner.images_of(run).told)
         to_do = results.to_do(runs)
         for line in planner.left_out:
             print(f"left out: {line}")
@@ -280,9 +281,8 @@ def format_reached(reached: list[dict[str, Any]], experiment: Experiment) -> str
             words = {None: f"more than {one['most']:.0%}", one["least"]: f"{one['least']:.0%} or less"}
             told = (words.get(share) or f"{share:.0%}" for share in one["shares"].values())
             share = f"{', '.join(told)} of these, seed by seed"
-        title = ", ".join(part for part in (one["group"], one["variant"]) if part)
         place = AXIS_UNITS[experiment.x].format(readable(one["place"]))
-        lines.append(f"{title}: the test loss of {experiment.reference} at {place} is reached at {share}")
+        lines.append(f"{compared_title(one)}: the test loss of {experiment.reference} at {place} is reached at {share}")
     return "\n".join(lines)
 
 

@@ -194,10 +194,11 @@ class Planner:
             for name in fields:
                 families.setdefault(name, set()).add(fields["family"])
         start = {name: set(FAMILIES) for name in self.experiment.start or {} if name not in START_KEYS}
+        recipe = Recipe()
         for name, of_families in (families | start).items():
             if name in NOT_VARIED:
                 raise ExperimentError(f"{self.experiment.name} varies {name!r}; {NOT_VARIED[name]}.")
-            owners = [Recipe(), *(config for config in self.configs if config.model_type in of_families)]
+            owners = [recipe, *(config for config in self.configs if config.model_type in of_families)]
             if name not in OF_POINTS and not any(hasattr(owner, name) for owner in owners):
                 known = {*OF_POINTS, *(field for owner in owners for field in vars(owner))}
                 raise ExperimentError(
@@ -370,8 +371,9 @@ def _as_field(name: str, value: Any) -> Any:
     """
     if name in ("patch_schedule", "patch_draws") and isinstance(value, str):
         return [] if value == "none" else value.split()
-    default = getattr(Recipe(), name, None)
-    if isinstance(default, float) and isinstance(value, str | int):  # 1e-3 is a text in YAML, and 1 no float
+    if isinstance(getattr(Recipe, name, None), float) and isinstance(
+        value, str | int
+    ):  # 1e-3 is a text in YAML, and 1 no float
         try:
             return float(value)
         except ValueError:

@@ -267,6 +267,11 @@ def format_ratio(ratio: float, interval: tuple[float, float] | None) -> str:
     return f"x {ratio:.2f}" + ("" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]")
 
 
+def compared_title(one: dict[str, Any]) -> str:
+    """The curve that was compared with its group's reference."""
+    return ", ".join(part for part in (one["group"], one["variant"]) if part)
+
+
 def tabulate_comparisons(compared: Sequence[dict[str, Any]], reference: str | None, axis: str) -> list[tuple[str, ...]]:
     """What `experiment.compare` finds, as cells of a table, its title first; none if it has found nothing."""
     if not compared:
@@ -277,8 +282,7 @@ def tabulate_comparisons(compared: Sequence[dict[str, Any]], reference: str | No
         gain, interval = one["score_gain"], one.get("score_interval")
         around = "" if interval is None else f" [{interval[0]:+.1f}, {interval[1]:+.1f}]"
         cells = readable(one["place"]), str(one["seeds"]), format_ratio(one["ratio"], one["interval"])
-        title = ", ".join(part for part in (one["group"], one["variant"]) if part)
-        rows.append((title, *cells, "-" if gain is None else f"{gain:+.1f}{around}"))
+        rows.append((compared_title(one), *cells, "-" if gain is None else f"{gain:+.1f}{around}"))
     return rows
 
 

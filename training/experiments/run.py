@@ -267,16 +267,16 @@ def tell_images(images: Any) -> dict[str, Any]:
     return {"train": len(images.train), "test": len(images.evaluation), "classes": digest}
 
 
-def check_same_images(run: Run, metrics: dict[str, Any] | None, images: dict[str, Any] | None):
+def check_same_images(run: Run, images: dict[str, Any] | None):
     """
     Args:
-        run: Of which the metrics are, if it is finished.
+        run: Finished or not.
         images: What `tell_images` says of its data set now; None if that has not been loaded.
 
     Raises:
         ValueError: if a finished run was made with other images than those that its data set has now.
     """
-    then = (metrics or {}).get("images", images)  # older runs do not tell
+    then = (run.finished_metrics() or {}).get("images", images)  # older runs do not tell
     is_embedded = run.data["source"] == TASKS[run.recipe.task].embedded_images.title
     if images is not None and not is_embedded and then != images:
         classes = "the same" if then["classes"] == images["classes"] else "other"

@@ -69,8 +69,9 @@ def sweep(options: argparse.Namespace, command: str) -> int:
         images = load_run_images(recipe, **data, folder=Path(images_folder))
         runs = plan_runs(options, image_size, len(images.train), data)
         to_do = unfinished_runs(runs, options.overwrite)
+        images_now = tell_images(images)
         for run in runs:
-            check_same_images(run, run.finished_metrics(), tell_images(images))
+            check_same_images(run, images_now)
         Path(options.output_dir).mkdir(parents=True, exist_ok=True)
         print(
             f"{images.name}: {len(images.train):,} training images, {len(images.evaluation):,} test images, "
