@@ -9,12 +9,10 @@ import dataclasses
 import os
 from pathlib import Path
 
-from ..experiments.arguments import MOST_WORKERS, parse_arguments, sweep_recipes
-from ..experiments.images import load_run_images
-from ..experiments.plan import describe_differences, name_of, plan_runs
+from ..experiments.arguments import MOST_WORKERS, parse_arguments
 from ..experiments.run import METRICS_FILE, Run
+from ..experiments.sweep import describe_differences, load_sweep_images, name_of, plan_sweep
 from ..experiments.workers import Resources, WorkerPool
-from ..tasks.registry import TASKS
 
 
 # By task: the family and the patch sizes, which together take two cores five minutes. The first is shown first.
@@ -36,13 +34,10 @@ def plan_demo_runs(folder: Path, sweep_options: tuple[str, ...] = ()) -> list[Ru
     runs = []
     for task, (family, patch_sizes) in DEMO_RUNS.items():
         sizes = [str(size) for size in patch_sizes]
-        arguments = ["--task", task, "--families", family, "--patch_sizes", *sizes, *sweep_options]
-        embedded = TASKS[task].embedded_images
-        data = {"source": embedded.title, "image_size": embedded.image_size}
-        images = load_run_images(sweep_recipes(task)[family], **data, folder=folder)
-        for run in plan_runs(parse_arguments(arguments), embedded.image_size, len(images.train), data):
-            # Runs of all tasks lie side by side.
-            runs.append(dataclasses.replace(run, folder=str(folder / f"{task}-{run.name}")))
+        options = parse_arguments(["--task", task, "--families", family, "--patch_sizes", *sizes, *sweep_options])
+        _, points = plan_sweep(options, load_sweep_images(options, folder))
+        # Runs of all tasks lie side by side.
+        runs += [dataclasses.replace(one.run, folder=str(folder / f"{task}-{one.run.name}")) for one in points]
     return runs
 
 

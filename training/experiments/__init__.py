@@ -1,3 +1,3 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""The patch-size sweep: its runs, the law fitted to them, and its report. May import `engine` and below."""
+"""Experiments and the sweep: their runs, the law fitted to them, and reports. May import `engine` and below."""

@@ -67,7 +67,7 @@ def carry_out(
     look: Callable[[], SoFar],
     report: Callable[[list[dict[str, Any]]], None],
     title: str,
-    short_runs: int = 0,
+    short_runs: int,
 ) -> int:
     """
     Trains runs, shows what their points have come to whenever one more has ended, and reports in the end, also if some

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from .definition import Experiment, Scale
 from .fits import readable
 from .images import load_run_images
 from .intervals import mean, told
-from .law import axis_of, by_axis, difference_of, ratio_of, reach_of, series_of
+from .law import axis_of, by_axis, difference_of, ratio_of, reach_of
 from .points import Choices, Planner, Point, every_run
 from .report import (
     AXIS_UNITS,
@@ -33,7 +33,6 @@ from .report import (
     fit_series,
     format_report,
     format_rows,
-    series_key,
     tabulate_comparisons,
 )
 from .run import Run, check_same_images, key_of, training_cost, training_seconds, without_defaults
@@ -46,10 +45,10 @@ KEPT_RESULTS = Path(__file__).parent / "results"
 
 
 def _with_settings(run: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
-    """A run of a results file with its recipe and data, of which a sweep writes what its runs have in common once."""
+    """A run of a results file with its recipe and data, of which sweeps once wrote what their runs had in common."""
     if "recipe" in run:
         return run
-    recipe = content["recipes"][series_key(series_of(run))]
+    recipe = content["recipes"]["-".join(part for part in (run["family"], run["decoder"]) if part is not None)]
     own = {name: run.get(name, recipe[name]) for name in ("patch_size", "seed")}
     return {**run, "recipe": {**recipe, **own}, "data": content["data"]}
 
@@ -119,7 +118,6 @@ def run_experiment(
             print(format_plan(experiment, place, runs, to_do, results, planner, measured))
             return 0
         folder = Path(carrying.output_dir, f"{experiment.name}-{place}" + ("-fast" if choices.fast else ""))
-        folder.mkdir(parents=True, exist_ok=True)
         seeds = len({point.run.recipe.seed for point in points})
         print(
             f"{experiment.name} at {place}: {len(points)} points of {seeds} seeds, {len(runs)} runs, {len(to_do)} "
@@ -127,17 +125,54 @@ def run_experiment(
             flush=True,
         )
 
-        def look() -> SoFar:
-            places = [point.run.recipe.patch_size for point in points] if experiment.x == "patch_size" else []
-            missing = sum(results.of(point.run) is None for point in points)
-            return SoFar(rows_of(experiment, points, results), missing, places)
-
-        def report(rows: list[dict[str, Any]]):
-            write_report(experiment, place, rows, runs, results, folder, command)
+        def warn(rows: list[dict[str, Any]]):
             if choices.fast:
                 print("--fast was given: it shows that all works, and the numbers mean nothing.")
 
-        return carry_out(to_do, carrying, images_folder, Path(choices.points_dir), look, report, title=experiment.name)
+        return carry_out_points(experiment, place, points, results, carrying, images_folder, folder, command, warn)
+
+
+def carry_out_points(
+    experiment: Experiment,
+    place: str,
+    points: list[Point],
+    results: Results,
+    carrying: Carrying,
+    images_folder: str,
+    folder: Path,
+    command: str,
+    conclude: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
+) -> int:
+    """
+    Trains what has no results yet, and reports.
+
+    Args:
+        place: On what, in words.
+        points: Whose runs' folders lie in one.
+        images_folder: Where images are stored.
+        folder: For table, picture and numbers; it is made.
+        conclude: Called in the end with the rows of all finished points.
+
+    Returns:
+        The process's exit status: 1 if a run failed, while the others went on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = every_run(points)
+
+    def look() -> SoFar:
+        places = [point.run.recipe.patch_size for point in points] if experiment.x == "patch_size" else []
+        missing = sum(results.of(point.run) is None for point in points)
+        return SoFar(rows_of(experiment, points, results), missing, places)
+
+    def report(rows: list[dict[str, Any]]):
+        write_report(experiment, place, rows, runs, results, folder, command)
+        conclude(rows)
+
+    runs_folder = Path(points[0].run.folder).parent
+    short_runs = 2 * len({point.series for point in points})  # so that every curve shows its first steps early
+    return carry_out(
+        results.to_do(runs), carrying, images_folder, runs_folder, look, report, experiment.name, short_runs
+    )
 
 
 def place_of(scale: Scale, choices: Choices) -> str:

@@ -93,7 +93,7 @@ def judge_convergence(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         coarser = [
             other["train_loss"]
             for other in runs
-            if (series_of(other), other.get("seed")) == (series_of(run), run.get("seed"))
+            if (other["series"], other.get("seed")) == (run["series"], run.get("seed"))
             and other["patch_size"] > run["patch_size"]
         ]
         return all(other is None or loss <= other for other in coarser)
@@ -104,11 +104,6 @@ def judge_convergence(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         return {**run, "learned": learned, "converged": learned and is_done}
 
     return [judged(run) for run in runs]
-
-
-def series_of(run: dict[str, Any]) -> str | tuple[str, str | None]:
-    """What the points of one curve have in common: what an experiment says, or family and decoder."""
-    return run.get("series") or (run["family"], run["decoder"])
 
 
 def axis_of(run: dict[str, Any]) -> str:

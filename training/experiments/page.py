@@ -39,7 +39,6 @@ from .report import (
     by_series,
     format_mean,
     format_rows,
-    name_series,
     readable,
     tabulate_comparisons,
 )
@@ -80,11 +79,13 @@ class Finished:
         folder: Of them.
         content: Of `results.json`.
         rows: One for each point and patch size, as `experiment.rows_of` gives them.
+        runs_folder: Folder of the runs, as far as they are here.
     """
 
     folder: Path
     content: dict[str, Any]
     rows: list[dict[str, Any]]
+    runs_folder: Path
 
     @property
     def title(self) -> str:
@@ -95,7 +96,8 @@ def load_finished(folder: str | Path, points_dir: str | Path) -> Finished:
     """
     Args:
         folder: Of the results.
-        points_dir: Folder of the runs, of which the values of single test images are taken if they are there.
+        points_dir: Folder of the runs, if they do not lie with the results as a sweep's do; of them the values of
+            single test images are taken.
 
     Raises:
         ValueError: if the folder has no results of an experiment.
@@ -115,7 +117,8 @@ def load_finished(folder: str | Path, points_dir: str | Path) -> Finished:
             f"{folder} was given, which has no results of training.experiment ({type(error).__name__}: {error}); give "
             "folders like runs/experiments/table1-digits."
         ) from None
-    return Finished(Path(folder), content, with_draws(rows, Path(points_dir)))
+    runs_folder = path.parent if (path.parent / rows[0]["name"]).exists() else Path(points_dir)
+    return Finished(path.parent, content, with_draws(rows, runs_folder), runs_folder)
 
 
 def build_report(folders: Sequence[str | Path], points_dir: str, images_folder: Path) -> tuple[str, str]:
@@ -131,7 +134,7 @@ def build_report(folders: Sequence[str | Path], points_dir: str, images_folder: 
         ValueError: if a folder has no results.
     """
     finished = [load_finished(folder, points_dir) for folder in folders]
-    sections = [_section(one, Path(points_dir), images_folder) for one in finished]
+    sections = [_section(one, images_folder) for one in finished]
     title = finished[0].title if len(finished) == 1 else f"{len(finished)} experiments"
     contents = "".join(f'<li><a href="#{_anchor(one)}">{html.escape(one.title)}</a></li>' for one in finished)
     page = (
@@ -146,10 +149,11 @@ def build_report(folders: Sequence[str | Path], points_dir: str, images_folder: 
 
 
 def _anchor(finished: Finished) -> str:
-    return f"{finished.content['experiment']['name']}-{finished.content['scale']}"
+    words = f"{finished.content['experiment']['name']}-{finished.content['scale']}"
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in words)
 
 
-def _section(finished: Finished, points_dir: Path, images_folder: Path) -> str:
+def _section(finished: Finished, images_folder: Path) -> str:
     content, folder = finished.content, finished.folder
     experiment = content["experiment"]
     ours = _table(_means(finished.rows))
@@ -172,7 +176,7 @@ def _section(finished: Finished, points_dir: Path, images_folder: Path) -> str:
         fitted
         and f"<h3>The same two forms through the paper's errors, 100 - top-1 in percent</h3>"
         f'<div class="wide">{fitted}</div>',
-        *_checkpoints_at_work(finished, points_dir, images_folder),
+        *_checkpoints_at_work(finished, images_folder),
         f"<h3>What it cost</h3>{_table(_costs(finished.rows))}",
         f"<h3>Again</h3><pre>{html.escape(content['command'])}</pre>",
         f'<p class="note">{html.escape(_made_with(finished))}</p>',
@@ -236,7 +240,7 @@ def _means(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
         for place, same in by_axis(members).items():
             table.append(
                 (
-                    name_series(series),
+                    series,
                     readable(place),
                     str(len(same)),
                     format_mean(same, "test_loss", ".3f"),
@@ -254,7 +258,7 @@ def _costs(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
             run, seconds = same[0], [run["seconds"] for run in same]
             table.append(
                 (
-                    name_series(series),
+                    series,
                     str(run["patch_size"]),
                     f"{run['tokens']:,}",
                     f"{run['parameters']:,}",
@@ -290,13 +294,13 @@ def _made_with(finished: Finished) -> str:
     )
 
 
-def _checkpoints_at_work(finished: Finished, points_dir: Path, images_folder: Path) -> list[str]:
+def _checkpoints_at_work(finished: Finished, images_folder: Path) -> list[str]:
     """For each group what the checkpoints of its first curve with several patch sizes make of test images."""
-    parts = []
+    parts, runs_folder = [], finished.runs_folder
     groups: dict[str, list[dict[str, Any]]] = {}
     for members in by_series(finished.rows).values():
         seed = min(run["seed"] for run in members)
-        one_seed = [run for run in members if run["seed"] == seed and (points_dir / run["name"]).exists()]
+        one_seed = [run for run in members if run["seed"] == seed and (runs_folder / run["name"]).exists()]
         if len({run["patch_size"] for run in one_seed}) > 1 and len({run["run"] for run in one_seed}) > 1:
             groups.setdefault(members[0]["group"], one_seed)
     for runs in groups.values():
@@ -307,7 +311,7 @@ def _checkpoints_at_work(finished: Finished, points_dir: Path, images_folder: Pa
         except ValueError as error:
             parts.append(f'<p class="note">Not shown at work: {html.escape(str(error))}</p>')
             continue
-        loaded = {run["patch_size"]: load_checkpoint(str(points_dir / run["name"])) for run in runs}
+        loaded = {run["patch_size"]: load_checkpoint(str(runs_folder / run["name"])) for run in runs}
         is_classifier = recipe.task == ClassificationTask.name
         parts.append(f"<h3>{html.escape(runs[0]['series'])}, seed {runs[0]['seed']}, on test images</h3>")
         parts.append(

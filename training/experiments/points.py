@@ -21,6 +21,7 @@ from ..settings.recipe import Recipe, load_recipe, suggestion
 from ..tasks.base import SWITCHED_OFF
 from ..tasks.registry import TASKS
 from .arguments import DATASET_EPOCHS, DATASET_IMAGE_SIZE
+from .changes import PHOTOGRAPHS, change_recipe, set_length
 from .definition import (
     COMPUTE,
     EVERY,
@@ -33,7 +34,6 @@ from .definition import (
     Scale,
     load_scales,
 )
-from .plan import PHOTOGRAPHS, change_recipe, set_length
 from .run import Run, forward_flops, tell_images
 
 

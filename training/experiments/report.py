@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from ..common.files import write_json
 from ..common.machine import describe_machine, describe_versions
 from ..families.registry import FAMILIES
 from ..tasks.registry import TASKS
@@ -28,7 +27,6 @@ from .law import (
     expected_gain,
     find_falls,
     has_loss,
-    series_of,
     starts_at_the_end,
 )
 
@@ -76,47 +74,31 @@ FITS_NOTE = (
 # Of further curves of a family than the two that it has colours for; families share them, so that no two look alike.
 COLOURS = ("#4d7c0f", "#7e22ce", "#0f766e", "#be123c", "#a16207", "#475569")
 MARKERS = ("D", "^", "P", "*", "X", "h")
-Series = str | tuple[str, str | None]
 
 
-def by_series(runs: list[dict[str, Any]]) -> dict[Series, list[dict[str, Any]]]:
-    """The metrics of the runs by their curve, towards more computation."""
-    series = {series_of(run): [] for run in runs}
+def by_series(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The metrics of the runs by their curve's name, towards more computation."""
+    series = {run["series"]: [] for run in runs}
     for run in runs:
-        series[series_of(run)].append(run)
+        series[run["series"]].append(run)
     return {name: [run for same in by_axis(members).values() for run in same] for name, members in series.items()}
 
 
-def name_series(series: Series) -> str:
-    if isinstance(series, str):
-        return series
-    family, decoder = series
-    names = {None: "", "none": ", no decoder", "upernet": ", UperNet"}
-    return FAMILIES[family].title + names[decoder]
-
-
-def styles_of(runs: list[dict[str, Any]]) -> dict[Series, tuple[str, str]]:
-    """Colour and marker of each curve: its family's, for UperNet and a family's second curve its second ones."""
-    styles: dict[Series, tuple[str, str]] = {}
+def styles_of(runs: list[dict[str, Any]]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each curve: its family's, for a family's second curve its second ones."""
+    styles: dict[str, tuple[str, str]] = {}
     of_family: dict[str, int] = {}
     further = itertools.cycle(zip(COLOURS, MARKERS, strict=True))
     for series, members in by_series(runs).items():
         family = FAMILIES[members[0]["family"]]
         place = of_family.get(family.name, 0)
         of_family[family.name] = place + 1
-        if isinstance(series, tuple):
-            place = int(series[1] == "upernet")
         own = list(zip(family.colours, family.markers, strict=True))
         styles[series] = own[place] if place < len(own) else next(further)
     return styles
 
 
-def series_key(series: Series) -> str:
-    """As in the names of a sweep's folders, but that no decoder is also told."""
-    return series if isinstance(series, str) else "-".join(part for part in series if part is not None)
-
-
-def fit_series(runs: list[dict[str, Any]]) -> dict[Series, Fits]:
+def fit_series(runs: list[dict[str, Any]]) -> dict[str, Fits]:
     """Both forms of the law through the runs of each series that have learned."""
 
     def fit(members):
@@ -180,7 +162,7 @@ def _table_row(same: list[dict[str, Any]], several: bool, with_flops: bool) -> t
     """Of the runs that differ by their seed alone."""
     run, converged = same[0], sum(run["converged"] for run in same)
     return (
-        name_series(series_of(run)),
+        run["series"],
         str(run["patch_size"]),
         str(run["tokens"]),
         *([f"{run['training_flops']:.2e}"] if with_flops else []),
@@ -231,7 +213,7 @@ def format_preview(runs: list[dict[str, Any]], places: Iterable[float] = ()) -> 
     for series, members in by_series(runs).items():
         losses = {place: [run["test_loss"] for run in same] for place, same in by_axis(members).items()}
         found = (format_plain_mean(losses[one], ".3f") if one in losses else "..." for one in all_places)
-        rows.append((name_series(series), *found))
+        rows.append((series, *found))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(_align(row, widths)) for row in rows)
 
@@ -240,7 +222,7 @@ def format_falls(runs: list[dict[str, Any]]) -> str:
     """A line for each series: whether its test loss falls towards more computation, in the mean and in single runs."""
     lines = []
     for series, members in by_series(runs).items():
-        falls, name, unit = find_falls(members), name_series(series), AXIS_UNITS[axis_of(members[0])]
+        falls, unit = find_falls(members), AXIS_UNITS[axis_of(members[0])]
         if not falls:
             continue
         first, last = falls[0].places[0], falls[-1].places[1]
@@ -255,7 +237,7 @@ def format_falls(runs: list[dict[str, Any]]) -> str:
         single = f"; at every step in {falling} of {whole} single runs" if whole > 1 else ""
         ratios = ", ".join(f"{_format_step(fall)}: {format_ratio(fall.ratio, fall.interval)}" for fall in falls)
         guessing = "" if any(run["learned"] for run in members) else "; but no run counts as having learned"
-        lines.append(f"{name}: test loss {verdict}{single} ({ratios}){guessing}")
+        lines.append(f"{series}: test loss {verdict}{single} ({ratios}){guessing}")
     return "\n".join(lines)
 
 
@@ -286,26 +268,10 @@ def tabulate_comparisons(compared: Sequence[dict[str, Any]], reference: str | No
     return rows
 
 
-def format_decoder_gaps(runs: list[dict[str, Any]]) -> str:
-    """A line for each family that was trained with both decoders: by how much UperNet's mean IoU is higher."""
-    swept = [run for run in runs if run["decoder"] and "series" not in run]
-    scores = {(*series_of(run), run["patch_size"]): score_of(run, "mean_iou") for run in swept}
-    lines = []
-    for family in dict.fromkeys(run["family"] for run in runs):
-        gaps = [
-            f"{scores[family, 'upernet', patch_size] - score:+.1f} at patch {patch_size}"
-            for (of, decoder, patch_size), score in sorted(scores.items(), key=lambda item: -item[0][2])
-            if of == family and decoder == "none" and (family, "upernet", patch_size) in scores
-        ]
-        if gaps:
-            lines.append(f"{FAMILIES[family].title}: mIoU with UperNet less that without a decoder: {', '.join(gaps)}")
-    return "\n".join(lines)
-
-
-def format_report(runs: list[dict[str, Any]], fits: dict[Series, Fits], further: str = "") -> str:
+def format_report(runs: list[dict[str, Any]], fits: dict[str, Fits], further: str = "") -> str:
     """Table, falls, fits and what else there is to say, and what the columns mean."""
-    laws = "\n".join(f"{name_series(series)}: {fit}" for series, fit in fits.items())
-    parts = [format_table(runs), format_falls(runs), laws, format_decoder_gaps(runs), further]
+    laws = "\n".join(f"{series}: {fit}" for series, fit in fits.items())
+    parts = [format_table(runs), format_falls(runs), laws, further]
     notes = COLUMN_NOTES.format(loss=TASKS[runs[0]["task"]].loss_name)
     parts += [CONVERGENCE_RULE, f"{_interval_note(runs)}{notes}\n{GAIN_NOTE}\n{FITS_NOTE}"]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -327,7 +293,7 @@ def _interval_note(runs: list[dict[str, Any]]) -> str:
 
 def draw(
     runs: list[dict[str, Any]],
-    fits: dict[Series, Fits],
+    fits: dict[str, Fits],
     title: str,
     path: Path,
     front: Sequence[dict[str, Any]] = (),
@@ -360,7 +326,7 @@ def draw(
         for series, members in by_series(runs).items():
             color, marker = styles[series]
             _draw_points(panel, members, f"test_{name}", color, marker)
-            panel.plot([], [], marker, color=color, label=name_series(series))
+            panel.plot([], [], marker, color=color, label=series)
         _label_axes(panel, runs, f"{columns_of(runs[0])[name]} (%)")
     figure.suptitle(title, fontsize=10)
     entries = loss_axes.get_legend_handles_labels()
@@ -401,15 +367,15 @@ def _draw_points(axes, members: list[dict[str, Any]], name: str, color: str, mar
     axes.plot(list(means), list(means.values()), color=color, linewidth=0.8, linestyle=":")
 
 
-def _draw_losses(axes, series: Series, members: list[dict[str, Any]], fits: Fits, style: tuple[str, str]):
+def _draw_losses(axes, series: str, members: list[dict[str, Any]], fits: Fits, style: tuple[str, str]):
     """The points with the power law, and with an offset where the points support one (dashed)."""
     color, marker = style
     _draw_points(axes, members, "test_loss", color, marker)
-    fit, label = fits.power, f"{name_series(series)} (no fit)"
+    fit, label = fits.power, f"{series} (no fit)"
     if fit is not None:
         letter = "p" if axis_of(members[0]) == "patch_size" else "N" if axis_of(members[0]) == "tokens" else "C"
         law = f"$L = {_in_mathtext(fit.coefficient)}\\,{letter}^{{\\,{fit.exponent:.2f}}}$, $R^2 = {fit.r_squared:.2f}$"
-        label = f"{name_series(series)}: {law}" + ("" if fit.shows_sign else " (sign open)")
+        label = f"{series}: {law}" + ("" if fit.shows_sign else " (sign open)")
         ends = [min(fit.x), max(fit.x)]
         axes.plot(ends, [fit(patch_size) for patch_size in ends], color=color, linewidth=1.6)
     if fits.comparison is not None and fits.comparison.preferred == "offset":
@@ -453,7 +419,7 @@ def _label_axes(axes, runs: list[dict[str, Any]], value: str):
         upper.set_xlabel("tokens per image")
 
 
-def describe_source(runs: list[dict[str, Any]], fits: dict[Series, Fits]) -> dict[str, Any]:
+def describe_source(runs: list[dict[str, Any]], fits: dict[str, Fits]) -> dict[str, Any]:
     """When and from what the results of runs were put together, and what they say."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -461,33 +427,8 @@ def describe_source(runs: list[dict[str, Any]], fits: dict[Series, Fits]) -> dic
         "versions": describe_versions(),
         "convergence_rule": CONVERGENCE_RULE,
         "falls": {
-            series_key(series): [dataclasses.asdict(fall) for fall in find_falls(members)]
+            series: [dataclasses.asdict(fall) for fall in find_falls(members)]
             for series, members in by_series(runs).items()
         },
-        "fits": {series_key(series): dataclasses.asdict(fit) for series, fit in fits.items()},
+        "fits": {series: dataclasses.asdict(fit) for series, fit in fits.items()},
     }
-
-
-def write_results(
-    runs: list[dict[str, Any]],
-    fits: dict[Series, Fits],
-    folder: Path,
-    command: str,
-    workers: int,
-    threads: int,
-):
-    """`results.json` of a sweep: all runs and fits, and what they came from."""
-    content = {
-        "command": command,
-        "workers": workers,
-        "threads_per_worker": threads,
-        **describe_source(runs, fits),
-        "data": runs[0]["data"],
-        "recipes": {series_key(series_of(run)): run["recipe"] for run in runs},
-        "runs": [
-            {name: value for name, value in run.items() if name not in ("data", "recipe", DRAWS)}
-            for members in by_series(runs).values()
-            for run in members
-        ],
-    }
-    write_json(folder / RESULTS_FILE, content)

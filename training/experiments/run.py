@@ -294,6 +294,7 @@ def describe_origin(accelerator: Accelerator) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(accelerator.device) if on_gpu else processor_name(),
         "processes": accelerator.num_processes,
         "precision": accelerator.mixed_precision,
+        "threads": torch.get_num_threads(),  # on which a CPU's rounding depends
         "versions": describe_versions(),
         "revision": code_revision(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

@@ -28,7 +28,7 @@ def runs_of(losses, train_losses=None, chance=LOG_3, seeds=(0,), gain=0.1):
             {
                 "task": "classification",
                 "family": "pixelvit",
-                "decoder": None,
+                "series": "PixelViT",
                 "patch_size": size,
                 "tokens": (16 // size) ** 2,
                 "seed": seed,
@@ -84,7 +84,7 @@ def test_losses_of_zero_are_compared_with_nothing(tmp_path):
     draw(runs, fits, "zero", tmp_path / "zero.png")
     assert (tmp_path / "zero.png").stat().st_size > 10_000
     runs = runs_of({16: 0.0, 8: 0.0})
-    assert format_falls(runs).count("\n") == 0 and fit_series(runs)["pixelvit", None].power is None
+    assert format_falls(runs).count("\n") == 0 and fit_series(runs)["PixelViT"].power is None
     assert summarize_curve([1.0] * 20 + [0.0] * 80) == {"train_loss": 0.0, "gain_of_doubling": 0.0}
     assert 0 < summarize_curve([1.0] * 80 + [0.0] * 20)["gain_of_doubling"] <= 1 and LEAST_LOSS < 1e-6
 

@@ -25,15 +25,16 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, pi
 from training import sweep
 from training.data.digit_scenes import write_digit_scenes
 from training.data.sources import load_images
+from training.data.splits import Splits
 from training.engine.checkpoints import find_checkpoints
 from training.engine.evaluation import IMAGES_FILE
 from training.engine.muon import Muon, orthogonalize
 from training.experiments.arguments import parse_arguments
 from training.experiments.images import load_run_images
 from training.experiments.law import count_falling_runs, find_falls, judge_convergence, summarize_curve
-from training.experiments.plan import plan_runs
-from training.experiments.report import format_decoder_gaps
+from training.experiments.page import build_report
 from training.experiments.run import METRICS_FILE, UNFINISHED_FOLDER, Interrupted, execute
+from training.experiments.sweep import plan_sweep
 from training.experiments.workers import Resources, WorkerPool, work_of
 from training.families.registry import FAMILIES
 from training.settings.recipe import load_recipe
@@ -43,8 +44,7 @@ from training.tasks.classification import ClassificationTask
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 REPOSITORY = Path(__file__).parents[3]
-DIGITS = {"source": "embedded digits", "image_size": 16}
-CLASSIFICATION = {"task": "classification", "decoder": None, "chance_loss": math.log(10)}
+CLASSIFICATION = {"task": "classification", "series": "one", "chance_loss": math.log(10)}
 TINY_COMMAND = ["--train_images", "96", "--batch_size", "16", "--width", "32", "--num_blocks", "2"]
 
 
@@ -55,10 +55,15 @@ def few_digits():
     return dataclasses.replace(images, evaluation=Subset(images.evaluation, range(50)))
 
 
+def plan(*words):
+    """The runs of a sweep of so many images as there are digits."""
+    images = Splits("digits", [str(digit) for digit in range(10)], range(1400), range(50))
+    return [point.run for point in plan_sweep(parse_arguments(list(words)), images)[1]]
+
+
 def make_run(folder, family="adventurer", **changes):
     """A run as the command line makes it of `TINY_COMMAND`, at patch 8 or another."""
-    words = [*TINY_COMMAND, "--families", family, "--patch_sizes", str(changes.pop("patch_size", 8))]
-    (run,) = plan_runs(parse_arguments(words), 16, 1400, DIGITS)
+    (run,) = plan(*TINY_COMMAND, "--families", family, "--patch_sizes", str(changes.pop("patch_size", 8)))
     return dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, **changes), folder=str(folder))
 
 
@@ -191,7 +196,8 @@ class TestSweep:
         assert done.returncode == 0, done.stderr
         results = json.loads((tmp_path / "results.json").read_text())
         assert [run["patch_size"] for run in results["runs"]] == [16, 8]
-        assert results["recipes"]["pixelvit"]["total_batch_size"] == 16 and results["fits"]["pixelvit"]["power"] is None
+        assert {run["recipe"]["total_batch_size"] for run in results["runs"]} == {16}
+        assert results["fits"]["PixelViT"]["power"] is None
         assert [run["images_seen"] for run in results["runs"]] == [96, 96]
         assert "it takes at least 3 values of patch with runs that learned" in done.stdout
         with Image.open(tmp_path / "scaling.png") as picture:
@@ -287,17 +293,19 @@ class TestSweep:
         shown = capsys.readouterr().out
         mean = (losses[16, 3] + losses[16, 5]) / 2
         assert f"|     2 | {mean:.3f} ± " in shown and "at every step in " in shown and "of 2 single runs" in shown
-        (first, second) = results["falls"]["pixelvit"]
+        (first, second) = results["falls"]["PixelViT"]
         assert first["places"] == [16, 8] and first["seeds"] == second["seeds"] == 2
         expected = math.sqrt(losses[8, 3] * losses[8, 5] / losses[16, 3] / losses[16, 5])
         assert first["ratio"] == pytest.approx(expected) and first["interval"][0] < expected < first["interval"][1]
+        page, _ = build_report([tmp_path], "nowhere", tmp_path / "images")  # of the checkpoints beside the results
+        assert "PixelViT, seed 3, on test images" in page
         with pytest.raises(SystemExit):
             parse_arguments(["--seed", "1", "--seeds", "1", "2"])
 
     def test_options_of_one_family_leave_the_other_alone(self):
         words = ["--scan_order", "rows", "--position_embedding_type", "absolute", "--patch_sizes", "1", "8"]
         words += ["--patch_schedule", "4:0.5", "1:0.5", "--digit_distortion", "0", "--pooling", "cls"]
-        runs = {run.name: run.recipe for run in plan_runs(parse_arguments(words), 16, 1400, DIGITS)}
+        runs = {run.name: run.recipe for run in plan(*words)}
         assert runs["adventurer-patch1"].model["scan_order"] == "rows"
         assert "scan_order" not in runs["pixelvit-patch1"].model
         assert runs["pixelvit-patch1"].model["position_embedding_type"] == "absolute"
@@ -309,7 +317,7 @@ class TestSweep:
 
     def test_a_family_sees_as_many_images_as_its_recipe_says(self):
         def images_seen(*words):
-            runs = plan_runs(parse_arguments(["--patch_sizes", "4", *words]), 16, 1400, DIGITS)
+            runs = plan("--patch_sizes", "4", *words)
             return {run.recipe.family: run.num_batches * run.recipe.total_batch_size for run in runs}
 
         recipes = {family: load_recipe(f"{family}-sweep") for family in FAMILIES}
@@ -322,8 +330,7 @@ class TestSweep:
 
     def test_photographs_are_mirrored_and_cropped_and_digits_distorted(self):
         def recipes(*words):
-            parsed = parse_arguments([*words, "--patch_sizes", "4", "--train_images", "64"])
-            return [run.recipe for run in plan_runs(parsed, 32, 1400, DIGITS)]
+            return [run.recipe for run in plan(*words, "--patch_sizes", "4", "--train_images", "64")]
 
         for recipe in recipes("--dataset", "photographs"):
             assert (recipe.horizontal_flip, recipe.crop_padding, recipe.digit_distortion) == (0.5, 0, 0.0)
@@ -410,9 +417,8 @@ class TestDenseTasks:
             "pixelvit-upernet-patch8",
         ]
         assert all(0 <= run["test_mean_iou"] <= 100 for run in results["runs"])
-        assert set(results["recipes"]) == {"pixelvit-none", "pixelvit-upernet"}
-        shown = capsys.readouterr().out
-        assert "mIoU with UperNet less that without a decoder" in shown
+        assert [(one["variant"], one["place"]) for one in results["comparisons"]] == [("UperNet", 16), ("UperNet", 8)]
+        assert "test loss over that of: no decoder" in capsys.readouterr().out
         segmenter = pipeline("image-segmentation", model=str(tmp_path / "out" / "pixelvit-upernet-patch8"))
         assert segmenter(str(tmp_path / "out" / "test_image.png"))[0]["mask"].size == (32, 32)
 
@@ -451,7 +457,7 @@ class TestLaw:
         assert count_falling_runs(runs) == (1, 2)
 
     def test_a_run_that_more_images_would_help_much_has_not_converged(self):
-        run = {**CLASSIFICATION, "family": "pixelvit", "patch_size": 1, "train_loss": 1.0, "gain_of_doubling": 0.7}
+        run = {**CLASSIFICATION, "patch_size": 1, "train_loss": 1.0, "gain_of_doubling": 0.7}
         (judged,) = judge_convergence([{**run, "test_loss": 1.0}])
         assert judged["learned"] and not judged["converged"]
         assert judge_convergence([{**run, "gain_of_doubling": 0.2, "test_loss": 1.0}])[0]["converged"]
@@ -462,30 +468,17 @@ class TestLaw:
 
     def test_a_small_patch_must_fit_the_training_images_as_well_as_a_larger_one(self):
         losses = {16: 0.5, 8: 0.4, 4: 0.41, 2: 0.3, 1: 0.45}
-        runs = [
-            {**CLASSIFICATION, "family": "pixelvit", "patch_size": patch_size, "train_loss": loss}
-            for patch_size, loss in losses.items()
-        ]
-        runs.append({**CLASSIFICATION, "family": "adventurer", "patch_size": 32, "train_loss": 0.01})
+        runs = [{**CLASSIFICATION, "patch_size": patch_size, "train_loss": loss} for patch_size, loss in losses.items()]
+        runs.append({**CLASSIFICATION, "series": "another", "patch_size": 32, "train_loss": 0.01})
         judged = judge_convergence(runs)
         assert [run["patch_size"] for run in judged if run["learned"]] == [16, 8, 2, 32]
         assert all(run["converged"] == run["learned"] for run in judged)
 
     @pytest.mark.parametrize("loss", [math.log(10), 2.1, None])
     def test_a_run_that_learned_little_is_not_in_the_fit(self, loss):
-        run = {**CLASSIFICATION, "family": "pixelvit", "patch_size": 16, "train_loss": loss}
+        run = {**CLASSIFICATION, "patch_size": 16, "train_loss": loss}
         (judged,) = judge_convergence([run])
         assert not judged["learned"] and not judged["converged"]
-
-    def test_decoders_are_compared_with_themselves(self):
-        of_task = {"task": "segmentation", "family": "pixelvit", "chance_loss": 1.0}
-        losses = {("none", 8): 0.4, ("none", 4): 0.3, ("upernet", 8): 0.2, ("upernet", 4): 0.25}
-        runs = [
-            {**of_task, "decoder": decoder, "patch_size": patch, "train_loss": loss, "test_mean_iou": 100 - patch}
-            for (decoder, patch), loss in losses.items()
-        ]
-        assert [run["converged"] for run in judge_convergence(runs)] == [True, True, True, False]
-        assert format_decoder_gaps(runs).endswith("without a decoder: +0.0 at patch 8, +0.0 at patch 4")
 
     @pytest.mark.parametrize("power", [0.0, 0.1, 1.0])
     def test_the_gain_of_doubling_is_that_of_the_power(self, power):

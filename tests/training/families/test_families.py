@@ -19,9 +19,9 @@ from training.engine.optimizers import parameter_groups
 from training.engine.options import LoopOptions
 from training.experiments.arguments import parse_arguments
 from training.experiments.law import judge_convergence
-from training.experiments.plan import name_of
 from training.experiments.report import fit_series, format_report
 from training.experiments.run import Run, execute
+from training.experiments.sweep import name_of
 from training.families.base import BASE_MODEL, CLASSIFIER
 from training.families.pixelvit import PIXELVIT
 from training.families.registry import FAMILIES, architecture_of, model_classes, register_family
@@ -121,7 +121,7 @@ def test_it_is_swept(toy, tmp_path, digits):
     run = Run(recipe, 4, data, str(tmp_path / "run"))
     assert name_of(recipe) == "toy-patch16"
     metrics = execute(run, digits)
-    runs = judge_convergence([metrics])
+    runs = judge_convergence([{**metrics, "series": FAMILIES["toy"].title}])
     assert metrics["training_flops"] > 0 and "Toy" in format_report(runs, fit_series(runs))
 
 
