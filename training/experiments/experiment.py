@@ -39,6 +39,7 @@ from .run import Run, check_same_images, key_of, training_cost, training_seconds
 
 
 DRAWN_PREFIX = "test_patch"
+FAST_IMAGES = 1000  # of a data set's split, with --fast
 COMPUTATION = ("training_flops", "images_seen")  # axes of which less is better
 POINT_FIELDS = ("series", "group", "variant", "patch_size", "tokens", "seed", "learned", "converged")
 KEPT_RESULTS = Path(__file__).parent / "results"
@@ -105,7 +106,9 @@ def run_experiment(
     experiment, place = experiment.at(scale.name), place_of(scale, choices)
     results = Results(carrying.known)
     with tempfile.TemporaryDirectory(prefix="experiment-") as images_folder:
-        planner = Planner(experiment, scale, choices, functools.partial(load_run_images, folder=Path(images_folder)))
+        most = FAST_IMAGES if choices.fast else None
+        load = functools.partial(load_run_images, folder=Path(images_folder), most=most)
+        planner = Planner(experiment, scale, choices, load)
         points = planner.points()
         runs = every_run(points)
         for run in runs:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
@@ -51,9 +51,12 @@ class StoredImages(Dataset):
         return Image.fromarray(self.pixels[index]), int(self.labels[index])
 
 
-def store_images(source: str, image_size: int, folder: Path):
+def store_images(source: str, image_size: int, folder: Path, most: int | None = None):
     """
     Reads a data set, resizes its images (shorter side, then centre crop) and writes them to `folder`.
+
+    Args:
+        most: Images of a split that are taken, from all over it; all if not given.
 
     Raises:
         ValueError: if there is no such data set, or it has no images, no class labels or an image that is damaged.
@@ -64,6 +67,8 @@ def store_images(source: str, image_size: int, folder: Path):
     )
     for split in SPLITS:
         examples = getattr(images, split)
+        if most is not None and most < len(examples):
+            examples = Subset(examples, np.linspace(0, len(examples) - 1, most).round().astype(int).tolist())
         pixels = np.empty((len(examples), image_size, image_size, 3), dtype=np.uint8)
         labels = np.empty(len(examples), dtype=np.int64)
         for index in range(len(examples)):
@@ -82,7 +87,7 @@ def _reads_stored(recipe: Recipe, source: str) -> bool:
     return recipe.task == ClassificationTask.name and not is_embedded and recipe.min_crop_scale == 1
 
 
-def load_run_images(recipe: Recipe, source: str, image_size: int, folder: Path) -> Any:
+def load_run_images(recipe: Recipe, source: str, image_size: int, folder: Path, most: int | None = None) -> Any:
     """
     The images of a run, with `train`, `evaluation`, `name`, `label_names` and their statistics.
 
@@ -91,6 +96,7 @@ def load_run_images(recipe: Recipe, source: str, image_size: int, folder: Path) 
         source: The title of the task's embedded images, which are then made of this size, or the name of a data set.
         image_size: Side in pixels.
         folder: Where those of a data set are stored, if this has not been done yet.
+        most: Images of a split that are then stored; all if not given.
 
     Raises:
         ValueError: if they cannot be loaded, or do not fit the task.
@@ -103,6 +109,6 @@ def load_run_images(recipe: Recipe, source: str, image_size: int, folder: Path) 
     place = folder / f"{hashlib.sha256(source.encode()).hexdigest()[:10]}-{image_size}"
     if not place.exists():
         with whole_folder(place, replace=False) as partial:
-            store_images(source, image_size, partial)
+            store_images(source, image_size, partial, most)
     splits = {split: StoredImages(place, split) for split in SPLITS}
     return Splits(**splits, **json.loads((place / SPLITS_FILE).read_text()))

@@ -348,6 +348,10 @@ class TestSweep:
         table = shown[shown.index("test loss so far") :].splitlines()
         assert any(re.search(r" \d\.\d{3}", row) for row in table[1:3]) and any("..." in row for row in table[1:3])
 
+    def test_a_few_images_are_of_all_classes(self, image_folder, tmp_path):
+        images = load_run_images(load_recipe("pixelvit-sweep"), str(image_folder), 8, tmp_path / "stored", most=4)
+        assert sorted(label for _, label in images.train) == [0, 0, 1, 1] and len(images.evaluation) == 4
+
     def test_image_folder_with_a_split_of_its_own(self, image_folder, tmp_path):
         image_folder.rename(tmp_path / "train")
         (tmp_path / "tree").mkdir()
