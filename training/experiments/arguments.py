@@ -113,5 +113,5 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     cores = os.cpu_count() or 1
     add("--workers", type=int, default=min(cores, MOST_WORKERS), help="runs at a time, each in its own process")
     add("--threads", type=int, default=1, help="PyTorch's threads in each process; results depend on it")
-    add("--overwrite", action="store_true", help="repeat finished runs that were made with other settings")
+    add("--overwrite", action="store_true", help="repeat finished runs that were made with other settings or images")
     return parser.parse_args(arguments)

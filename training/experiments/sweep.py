@@ -53,9 +53,7 @@ def sweep(options: argparse.Namespace, command: str) -> int:
         images = load_sweep_images(options, Path(images_folder))
         experiment, points = plan_sweep(options, images)
         runs = [point.run for point in points]
-        forget_other_settings(runs, options.overwrite)
-        for run in runs:
-            check_same_images(run, tell_images(images))
+        forget_other_runs(runs, images, options.overwrite)
         results, size = Results(), runs[0].recipe.image_size
         print(
             f"{images.name}: {len(images.train):,} training images, {len(images.evaluation):,} test images, "
@@ -181,21 +179,27 @@ def name_of(recipe: Recipe, with_seed: bool = False) -> str:
     return f"{recipe.family}{of_decoder}-patch{recipe.patch_size}" + (f"-seed{recipe.seed}" if with_seed else "")
 
 
-def forget_other_settings(runs: list[Run], overwrite: bool):
+def forget_other_runs(runs: list[Run], images: Any, overwrite: bool):
     """
-    Makes runs whose folders hold finished ones with other settings unfinished.
+    Makes finished runs unfinished that were made with other settings or images than those that are asked for now.
 
     Raises:
         ValueError: if there is one and `overwrite` is not set.
     """
     for run in runs:
         metrics = run.finished_metrics()
-        if metrics is not None and (differences := describe_differences(metrics, run.settings)):
-            if not overwrite:
+        if metrics is None:
+            continue
+        try:
+            if differences := describe_differences(metrics, run.settings):
                 raise ValueError(
                     f"{run.folder} holds a finished run with other settings ({differences}); give another "
                     "--output_dir to keep it, or --overwrite to repeat it."
                 )
+            check_same_images(run, tell_images(images))
+        except ValueError:
+            if not overwrite:
+                raise
             Path(run.folder, METRICS_FILE).unlink()
 
 

@@ -279,6 +279,10 @@ class TestSweep:
         assert metrics["images_seen"] == 48 and metrics["data"]["source"] == str(image_folder)
         classifier = pipeline("image-classification", model=str(tmp_path / "out" / "pixelvit-patch4"))
         assert {answer["label"] for answer in classifier(str(image_folder / "dark" / "0.png"))} == {"dark", "light"}
+        (image_folder / "dark").rename(image_folder / "night")
+        assert sweep.main([*arguments, "--output_dir", str(tmp_path / "out")]) == 2
+        assert "now holds 16 and 4 of other classes" in capsys.readouterr().err
+        assert sweep.main([*arguments, "--output_dir", str(tmp_path / "out"), "--overwrite"]) == 0
 
     def test_several_seeds(self, tmp_path, monkeypatch, capsys):
         in_process(monkeypatch)
