@@ -72,6 +72,17 @@ def launch(config, launch_options, options, folder, command="train"):
     return Started(_lead, config, launch_options, command, words, folder.parent, log)
 
 
+def launch_on_a_gpu(config, options, folder):
+    """`training.train` in a session of its own on one GPU, by a configuration for several, as `launch` otherwise."""
+    launcher = ["accelerate.commands.launch", "--config_file", str(CONFIGS / f"{config}.yaml"), "--num_processes", "1"]
+    words = [sys.executable, "-m", *launcher, "-m", "training.train", *words_of(options)]
+    environment = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}
+    environment["PYTHONPATH"] = str(REPOSITORY)
+    with open(folder.parent / f"{folder.name}.log", "a") as log:
+        place = {"cwd": folder.parent, "env": environment, "stdout": log, "stderr": log}
+        return subprocess.Popen(words, **place, start_new_session=True)
+
+
 def words_of(options):
     """Options by their names as a command line has them."""
     words = []

@@ -16,7 +16,7 @@ import time
 
 import pytest
 import torch
-from launching import DDP, FSDP2, ONE_PROCESS, ZERO2, ZERO3, launch
+from launching import DDP, FSDP2, ONE_PROCESS, ZERO2, ZERO3, launch, launch_on_a_gpu
 from packaging import version
 from safetensors.torch import load_file
 
@@ -88,13 +88,22 @@ MODES = {
     "segmentation-fsdp2": ("pixelvit", FSDP2, [], SEGMENTATION),
     "segmentation-ddp": ("pixelvit", DDP, [], SEGMENTATION),
 }
+# The same by the configurations for several GPUs, on one.
+ON_A_GPU = {
+    "gpu-ddp": ("adventurer", "a100x8", {**EVERYTHING, **SCHEDULE}),
+    "gpu-zero2-fp16": ("pixelvit", "a100x8_zero2", EVERYTHING),
+    "gpu-zero3": ("adventurer", "a100x8_zero3", EVERYTHING),
+    "gpu-fsdp2": ("pixelvit", FSDP2, FSDP),
+}
 
 
 def launch_mode(mode, folder, pictures, length, instead=None):
-    family, config, launch_options, options = MODES[mode]
+    family, config, *launch_options, options = (MODES | ON_A_GPU)[mode]
     options = {"recipe": f"{family}-stage1", "model": json.dumps(TINY[family]), **options, **length[1]}
     options = {**PLAIN, "dataset": pictures, **options, "output_dir": str(folder)}
-    return launch(instead or config, launch_options, options, folder)
+    if mode in ON_A_GPU:
+        return launch_on_a_gpu(config, options, folder)
+    return launch(instead or config, *launch_options, options, folder)
 
 
 def finish(mode, folder, pictures, length, instead=None):
@@ -163,7 +172,12 @@ def check_kills(mode, kills, tmp_path, pictures, length, seed=0):
     finish(mode, tmp_path / "killed", pictures, length)
     assert done == kills
     whole, killed = losses(tmp_path / "whole"), losses(tmp_path / "killed")
-    assert len(whole) > length[0] and killed == whole
+    assert len(killed) == len(whole) > length[0]
+    if mode in ON_A_GPU:  # of whose kernels some add up in any order
+        for record, expected in zip(killed, whole, strict=True):
+            assert record == pytest.approx(expected, rel=1e-3)
+        return
+    assert killed == whole
     assert tensors(tmp_path / "killed") == tensors(tmp_path / "whole")
 
 
@@ -175,6 +189,12 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(mode, kills, tmp_path, 
     check_kills(mode, kills, tmp_path, pictures, SHORT)
     if mode in ("ddp", "zero3-bf16"):
         check_one_process_goes_on(tmp_path / "moved", pictures, SHORT)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ON_A_GPU)
+def test_so_it_does_on_a_gpu(mode, tmp_path, pictures):
+    check_kills(mode, 1, tmp_path, pictures, SHORT)
 
 
 @needs_fsdp2
