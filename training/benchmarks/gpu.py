@@ -15,6 +15,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from modeling_pixelvit.ops_backend import MIXER_IMPLEMENTATIONS, MixerBackend, select_mixer_backend
+from modeling_pixelvit.ops_ssd import ssd_chunked
 
 from ..checkpoints.measured_cost import INFERENCE, TRAINING
 from ..common.throughput import DTYPES
@@ -210,20 +211,61 @@ def time_ops(settings: GpuSettings) -> Iterator[Rows]:
                     "backward_over_floor": backward * rate / (moved + bytes_of(inputs)),
                 }
             }
+    try:
+        yield {"scan: fla's chunk_simple_gla": time_linear_attention(settings)}
+    except FAILURES as error:
+        yield {"scan: fla's chunk_simple_gla": failure(error)}
+
+
+def projected_of(settings: GpuSettings) -> tuple[torch.nn.Module, torch.Tensor]:
+    """A block's mixer, and what its projection makes of a batch."""
+    model = build(FAMILY_OF_MIXER, settings.variant, patch_size=settings.patch_size, image_size=settings.image_size)
+    mixer = model.base_model.layers[0].mixer.to(settings.device)
+    shape = settings.batch_size, model.config.num_patch_tokens + 2, sum(mixer.projection_sizes)
+    return mixer, torch.randn(shape, device=settings.device, dtype=torch.bfloat16)
+
+
+def inputs_of_scan(mixer: torch.nn.Module, projected: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """x, dt, B and C as views of the projection."""
+    _, convolved, dt = projected.split(mixer.projection_sizes, dim=-1)
+    x, B, C = convolved.split(mixer.conv_sizes, dim=-1)
+    return x.unflatten(-1, (-1, mixer.head_dim)), dt, *(t.unflatten(-1, (mixer.n_groups, -1)) for t in (B, C))
+
+
+def as_linear_attention(mixer: torch.nn.Module, projected: torch.Tensor) -> list[torch.Tensor]:
+    """
+    Queries, keys, values and log decays of gated linear attention that is the scan but for its skip: every head has
+    its own copy of B and C, and the step sizes have gone into keys and decays.
+    """
+    x, dt, B, C = inputs_of_scan(mixer, projected)
+    steps = torch.nn.functional.softplus(dt.float() + mixer.dt_bias)
+    B, C = (t.repeat_interleave(x.shape[2] // t.shape[2], dim=2) for t in (B, C))
+    return [C, (B * steps[..., None]).to(x.dtype), x, -mixer.A_log.exp() * steps]
+
+
+def time_linear_attention(settings: GpuSettings) -> dict[str, float]:
+    """The scan by fla's kernels, its inputs made beforehand, and how far it is from PyTorch's."""
+    from fla.ops.simple_gla import chunk_simple_gla
+
+    mixer, projected = projected_of(settings)
+    inputs = [tensor.detach() for tensor in as_linear_attention(mixer, projected)]
+
+    def scan(*inputs):
+        return chunk_simple_gla(*inputs, scale=1.0)[0]
+
+    x, dt, B, C = (tensor[:1] for tensor in inputs_of_scan(mixer, projected))
+    no_skip = torch.zeros_like(mixer.D)
+    expected = ssd_chunked(x, dt, mixer.A_log, B, C, no_skip, mixer.dt_bias)[0]
+    forward, backward = time_op(scan, inputs, settings)
+    found = relative(scan(*(tensor[:1] for tensor in inputs)), expected)
+    return {"forward_seconds": forward, "backward_seconds": backward, "beside_pytorch": found}
 
 
 def ops_of(settings: GpuSettings, backend: MixerBackend) -> dict[str, tuple[Callable, list[torch.Tensor]]]:
     """Each op with inputs of the size and strides that a block gives it, views of one projection."""
-    model = build(FAMILY_OF_MIXER, settings.variant, patch_size=settings.patch_size, image_size=settings.image_size)
-    config = model.config
-    mixer = model.base_model.layers[0].mixer.to(settings.device)
-    tokens = config.num_patch_tokens + 2
-    projected = torch.randn(
-        settings.batch_size, tokens, sum(mixer.projection_sizes), device=settings.device, dtype=torch.bfloat16
-    )
-    z, convolved, dt = projected.split(mixer.projection_sizes, dim=-1)
-    x, B, C = convolved.split(mixer.conv_sizes, dim=-1)
-    x, B, C = x.unflatten(-1, (-1, mixer.head_dim)), *(t.unflatten(-1, (mixer.n_groups, -1)) for t in (B, C))
+    mixer, projected = projected_of(settings)
+    z, convolved, _ = projected.split(mixer.projection_sizes, dim=-1)
+    x, dt, B, C = inputs_of_scan(mixer, projected)
     conv, norm = mixer.conv1d, mixer.norm
 
     def scan(x, dt, B, C):

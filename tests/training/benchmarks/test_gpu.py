@@ -3,6 +3,8 @@
 """What is compared on a GPU, tried on a CPU at toy size: that numbers are right where they are known beforehand."""
 
 import json
+import sys
+import types
 
 import pytest
 import torch
@@ -43,6 +45,27 @@ def test_what_is_timed(results):
     assert "unmeasured" in results["pixelvit-tiny 8/p4, training: flash_attention_2"]
     for op in ("convolution and silu", "scan", "gate and norm"):
         assert results[f"{op}: torch"]["forward_over_floor"] > 0 < results[f"{op}: torch"]["backward_over_floor"]
+
+
+def gated_linear_attention(queries, keys, values, decays, scale):
+    """By its definition; in place of fla's, which has kernels for GPUs alone."""
+    state = torch.zeros(*values.shape[:1], values.shape[2], keys.shape[-1], values.shape[-1])
+    outputs = []
+    for query, key, value, decay in zip(*(t.float().unbind(1) for t in (queries, keys, values, decays)), strict=True):
+        state = state * decay.exp()[..., None, None] + key[..., None] * value[..., None, :]
+        outputs.append((query[..., None] * state).sum(-2) * scale)
+    return torch.stack(outputs, 1).to(values.dtype), None
+
+
+def test_linear_attention_is_the_scan(results, monkeypatch):
+    assert "No module named 'fla'" in results["scan: fla's chunk_simple_gla"]["unmeasured"]
+    module = types.ModuleType("fla.ops.simple_gla")
+    module.chunk_simple_gla = gated_linear_attention
+    for name in ("fla", "fla.ops"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "fla.ops.simple_gla", module)
+    row = gpu.time_linear_attention(gpu.GpuSettings("cpu", "tiny", 12, 2, 2, 1, 100.0, 1))
+    assert row["beside_pytorch"] < 0.01 and row["forward_seconds"] > 0 < row["backward_seconds"]
 
 
 def test_short_trainings(results):
