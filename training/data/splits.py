@@ -49,6 +49,14 @@ class Splits:
         splits = self.train.info.splits or {}
         return splits[self.train.split].num_examples or None if self.train.split in splits else None
 
+    def identity(self) -> dict[str, Any]:
+        """What tells these images from others under the same name; for JSON."""
+        return {
+            "label_names": list(self.label_names),
+            "num_train_images": self.num_train_images,
+            "num_test_images": len(self.evaluation),
+        }
+
 
 def choose_splits(
     names: Iterable[str], source: str, train_split: str | None = None, eval_split: str | None = None

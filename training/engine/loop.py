@@ -37,7 +37,7 @@ from .optimizers import build_optimizer, build_scheduler
 from .options import LoopOptions, Outcome, TrainingStopped, processes_here
 from .profiling import profile_of_steps
 from .sharding import ShardedModel, share_by_blocks
-from .state import RECIPE_FILE, Progress, RunState, check_same_run, data_of
+from .state import RECIPE_FILE, Progress, RunState, check_same_run
 
 
 RESULTS_FILE = "results.json"
@@ -115,7 +115,7 @@ class TrainingLoop:
                     f"--resume {resume} was given, which is no checkpoint; give auto, never or its folder."
                 )
         if last is not None:
-            check_same_run(last, self.recipe, data_of(self.task))
+            check_same_run(last, self.recipe, self.task.images.identity())
         return last
 
     def _prepare(self):

@@ -37,7 +37,7 @@ AVERAGE_FOLDER = "average"
 PROGRESS_FILE = "progress.json"
 RECIPE_FILE = "recipe.yaml"
 NAMES_SHOWN = 5
-DATA = "data"  # the key of PROGRESS_FILE for what `data_of` gives
+DATA = "data"  # the key of PROGRESS_FILE for what `Splits.identity` gives
 
 
 @dataclasses.dataclass
@@ -73,19 +73,15 @@ class Progress:
     cpu_seconds: float = 0.0
 
 
-def data_of(task: Task) -> dict[str, Any]:
-    """What tells the data of one run from those of another: names of classes, number of training images if known."""
-    return {"label_names": list(task.images.label_names), "num_train_images": task.num_train}
-
-
 def check_same_run(checkpoint: Path, recipe: Recipe, data: dict[str, Any]):
     """
     Args:
         checkpoint: To go on from.
-        recipe, data: Those of now, the data as `data_of` gives them; older checkpoints do not tell theirs.
+        recipe: That of now.
+        data: What `Splits.identity` gives now; older checkpoints do not tell theirs.
 
     Raises:
-        ValueError: if the checkpoint is of another recipe or of other data.
+        ValueError: if the checkpoint is of another recipe or was trained on other data. Test images may be others.
     """
     found, wanted = dataclasses.asdict(load_recipe(checkpoint / RECIPE_FILE)), dataclasses.asdict(recipe)
     advice = "or begin a run of its own with --initial_checkpoint."
@@ -147,7 +143,7 @@ class RunState:
         if self.accelerator.is_main_process:
             content = {
                 "progress": dataclasses.asdict(progress),
-                DATA: data_of(self.task),
+                DATA: self.task.images.identity(),
                 "optimizer_steps": self.sharded.steps,
                 "loss_scale": self._loss_scale(),
                 "processes": self.accelerator.num_processes,

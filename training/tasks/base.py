@@ -24,6 +24,7 @@ from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 from ..checkpoints.cost import ModelCost, model_cost
 from ..checkpoints.measured_cost import Work, work_of
 from ..data.batches import TrainingBatches, build_train_loader
+from ..data.splits import Splits
 from ..families.base import Architecture
 from ..families.registry import FAMILIES
 from ..settings.recipe import Recipe
@@ -160,8 +161,7 @@ class Task(ABC):
 
     Args:
         recipe: What to train and how.
-        images: Splits with `train` and `evaluation`, each giving (PIL image, annotation) by an index, and the data's
-            `name`, `label_names`, `image_mean` and `image_std`; as `load_images` gives them.
+        images: As `load_images` gives them.
 
     Raises:
         ValueError: if the recipe asks for what the task does not do.
@@ -183,10 +183,10 @@ class Task(ABC):
 
     processor: BaseImageProcessor  # what evaluation does to an image, saved beside the model
 
-    def __init__(self, recipe: Recipe, images: Any):
+    def __init__(self, recipe: Recipe, images: Splits):
         self.check_recipe(recipe)
         self.recipe, self.images = recipe, images
-        self.num_train, self.num_eval = self._count_train_images(), len(images.evaluation)
+        self.num_train, self.num_eval = images.num_train_images, len(images.evaluation)
         self.use_processor(self.build_processor())
 
     @classmethod
@@ -214,7 +214,7 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def load_images(cls, data: SourceOptions) -> Any:
+    def load_images(cls, data: SourceOptions) -> Splits:
         """
         The images that a command line names.
 
@@ -240,9 +240,6 @@ class Task(ABC):
     def chance_loss(self) -> float | None:
         """The evaluation loss of guessing by how frequent the classes are; None where there is no such thing."""
         return None
-
-    def _count_train_images(self) -> int:
-        return len(self.images.train)
 
     @property
     def model_class(self) -> type[PreTrainedModel]:

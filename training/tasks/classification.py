@@ -82,9 +82,6 @@ class ClassificationTask(Task):
         shares = shares[shares > 0]
         return float(-(shares * np.log(shares)).sum())
 
-    def _count_train_images(self) -> int | None:
-        return self.images.num_train_images
-
     def build_processor(self, **settings: Any) -> PixelViTImageProcessor:
         if self.recipe.eval_crop_pct is not None:
             settings["crop_pct"] = self.recipe.eval_crop_pct

@@ -20,6 +20,7 @@ from scipy import stats
 from tiny_experiments import TINY, evaluate_few_images, write_experiment
 
 from training import experiment as command
+from training.data.splits import Splits
 from training.experiments import experiment as experiment_module
 from training.experiments.definition import ExperimentError, find_experiments, load_experiment, load_scales
 from training.experiments.experiment import (
@@ -55,7 +56,7 @@ def few_images(monkeypatch):
 
 def images_of(recipe, source, image_size):
     """In place of a data set, for plans: as large as the embedded digits."""
-    return SimpleNamespace(train=range(1400), evaluation=range(397), label_names=list("0123456789"))
+    return Splits(source, list("0123456789"), train=range(1400), evaluation=range(397))
 
 
 def plan(name, scale="digits", **choices):

@@ -18,6 +18,7 @@ from transformers import AutoModelForImageClassification, pipeline
 from modeling_pixelvit import PixelViTForImageClassification
 from training import finetune, publish, train
 from training.data.digit_scenes import write_digit_scenes
+from training.data.splits import Splits
 from training.hub import publishing
 from training.settings.recipe import Recipe
 from training.tasks.base import SourceOptions
@@ -50,14 +51,8 @@ def write_table(folder, labels, split="train"):
 
 def make_task(num_labels=5, evaluation=()):
     """Over annotations alone."""
-    statistics = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    images = SimpleNamespace(
-        label_names=[f"class {index}" for index in range(num_labels)],
-        num_train_images=0,
-        train=[],
-        evaluation=LabelSets(lambda index: None, list(evaluation), num_labels),
-        **statistics,
-    )
+    names = [f"class {index}" for index in range(num_labels)]
+    images = Splits("sets", names, [], LabelSets(lambda index: None, list(evaluation), num_labels))
     off = {"mixup_probability": 0.0, "label_smoothing": 0.0}
     return MultiLabelTask(Recipe(family="pixelvit", image_size=16, patch_size=16, **off), images)
 

@@ -29,6 +29,7 @@ from modeling_pixelvit import PixelViTForImageClassification
 from training import train
 from training.data.digit_scenes import write_digit_scenes
 from training.data.segmentation import load_segmentation_splits
+from training.data.splits import Splits
 from training.tasks.base import DataOptions
 from training.tasks.segmentation import SegmentationTask
 
@@ -281,7 +282,6 @@ def test_classes_that_count_from_one(scenes_folder):
 
 def test_what_guessing_costs():
     maps = [(None, np.array([[0, 0], [0, 255]])), (None, np.array([[1, 255]]))]
-    statistics = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    images = SimpleNamespace(label_names=["a", "b", "c"], train=[], evaluation=maps, **statistics)
+    images = Splits("maps", ["a", "b", "c"], train=[], evaluation=maps)
     expected = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
     assert SegmentationTask(recipe_for(), images).chance_loss() == pytest.approx(expected)
