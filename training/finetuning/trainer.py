@@ -44,7 +44,8 @@ class FinetuneTrainer(Trainer):
 
     Raises:
         ValueError: if the process has several GPUs, or the metric to compare checkpoints by is none of the task's.
-        TrainingStopped: in training, if a loss or a weight is not a finite number; nothing is saved from then on.
+        TrainingStopped: in training, if a loss that is logged or a weight that would be saved is not a finite number;
+            nothing is saved from then on.
     """
 
     def __init__(self, task: Task, model: PreTrainedModel, arguments: FinetuneArguments, max_unreadable: int = 0):
@@ -90,12 +91,13 @@ class FinetuneTrainer(Trainer):
     def compute_loss(self, model: torch.nn.Module, inputs: Batch, *args: Any, **kwargs: Any) -> torch.Tensor:
         return self.task.losses(model, self.task.prepare_batch(inputs))["loss"]
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        loss = super().training_step(*args, **kwargs)
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any):
+        # Not at every step, which would have to wait for the device. At the end comes the mean over all steps.
+        loss = logs.get("loss", logs.get("train_loss", 0.0))
         # In fp16 such a loss may be of a step that is skipped, and changes nothing.
-        if not (self.args.fp16 or math.isfinite(value := loss.item())):
-            raise self._stopped(f"The training loss is {value}")
-        return loss
+        if not (self.args.fp16 or math.isfinite(loss)):
+            raise self._stopped(f"The training loss is {loss}")
+        super().log(logs, *args, **kwargs)
 
     def _stopped(self, what: str) -> TrainingStopped:
         return TrainingStopped(

@@ -331,11 +331,20 @@ class TestRefusals:
             and "pixelvit.layers.2.mlp.fc1.bias" in error
         )
 
-    @pytest.mark.parametrize("steps", ["1", "3"])
-    def test_a_loss_that_is_no_number(self, checkpoints, tmp_path, capsys, steps):
-        options = ("--learning_rate", "1e38", "--max_steps", steps, "--lr_scheduler_type", "constant")
+    @pytest.mark.parametrize(
+        ("options", "found"),
+        [
+            (["--max_steps", "1"], "Weights are no finite numbers, at step 1,"),
+            (["--save_strategy", "no"], "The training loss is nan, at step 3,"),  # by the mean over all steps
+            (["--logging_steps", "1"], "The training loss is nan, at step 2,"),
+            (["--save_steps", "2"], "Weights are no finite numbers, at step 2,"),
+        ],
+    )
+    def test_a_loss_that_is_no_number(self, checkpoints, tmp_path, capsys, options, found):
+        options = ["--learning_rate", "1e38", "--lr_scheduler_type", "constant", *options]
         assert run(checkpoints / "pixelvit", tmp_path / "out", *options) == 1
-        assert "a lower --learning_rate than 1e+38" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert found in error and "a lower --learning_rate than 1e+38" in error
         assert not list((tmp_path / "out").rglob("*.safetensors"))
 
     def test_an_output_folder_that_is_a_file(self, checkpoints, tmp_path, capsys):
