@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from interpreting import interpreted
 
 from modeling_pixelvit.ops_triton_conv1d import causal_conv1d_triton
-from training.hub.kernel_folder import interpreter_fault
 
 
 TESTS = Path(__file__).parent
-interpreted = pytest.mark.skipif(bool(interpreter_fault()), reason=interpreter_fault() or "it runs")
 
 
 def run(*arguments, **environment):

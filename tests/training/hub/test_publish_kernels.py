@@ -17,6 +17,7 @@ import huggingface_hub
 import pytest
 import torch
 from hub_server import Fault
+from interpreting import interpreted
 from packaging.version import Version
 from torch.nn import functional as F
 
@@ -39,7 +40,6 @@ from training.hub.kernel_folder import (
 
 pytest.importorskip("triton")
 REPO = "tester/mamba2-triton"
-interpreted = pytest.mark.skipif(bool(interpreter_fault()), reason=interpreter_fault() or "it runs")
 pushed = pytest.mark.skipif(
     Version(huggingface_hub.__version__) < kernel_folder.OLDEST_HUB, reason="this hub client sends no kernels"
 )
