@@ -49,6 +49,11 @@ def point_to(link: Path, target: Path):
     flush_to_disk(link.parent)
 
 
+def is_free(path: Path) -> bool:
+    """Whether a folder can be written there in place of nothing, or of an empty one."""
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+
+
 @contextlib.contextmanager
 def whole_folder(path: Path, replace: bool = True) -> Iterator[Path]:
     """

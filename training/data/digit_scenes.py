@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..common.files import whole_folder
+from ..common.files import is_free, whole_folder
 from .digits import DIGIT_SIZE, SPLIT_SEED, load_digits, split_indices
 from .splits import Splits
 
@@ -124,7 +124,7 @@ def write_digit_scenes(
         raise ValueError(f"canvas_size={canvas_size} was given; scenes need at least {LEAST_CANVAS} pixels a side.")
     if min(num_train, num_test) < 1:
         raise ValueError(f"num_train={num_train} and num_test={num_test} were given; give at least 1 each.")
-    if folder.exists() and any(folder.iterdir()):
+    if not is_free(folder):
         raise ValueError(f"{folder} is not empty; give a new folder for the scenes.")
     digits = _split_digits()
     for place, (split, count) in enumerate((("train", num_train), ("test", num_test))):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import SpaceCardData
 
-from ..common.files import whole_folder, write_json, write_text
+from ..common.files import is_free, whole_folder, write_json, write_text
 from .gradio_parts import gr
 from .pages import INTRODUCTION, TITLE
 from .settings import Demo
@@ -34,7 +34,7 @@ def export_space(demo: Demo, folder: Path):
     Raises:
         ValueError: if the folder is not empty, or a checkpoint in a folder is from a release without a licence.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_free(folder):
         raise ValueError(f"--export_space {folder} was given, where there is something already; give a new folder.")
     check_licences(demo)
     with whole_folder(folder) as written:

@@ -22,7 +22,7 @@ from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
 from ..checkpoints.reading import CheckpointError, read_checkpoint, read_settings, select_weights
 from ..checkpoints.weights import nonfinite_weights
-from ..common.files import whole_folder
+from ..common.files import is_free, whole_folder
 from ..families.base import BASE_MODEL, CLASSIFIER
 from ..families.registry import FAMILIES, variant_of
 from .layouts import translate
@@ -260,12 +260,10 @@ def shorten(names: list[str]) -> str:
 
 def check_output(output_dir: Path, overwrite: bool, source: Path):
     """Refuses to write over anything but an empty folder, or with `overwrite` a checkpoint other than the source."""
-    if not output_dir.exists():
+    if is_free(output_dir):
         return
     if not output_dir.is_dir():
         raise CheckpointError(f"{output_dir} is a file; give the path of a folder to write.")
-    if not any(output_dir.iterdir()):
-        return
     if not overwrite:
         raise CheckpointError(f"{output_dir} is not empty; give another folder, or --overwrite to replace it.")
     if not (output_dir / "config.json").is_file():

@@ -25,7 +25,7 @@ import torch
 from packaging.version import Version
 from safetensors.torch import load_file
 
-from ..common.files import whole_folder, write_json, write_text
+from ..common.files import is_free, whole_folder, write_json, write_text
 from .check import run_script
 from .folder import DEFAULT_LICENSE, LICENSE_FILE
 from .scan import PACKAGE_FOLDER
@@ -147,8 +147,7 @@ def build_kernels(repo_id: str, output_dir: Path, report: Callable[[str], None] 
     """
     kernel_name(repo_id)
     output_dir = output_dir.resolve()
-    is_free = not output_dir.exists() or (output_dir.is_dir() and not any(output_dir.iterdir()))
-    if not is_free and not (output_dir / VARIANT / METADATA_FILE).is_file():
+    if not is_free(output_dir) and not (output_dir / VARIANT / METADATA_FILE).is_file():
         raise ValueError(f"{output_dir} holds something other than kernels; give another --output_dir.")
     with whole_folder(output_dir) as folder:
         metadata = write_kernels(folder, repo_id)
