@@ -18,7 +18,7 @@ import psutil
 import torch
 
 from ..checkpoints.measured_cost import TRAINING
-from ..common.throughput import DTYPES
+from ..common.throughput import DTYPES, status_bytes
 from ..engine.memory import checkpoint_blocks
 from ..engine.optimizers import build_optimizer
 from ..settings.recipe import load_recipe
@@ -107,16 +107,11 @@ def peak_of(function, device: str) -> tuple[float, float | None]:
     try:
         ctypes.CDLL(None).malloc_trim(0)  # what is free, but still counted as resident
         Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what is resident now
-        before = _status("VmRSS")
+        before = status_bytes("VmRSS")
     except (OSError, AttributeError):
         return timed(function, device), None
     seconds = timed(function, device)
-    return seconds, _status("VmHWM") - before
-
-
-def _status(name: str) -> int:
-    """Bytes by the name of a line of Linux's status of this process."""
-    return 1024 * int(Path("/proc/self/status").read_text().split(f"{name}:")[1].split()[0])
+    return seconds, status_bytes("VmHWM") - before
 
 
 def measure_cell(cell: Cell) -> dict[str, float | int | str | None]:

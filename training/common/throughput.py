@@ -25,6 +25,16 @@ def peak_flops(device: torch.device, mixed_precision: str) -> float | None:
     return None if gpu is None else gpu.rate
 
 
+def status_bytes(name: str) -> int:
+    """
+    Bytes by the name of a line of Linux's status of this process.
+
+    Raises:
+        OSError or IndexError: elsewhere.
+    """
+    return 1024 * int(Path("/proc/self/status").read_text().split(f"{name}:")[1].split()[0])
+
+
 def peak_memory_mib(device: torch.device | None = None) -> float:
     """
     The most memory that this process has had, in MiB: on a GPU that of its tensors, otherwise what was resident,
@@ -35,8 +45,7 @@ def peak_memory_mib(device: torch.device | None = None) -> float:
     if device is not None and device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+        return status_bytes("VmHWM") / 2**20
     except (OSError, IndexError):
         import resource  # not on Windows
 
