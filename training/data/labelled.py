@@ -36,6 +36,7 @@ CLASSES_SHOWN = 5
 UNLABELLED = -1  # what some data sets give in a test split whose labels they keep to themselves
 # The builders of `datasets` for a folder, by what is in it; anything else is a folder of images.
 BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
+# Not by `folders.SPLIT_WORDS`: a split is called here as in the name, such as "val", and as --eval_split names it.
 SPLIT_OF_FILE = re.compile(r"(?<![a-z])(train|validation|valid|val|test)(?![a-z])")
 
 
