@@ -15,7 +15,6 @@ with device, versions and date.
 
 import argparse
 import dataclasses
-import json
 import os
 import re
 import sys
@@ -30,7 +29,7 @@ from .benchmarks.cost import PATCH_SIZES, CostSettings, draw_costs, format_costs
 from .benchmarks.cost_cell import matrix_rate
 from .benchmarks.cpu import CPU_MEASUREMENTS
 from .benchmarks.gpu import PARTS, GpuSettings, compare_on_gpu
-from .benchmarks.measuring import RESULTS_DIR, Rows, environment, print_rows
+from .benchmarks.measuring import RESULTS_DIR, Rows, environment, print_rows, write_results
 from .common.gpus import find_gpu
 from .common.throughput import DTYPES
 from .families.registry import FAMILIES
@@ -108,7 +107,7 @@ def write_ratios(args: argparse.Namespace):
         print_rows(found)
         rows |= found
     output = args.output or RESULTS_DIR / "cpu.json"
-    write_json({"environment": environment("cpu"), "results": rows}, output)
+    write_results(output, {"environment": environment("cpu"), "results": rows})
     print(f"Written to {output}")
 
 
@@ -121,10 +120,10 @@ def write_gpu(args: argparse.Namespace):
     def show(rows: Rows):
         print_rows(dict([list(rows.items())[-1]]))
         content["results"] = rows
-        write_json(content, output)  # after each row, since the time of a lent card may be over
+        write_results(output, content)  # after each row, since the time of a lent card may be over
 
     content["results"] = compare_on_gpu(settings, args.parts, show)
-    write_json(content, output)
+    write_results(output, content)
     print(f"Written to {output}")
 
 
@@ -162,7 +161,7 @@ def write_costs(args: argparse.Namespace):
     output = args.output or RESULTS_DIR / f"cost_{slug_of(content)}.json"
     text = format_costs(content)
     print(text)
-    write_json(content, output)
+    write_results(output, content)
     output.with_suffix(".md").write_text(text)
     draw_costs(content, output.with_suffix(".png"))
     print(f"Written to {output}")
@@ -171,11 +170,6 @@ def write_costs(args: argparse.Namespace):
 def slug_of(content: dict[str, Any]) -> str:
     """The device's name as a part of a file's."""
     return re.sub(r"[^a-z0-9]+", "-", content["environment"]["device"].lower()).strip("-")
-
-
-def write_json(content: dict[str, Any], output: Path):
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ go to a JSON file with device, versions and date.
 """
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 
@@ -23,7 +22,7 @@ import timm
 import torch
 
 from .benchmarks.loading import measure
-from .benchmarks.measuring import RESULTS_DIR, environment, print_rows
+from .benchmarks.measuring import RESULTS_DIR, environment, print_rows, write_results
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -45,8 +44,7 @@ def main(arguments: list[str] | None = None):
     versions = {"timm": timm.__version__, "datasets": datasets.__version__, "pillow": PIL.__version__}
     settings = {"num_images": args.num_images, "batch_size": args.batch_size, "rounds": args.rounds}
     content = {"environment": environment("cpu") | versions, "settings": settings, "results": rows}
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(content, indent=2) + "\n")
+    write_results(args.output, content)
     print(f"Written to {args.output}")
 
 

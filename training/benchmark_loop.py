@@ -14,7 +14,6 @@ with device, versions and date.
 """
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 
@@ -22,7 +21,7 @@ import torch
 from transformers.utils import logging
 
 from .benchmarks.loop import SIZES, measure
-from .benchmarks.measuring import RESULTS_DIR, Rows, environment, print_rows
+from .benchmarks.measuring import RESULTS_DIR, Rows, environment, print_rows, write_results
 from .families.registry import FAMILIES
 
 
@@ -48,8 +47,7 @@ def main(arguments: list[str] | None = None):
     settings = {"steps": args.steps, "num_workers": args.num_workers, **SIZES[args.device]}
     output = args.output or RESULTS_DIR / ("loop.json" if args.device == "cpu" else f"loop_{args.device}.json")
     content = {"environment": environment(args.device), "settings": settings, "results": rows}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(content, indent=2) + "\n")
+    write_results(output, content)
     print(f"Written to {output}")
 
 

@@ -8,10 +8,12 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 
+from ..common.files import write_json
 from ..common.machine import processor_name
 from ..families.base import CLASSIFIER
 from ..families.registry import FAMILIES
@@ -59,6 +61,12 @@ def environment(device: str) -> dict[str, str | int]:
         "transformers": transformers.__version__,
         "date": datetime.date.today().isoformat(),
     }
+
+
+def write_results(output: Path, content: dict[str, Any]):
+    """Into a folder that is made if there is none."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_json(output, content)
 
 
 def print_rows(rows: Rows):

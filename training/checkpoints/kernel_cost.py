@@ -16,6 +16,9 @@ from modeling_pixelvit.ops_triton_ssd import TILES
 from ..families.adventurer import scan_flops
 
 
+PRODUCT_BYTES = 2  # of an element of what products are made of, bfloat16
+
+
 @dataclass(frozen=True)
 class KernelCost:
     """Bytes that a kernel reads and writes, and operations of its matrix products."""
@@ -55,7 +58,6 @@ class BlockCost:
 def block_cost(
     config: AdventurerConfig,
     batch_size: int,
-    bytes_per_element: int = 2,
     stream_bytes: int = 2,
     capability: tuple[int, int] = (9, 0),
 ) -> BlockCost:
@@ -63,11 +65,10 @@ def block_cost(
     Args:
         config: Of the model, whose `image_size` and `patch_size` say how many tokens an image has.
         batch_size: Images.
-        bytes_per_element: Of what products are made of: 2 of bfloat16, 4 of float32.
         stream_bytes: Of an element of the residual stream: 2 in a bfloat16 model, 4 under autocast.
         capability: That of the device, by which kernels have their chunk.
     """
-    e, r = bytes_per_element, stream_bytes
+    e, r = PRODUCT_BYTES, stream_bytes
     length = config.num_patch_tokens + 1
     n = batch_size * length
     tile = TILES[max(key for key in TILES if key <= capability)][e]

@@ -50,7 +50,6 @@ class StreamedBatches(IterableDataset):
         accumulation: Batches whose gradients are summed up before a step.
         first_step: The step to start from, counted from 0 over the whole training.
         num_workers: Of the loader; 0 and 1 have one lane.
-        shuffle_buffer: Images that a lane holds to draw the next from.
 
     Raises:
         ValueError: if the total batch cannot be shared equally, if the number of images is not known or smaller than
@@ -68,7 +67,6 @@ class StreamedBatches(IterableDataset):
         accumulation: int = 1,
         first_step: int = 0,
         num_workers: int = 0,
-        shuffle_buffer: int = SHUFFLE_BUFFER,
     ):
         if recipe.augmentation_repeats > 1:
             raise ValueError(
@@ -95,7 +93,6 @@ class StreamedBatches(IterableDataset):
         self.rank, self.num_ranks = rank, num_ranks
         self.accumulation, self.first_step = accumulation, first_step
         self.lanes_per_rank = max(1, num_workers)
-        self.shuffle_buffer = shuffle_buffer
 
     @property
     def num_steps(self) -> int:
@@ -136,7 +133,7 @@ class StreamedBatches(IterableDataset):
             part = self.stream.shard(lanes, lane, contiguous=False)
         else:
             part = split_dataset_by_node(self.stream, lane, lanes)
-        part = part.shuffle(seed=self.recipe.seed, buffer_size=self.shuffle_buffer)
+        part = part.shuffle(seed=self.recipe.seed, buffer_size=SHUFFLE_BUFFER)
         # Further passes are those of epochs after the last.
         for order in count(epoch, step=-(-self.num_steps // self.steps_per_epoch)):
             part.set_epoch(order)

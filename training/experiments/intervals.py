@@ -41,9 +41,7 @@ def student(freedom: int, shape: tuple[int, int], seed: int) -> np.ndarray:
     return stats.norm.ppf(even[:, 1:]) * np.sqrt(freedom / stats.chi2.ppf(even[:, :1], freedom))
 
 
-def draw_images(
-    values: np.ndarray, weights: np.ndarray | None = None, resamples: int = RESAMPLES, seed: int = 0
-) -> np.ndarray:
+def draw_images(values: np.ndarray, weights: np.ndarray | None = None, resamples: int = RESAMPLES) -> np.ndarray:
     """
     Means over other test images, as many.
 
@@ -55,7 +53,7 @@ def draw_images(
         (resamples, runs), of which the runs of a row have the same images.
     """
     weights = np.ones_like(values, float) if weights is None else np.asarray(weights, float)
-    draw, number, weighted = np.random.default_rng(seed), values.shape[1], values * weights
+    draw, number, weighted = np.random.default_rng(0), values.shape[1], values * weights
     times = (np.bincount(draw.integers(number, size=number), minlength=number) for _ in range(resamples))
     return np.array([weighted @ one / (weights @ one) for one in times])
 

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A folder for the hub, built and proven, and what may be pushed."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from ..checkpoints.checksums import CHECKSUMS_FILE
@@ -15,9 +14,7 @@ from .scan import scan_folder
 from .source import Source
 
 
-def build_and_check(
-    source: Source, output_dir: Path, options: FolderOptions, overwrite: bool, report: Callable[[str], None] = print
-) -> str:
+def build_and_check(source: Source, output_dir: Path, options: FolderOptions, overwrite: bool) -> str:
     """
     Writes a folder for the hub, whole and proven, or not at all.
 
@@ -26,7 +23,6 @@ def build_and_check(
         output_dir: The folder to write; one that this function wrote is replaced.
         options: What the user decides about it.
         overwrite: Whether any other checkpoint there is replaced too.
-        report: Gets a line of text for each thing worth knowing.
 
     Returns:
         The name of the model's class.
@@ -44,8 +40,8 @@ def build_and_check(
         (compared,) = check_folders([FolderJob(folder, model, processor)])
         size = sum(path.stat().st_size for path in folder.iterdir())
         count = len(list(folder.iterdir()))
-    report(f"same as the source, bit for bit, in a process without this project: {', '.join(compared)}")
-    report(f"wrote {output_dir}: {count} files, {size / 1e6:.1f} MB")
+    print(f"same as the source, bit for bit, in a process without this project: {', '.join(compared)}")
+    print(f"wrote {output_dir}: {count} files, {size / 1e6:.1f} MB")
     return type(model).__name__
 
 
