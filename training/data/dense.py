@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 ON_INVALID = ("refuse", "skip")
 ENTRIES_SHOWN = 5
+IMAGE_COLUMNS = ("image", "img", "pixel_values")
 TABLE_ENDINGS = {".parquet": "parquet", ".jsonl": "imagefolder"}  # a metadata.jsonl lies beside its images
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 

@@ -22,6 +22,7 @@ from modeling_pixelvit.image_annotations import read_segmentation_map, reduced_l
 
 from .classes import given_names
 from .dense import (
+    IMAGE_COLUMNS,
     InvalidEntries,
     UnusableExample,
     check_on_invalid,
@@ -36,7 +37,6 @@ from .unreadable import UnreadableImage, UnusableData
 
 IGNORED_LABEL = 255
 MASK_FOLDERS = ("annotations", "masks")
-IMAGE_COLUMNS = ("image", "img", "pixel_values")
 MASK_COLUMNS = ("annotation", "mask", "label", "labels", "segmentation_mask")
 NAME_FILES = ("classes.txt", "id2label.json", "objectInfo150.txt")
 File = dict[str, Any]

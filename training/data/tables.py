@@ -8,12 +8,11 @@ from typing import Any
 import datasets
 
 from .classes import classes_of, index_by_label
-from .dense import InvalidEntries, find_column, header_size, undecoded
+from .dense import IMAGE_COLUMNS, InvalidEntries, find_column, header_size, undecoded
 from .records import ImageRecord, decide_masks, object_record, reason_against
 from .unreadable import UnreadableImage
 
 
-IMAGE_COLUMNS = ("image", "img", "pixel_values")
 OBJECT_COLUMNS = ("objects", "annotations")
 CATEGORY_KEYS = ("category", "category_id", "label", "labels")
 BOX_FORMATS = ("xywh", "xyxy")

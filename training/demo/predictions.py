@@ -13,6 +13,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from modeling_pixelvit.image_reading import read_pixels
 
 from ..tasks.drawing import (
+    NUM_CLASSES_LISTED,
     class_probabilities,
     detected_objects,
     draw_detections,
@@ -25,7 +26,6 @@ from .checkpoints import task_of
 
 # Formats whose decoders are Pillow's own; of its others some start programs (EPS) or follow links to other files.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-NUM_CLASSES_LISTED = 5
 NUM_CLASSES_SUMMARIZED = 3
 # Class maps and masks of a photograph as a camera takes it would be gigabytes.
 MOST_SIDE = 1024

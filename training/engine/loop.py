@@ -31,7 +31,7 @@ from .average import WeightAverage
 from .checkpoints import BEST_LINK, CHECKPOINTS_FOLDER, EVALUATION_FILE, PARTIAL, RunCheckpoints, publish
 from .coordination import Coordination, StopRequest
 from .evaluation import evaluate, write_image_values
-from .log import RunLog
+from .log import RunLog, format_metrics
 from .memory import choose_checkpointed, keeping
 from .optimizers import build_optimizer, build_scheduler
 from .options import LoopOptions, Outcome, TrainingStopped, processes_here
@@ -424,8 +424,7 @@ class TrainingLoop:
         progress.evaluated_step = progress.step
         progress.metrics = {f"{model}_{name}": value for model, part in metrics.items() for name, value in part.items()}
         self.log.record(progress.step, progress.metrics)
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in progress.metrics.items())
-        self.log.say(f"step {progress.step}: {shown}")
+        self.log.say(f"step {progress.step}: {format_metrics(progress.metrics)}")
         self._keep_best(metrics, average)
         self.throughput.go_on()
 

@@ -22,12 +22,11 @@ from ..settings.course import Course, batches_per_step
 from ..settings.recipe import Recipe
 from ..tasks.base import Share
 from .options import LoopOptions, parse_bytes
-from .plan import state_bytes
+from .plan import FP32_BYTES, state_bytes
 
 
 COUNTED_BLOCKS = 4  # Adventurer's read in up to four orders
 GRIDS = ((8, 16), (8, 32))  # of patches that are counted on
-FP32_BYTES = 4
 
 
 class KeptTensors(torch.autograd.graph.saved_tensors_hooks):

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -22,6 +21,7 @@ from ..tasks.base import DataOptions, Share, Task
 from ..tasks.registry import check_options, task_named
 from .arguments import parse_arguments
 from .coordination import main_processes_first
+from .log import format_metrics
 from .loop import TrainingLoop
 from .options import LoopOptions, Outcome, TrainingStopped
 from .plan import format_plan
@@ -137,12 +137,9 @@ def _run(arguments: list[str] | None) -> int:
                 print(text)
             return 0
         loop = prepare(recipe, data, options)
-    except TooManyUnreadable as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except (ValueError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, TooManyUnreadable) else 2
     # From here on only the data, or a disk that is full, can be the user's mistake; the rest is worth its traceback.
     try:
         outcome = finish(loop)
@@ -159,7 +156,3 @@ def _run(arguments: list[str] | None) -> int:
         return 128 + outcome.signal
     print(f"Done: {outcome.step} steps, {format_metrics(outcome.metrics)}.", file=sys.stderr)
     return 0
-
-
-def format_metrics(metrics: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())

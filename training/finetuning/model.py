@@ -16,7 +16,7 @@ from modeling_pixelvit.configuration_detection import DetectionHeadConfig
 from modeling_pixelvit.configuration_segmentation import SegmentationHeadConfig
 from modeling_pixelvit.image_processing_base import PixelViTImageProcessorBase
 
-from ..checkpoints.loading import load_weights
+from ..checkpoints.loading import first_line, load_weights
 from ..families.base import BASE_MODEL, CLASSIFIER, DETECTOR, SEGMENTER, Architecture
 from ..families.registry import FAMILIES, architecture_of, model_classes
 from ..tasks.base import Task, normalization
@@ -53,7 +53,7 @@ def load_config(architecture: Architecture, arguments: ModelArguments) -> PreTra
     except (OSError, ValueError) as error:
         raise ValueError(
             f"--model_name_or_path {name} is neither a checkpoint folder nor a checkpoint that could be loaded from "
-            f"the hub ({str(error).strip().splitlines()[0]}); check the name."
+            f"the hub ({first_line(error)}); check the name."
         ) from None
     family = stored.get("model_type")
     if family not in FAMILIES:

@@ -18,9 +18,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedModel, pipeline
 
+from ..cards.metadata import EXAMPLE_FILE
 from ..families.registry import architecture_of
 from . import remote_check as remote
-from .example import EXAMPLE_FILE
 from .handler import as_json, tasks_of
 
 

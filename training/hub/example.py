@@ -17,7 +17,6 @@ from ..data.digit_scenes import LEAST_CANVAS, draw_scene
 from ..data.digits import DIGIT_SIZE, SPLIT_SEED, load_digits, num_positions, place, split_indices
 
 
-EXAMPLE_FILE = "example.png"
 EXAMPLE_SEED = 2026
 MAX_SIDE = 1024
 MAX_CANVAS = 256  # on which digits are drawn one by one; larger scenes are magnified

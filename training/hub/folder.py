@@ -18,11 +18,12 @@ import torch
 from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 
 from ..cards.card import render_checkpoint_card, validate_card
+from ..cards.metadata import EXAMPLE_FILE
 from ..checkpoints.checksums import write_checksums
 from ..checkpoints.loading import load_checkpoint
 from ..checkpoints.weights import nonfinite_weights
 from ..common.files import write_text
-from .example import EXAMPLE_FILE, example_image
+from .example import example_image
 from .source import Source
 
 

@@ -9,13 +9,13 @@ from safetensors import SafetensorError, safe_open
 
 import modeling_pixelvit
 
+from ..cards.metadata import EXAMPLE_FILE
 from ..checkpoints.checksums import CHECKSUMS_FILE, verify_checksums
 from ..checkpoints.reading import read_json_object
-from .example import EXAMPLE_FILE
+from ..checkpoints.weights import INDEX_FILE
 
 
 PACKAGE_FOLDER = Path(modeling_pixelvit.__file__).parent
-INDEX_FILE = "model.safetensors.index.json"
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 REQUIRED = {
     "config.json",

@@ -23,10 +23,7 @@ from ..settings.recipe import Recipe
 from .base import Batch, Score, SourceOptions, patch_size_of
 from .dense import DenseTask
 from .detection_metrics import detection_metrics
-from .drawing import draw_detections
-
-
-MASK_THRESHOLD = 0.5
+from .drawing import MASK_THRESHOLD, draw_detections
 
 
 @dataclass(frozen=True)

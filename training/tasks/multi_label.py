@@ -17,11 +17,10 @@ from torch.utils.data import Dataset
 
 from ..data.classes import check_labels, classes_of, index_by_label
 from ..data.coco import coco_files, load_detection_splits
-from ..data.dense import find_column, load_tables, undecoded
+from ..data.dense import IMAGE_COLUMNS, find_column, load_tables, undecoded
 from ..data.digit_scenes import digit_scenes_canvas, load_digit_scenes
 from ..data.labelled import read_row
 from ..data.splits import Splits, choose_splits, held_out
-from ..data.tables import IMAGE_COLUMNS
 from ..families.base import MULTI_LABEL
 from .base import Batch, EmbeddedImages, Score, SourceOptions, patch_size_of
 from .classification import ClassificationTask
