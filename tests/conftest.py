@@ -5,9 +5,11 @@
 import dataclasses
 import os
 
+import datasets
 import huggingface_hub.constants
 import pytest
 import torch
+from demo_models import photograph
 from helpers import write_image_folder
 from hub_server import TOKEN, Hub, serve
 from torch.utils.data import Subset
@@ -56,6 +58,25 @@ def pictures(tmp_path_factory):
     for split, images_per_class in (("train", 128), ("test", 10)):
         write_image_folder(folder / split, images_per_class)
     return folder
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """Twenty pictures of two classes that a mean tells apart."""
+    return write_image_folder(tmp_path / "images", images_per_class=10)
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """What `datasets` converts stays out of the user's cache."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A file of noise in RGB."""
+    photograph().save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import tiny_model
+from helpers import SMALL_HEADS, tiny_model
 
 from modeling_pixelvit import (
     AdventurerForImageClassification,
@@ -36,14 +36,10 @@ DETECTOR = {
     "patch_size": 8,
     "num_hidden_layers": 2,
     "num_labels": 3,
-    "pyramid_channels": 8,
+    **SMALL_HEADS,
     "rpn_num_convs": 1,
     "detection_strides": (4, 8, 16),
     "anchor_sizes": (8, 16, 32),
-    "box_head_num_convs": 1,
-    "box_head_hidden_size": 16,
-    "mask_head_num_convs": 1,
-    "mask_head_channels": 8,
     "max_detections": 20,
 }
 FIELDS = {

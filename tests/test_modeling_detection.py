@@ -6,7 +6,7 @@ import functools
 
 import pytest
 import torch
-from helpers import check_gradient_checkpointing, tiny_config, tiny_model
+from helpers import SMALL_HEADS, check_gradient_checkpointing, tiny_config, tiny_model
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.models.detection.image_list import ImageList
@@ -33,13 +33,9 @@ SMALL = {
     "patch_size": 8,
     "num_hidden_layers": 2,
     "num_labels": 3,
-    "pyramid_channels": 8,
+    **SMALL_HEADS,
     "rpn_num_convs": 1,
     "anchor_sizes": (8, 16, 24, 32, 64),
-    "box_head_num_convs": 1,
-    "box_head_hidden_size": 16,
-    "mask_head_num_convs": 1,
-    "mask_head_channels": 8,
     "max_detections": 20,
 }
 SIZE = (44, 60)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from demo_models import DETECTION_FIELDS
 from helpers import tiny_config, tiny_model
 from huggingface_hub import InferenceClient, ModelCard
 from huggingface_hub.repocard import metadata_load
@@ -35,24 +36,13 @@ RELEASED = {
     "license": None,
     "entry": "model",
 }
-SMALL_HEADS = {
-    "pyramid_channels": 16,
-    "rpn_num_convs": 1,
-    "rpn_post_nms_top_n_test": 10,
-    "box_head_num_convs": 1,
-    "box_head_hidden_size": 32,
-    "mask_head_num_convs": 1,
-    "mask_head_channels": 16,
-    "box_score_threshold": 0.0,
-    "max_detections": 4,
-}
 # What the snippets are tried on: every form that the template gives them.
 TRIED = {
     "classifier": ("AdventurerForImageClassification", {}),
     "segmenter": ("PixelViTForSemanticSegmentation", {}),
     "upernet": ("AdventurerForSemanticSegmentation", {"decoder": "upernet", "decoder_hidden_size": 8}),
-    "masks": ("PixelViTForObjectDetection", SMALL_HEADS),
-    "boxes": ("AdventurerForObjectDetection", {**SMALL_HEADS, "use_masks": False, "use_cascade": False}),
+    "masks": ("PixelViTForObjectDetection", DETECTION_FIELDS),
+    "boxes": ("AdventurerForObjectDetection", {**DETECTION_FIELDS, "use_masks": False, "use_cascade": False}),
     "features": ("PixelViTModel", {"sequence_extension": 2}),
 }
 PYTHON_BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -261,7 +251,7 @@ def test_snippets_print_what_the_card_says(outputs_of_snippets):
     assert "(40, 30)\n" in outputs["segmenter"] and "['LABEL_" in outputs["upernet"]
     for name in ("masks", "boxes"):
         found = re.findall(r"^\d+\.\d% LABEL_\d \[[\d., -]+\]$", outputs[name], re.MULTILINE)
-        assert 1 <= len(found) <= SMALL_HEADS["max_detections"], outputs[name]
+        assert 1 <= len(found) <= DETECTION_FIELDS["max_detections"], outputs[name]
         assert len(re.findall(r"LABEL_\d \{'xmin'", outputs[name])) == len(found)
     assert re.search(r"^torch.Size\(\[30, 40\]\) [1-4]$", outputs["masks"], re.MULTILINE)
 

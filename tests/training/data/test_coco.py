@@ -19,13 +19,10 @@ from training.data.dense import UnusableExample
 from training.data.unreadable import UnreadableImage
 
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 3, "name": "ant"}]
 HEIGHT, WIDTH = 6, 8
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def rectangle(left, top, right, bottom):

@@ -17,13 +17,9 @@ from training.data.labelled import LabelledImages, load_labelled_images, read_ro
 from training.data.unreadable import UnreadableImage
 
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 CLASSES = ("ant", "bee", "cat")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    """What `datasets` converts stays out of the user's cache."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def picture(level, size=(8, 6)):

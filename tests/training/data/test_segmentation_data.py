@@ -18,12 +18,9 @@ from training.data.segmentation import MaskRules, load_segmentation_splits
 from training.data.unreadable import UnreadableImage
 
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 HEIGHT, WIDTH = 3, 5
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def mask_values(first=0):

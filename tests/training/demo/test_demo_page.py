@@ -107,12 +107,6 @@ def is_at(url, address):
     return url.startswith((address, "data:", f"blob:{address}"))
 
 
-@pytest.fixture
-def photo(tmp_path):
-    photograph().save(tmp_path / "photo.png")
-    return tmp_path / "photo.png"
-
-
 def shown_picture(page, selector):
     """The pixels of a picture on the page."""
     address = page.locator(f"{selector} img").first.get_attribute("src")

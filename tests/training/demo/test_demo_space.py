@@ -75,7 +75,7 @@ def test_every_package_is_asked_for(space):
     """What the copied modules import comes with Python, the folder, requirements.txt or, gradio, with the sdk."""
     asked_for = re.findall(r"^[\w-]+", (space / "requirements.txt").read_text(), re.MULTILINE)
     known = {name.replace("-", "_") for name in asked_for} | {"PIL", "gradio", "training", "modeling_pixelvit"}
-    for path in (space / "training").glob("*.py"):
+    for path in (space / "training").rglob("*.py"):
         for node in ast.parse(path.read_text()).body:
             named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             named += [node.module] if isinstance(node, ast.ImportFrom) and node.level == 0 else []

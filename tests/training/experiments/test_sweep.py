@@ -17,7 +17,6 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
-from helpers import write_image_folder
 from PIL import Image
 from torch.utils.data import Subset
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
@@ -73,12 +72,6 @@ def finished(tmp_path_factory, few_digits):
     folder = tmp_path_factory.mktemp("sweep")
     execute(make_run(folder / "adventurer-patch8"), few_digits)
     return folder
-
-
-@pytest.fixture
-def image_folder(tmp_path):
-    """Twenty pictures of two classes that a mean tells apart."""
-    return write_image_folder(tmp_path / "images", images_per_class=10)
 
 
 def in_process(monkeypatch):

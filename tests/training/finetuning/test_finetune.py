@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 from finetuning_runs import refusal_of, run_finetune, same_tensors, save_classifiers
-from helpers import write_image_folder
 from launching import run_command
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
@@ -41,12 +40,6 @@ UNAUGMENTED = ["--min_crop_scale", "1", "--horizontal_flip", "0"]
 def checkpoints(tmp_path_factory):
     """A checkpoint of each family for images of 16 pixels in one patch, with the digits' classes."""
     return save_classifiers(tmp_path_factory.mktemp("checkpoints"), patch_size=16)
-
-
-@pytest.fixture
-def image_folder(tmp_path):
-    """Twenty pictures of two classes."""
-    return write_image_folder(tmp_path / "images", images_per_class=10)
 
 
 def run(checkpoint, output_dir, *options, dataset="digits"):

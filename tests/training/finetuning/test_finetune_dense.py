@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from finetuning_runs import refusal_of, run_finetune, same_tensors, save_classifiers
+from helpers import SMALL_HEADS
 from PIL import Image
 from transformers import (
     AutoImageProcessor,
@@ -41,13 +42,9 @@ FEW_STEPS = [
 ]
 SMALL_UPERNET = ["--decoder", "upernet", "--head", '{"decoder_hidden_size": 8}']
 SMALL_DETECTOR = {
-    "pyramid_channels": 8,
+    **SMALL_HEADS,
     "rpn_num_convs": 1,
     "anchor_sizes": [8, 16, 24, 32, 64],
-    "box_head_num_convs": 1,
-    "box_head_hidden_size": 16,
-    "mask_head_num_convs": 1,
-    "mask_head_channels": 8,
     "max_detections": 20,
     "box_score_threshold": 0.0,
 }

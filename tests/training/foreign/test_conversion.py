@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from fuzz_mutations import Payload
 from launching import run_command
 from released_files import our_adventurer_name, released_shapes
 from safetensors.torch import load_file, save_file
@@ -523,16 +524,6 @@ def test_distilled_deit_is_refused_with_a_way_out(tmp_path, capsys):
 
 
 # Files that are not what they should be
-
-
-class Payload:
-    """Writes a marker file when it is unpickled."""
-
-    def __init__(self, marker: Path):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.system, (f"touch '{self.marker}'",)
 
 
 class BuiltinPayload(Payload):

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from demo_models import CLASSES, photograph, save_tiny
+from demo_models import CLASSES, save_tiny
 from helpers import tiny_model
 from PIL import Image
 
@@ -28,12 +28,6 @@ from training.visualize import main
 
 GREY = (90, 90, 90)
 NAMES = ["no object", "cat", "dog", "a bird", "fish"]
-
-
-@pytest.fixture
-def photo(tmp_path):
-    photograph().save(tmp_path / "photo.png")
-    return tmp_path / "photo.png"
 
 
 def changed_places(picture, image):
