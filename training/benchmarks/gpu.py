@@ -20,7 +20,7 @@ from modeling_pixelvit.ops_ssd import ssd_chunked
 from ..checkpoints.measured_cost import INFERENCE, TRAINING
 from ..common.throughput import DTYPES
 from .cost import CostSettings, add_costs
-from .cost_cell import Cell, matrix_rate, measure_cell
+from .cost_cell import matrix_rate, measure_cell
 from .measuring import Rows, build, timed
 
 
@@ -142,24 +142,20 @@ def time_steps(settings: GpuSettings) -> Iterator[Rows]:
     rate = matrix_rate(settings.device, "bf16")
     yield {"matrix products, bf16": {"operations_per_second": rate}}
     costs = CostSettings(
-        settings.variant, settings.image_size, (settings.patch_size,), settings.device, "bf16", 1, settings.threads
+        variant=settings.variant,
+        image_size=settings.image_size,
+        patch_sizes=(settings.patch_size,),
+        device=settings.device,
+        precision="bf16",
+        tokens_per_step=1,
+        threads=settings.threads,
+        max_seconds=settings.max_cell_seconds,
+        rounds=settings.rounds,
     )
     for mode in (TRAINING, INFERENCE):
         for family, label, implementation, backend in implementations():
-            cell = Cell(
-                family=family,
-                mode=mode,
-                variant=settings.variant,
-                image_size=settings.image_size,
-                patch_size=settings.patch_size,
-                batch_size=settings.batch_size,
-                precision="bf16",
-                device=settings.device,
-                threads=settings.threads,
-                implementation=implementation,
-                max_seconds=settings.max_cell_seconds,
-                rounds=settings.rounds,
-            )
+            cell = costs.cell(family, mode, settings.patch_size)
+            cell = dataclasses.replace(cell, batch_size=settings.batch_size, implementation=implementation)
             label = f"{family}-{settings.variant} {settings.image_size}/p{settings.patch_size}, {mode}: {label}"
             try:
                 with contextlib.nullcontext() if backend is None else sdpa_kernel(backend):

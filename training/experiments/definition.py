@@ -16,10 +16,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..families.registry import FAMILIES
-from ..settings.recipe import suggestion
+from ..settings.recipe import read_mapping, suggestion
 from ..tasks.registry import TASKS
 from .report import AXES
 
@@ -226,10 +224,4 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ExperimentError(f"The experiment {path} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ExperimentError(f"{path} holds a {type(content).__name__}; it must be a mapping of keys to values.")
-    return content
+    return read_mapping(path, "experiment", ExperimentError)

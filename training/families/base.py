@@ -15,27 +15,21 @@ class Architecture:
     A kind of model that every family may have a class of.
 
     Args:
-        ending: Of the class's name, after the family's.
         does: What it does, in a word, as cards, the page and the image processors call it.
         hub_task: The same by the hub's id, which is that of a pipeline.
         auto_class: Of transformers, which loads it.
     """
 
-    ending: str
     does: str
     hub_task: str
     auto_class: str
 
 
-BASE_MODEL = Architecture("Model", "features", "image-feature-extraction", "AutoModel")
-CLASSIFIER = Architecture(
-    "ForImageClassification", "classification", "image-classification", "AutoModelForImageClassification"
-)
-SEGMENTER = Architecture(
-    "ForSemanticSegmentation", "segmentation", "image-segmentation", "AutoModelForSemanticSegmentation"
-)
+BASE_MODEL = Architecture("features", "image-feature-extraction", "AutoModel")
+CLASSIFIER = Architecture("classification", "image-classification", "AutoModelForImageClassification")
+SEGMENTER = Architecture("segmentation", "image-segmentation", "AutoModelForSemanticSegmentation")
 # With masks too: the hub's widget of this task draws boxes, that of image-segmentation masks alone.
-DETECTOR = Architecture("ForObjectDetection", "detection", "object-detection", "AutoModelForObjectDetection")
+DETECTOR = Architecture("detection", "object-detection", "AutoModelForObjectDetection")
 # All of them, by what they do; those with a head first.
 ARCHITECTURES = {one.does: one for one in (CLASSIFIER, SEGMENTER, DETECTOR, BASE_MODEL)}
 

@@ -136,6 +136,10 @@ class FolderCheck:
         self.compared.append(name)
         self.differences += sentences
 
+    def note_entries(self, name: str, found: dict[str, Any], expected: dict[str, Any]):
+        differing = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
+        self.note(name, [f"{name}: {key} is not as in the source" for key in differing])
+
     def loaded(self, auto_class: str, **options: Any) -> Any:
         """By remote code, and by nothing else."""
         import transformers
@@ -146,9 +150,7 @@ class FolderCheck:
         return result
 
     def check_config(self):
-        found, expected = config_entries(self.loaded("AutoConfig")), self.answers["config"]
-        names = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-        self.note("AutoConfig", [f"AutoConfig: {name} is not as in the source" for name in names])
+        self.note_entries("AutoConfig", config_entries(self.loaded("AutoConfig")), self.answers["config"])
 
     def check_models(self):
         for backend in BACKENDS:
@@ -159,9 +161,7 @@ class FolderCheck:
         for auto_class in dict.fromkeys((self.auto_class, "AutoModel")):
             model = self.loaded(auto_class).eval()
             if auto_class == self.auto_class:
-                found, expected = weights_checksums(model), self.answers["weights"]
-                names = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-                self.note("weights", [f"weights: {name} is not as in the source" for name in names])
+                self.note_entries("weights", weights_checksums(model), self.answers["weights"])
             found = model_tensors(model, inputs, auto_class)
             self.note(auto_class, differences_of(found, self.expected, auto_class))
 

@@ -369,14 +369,7 @@ def _values_for(name: str, variant: str | None) -> tuple[dict[str, Any], Path]:
 
 def _read(path: Path) -> dict[str, Any]:
     """A file's keys, on top of those of the files that it includes."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise RecipeError(f"The recipe {path} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise RecipeError(
-            f"The recipe {path} holds a {type(content).__name__}; it must be a mapping of keys to values."
-        )
+    content = read_mapping(path, "recipe", RecipeError)
     known = [field.name for field in dataclasses.fields(Recipe)]
     _check_keys(content, [*known, *FILE_KEYS], str(path))
     merged: dict[str, Any] = {}
@@ -386,6 +379,19 @@ def _read(path: Path) -> dict[str, Any]:
             raise RecipeError(f"{shared} includes other files; only recipes can, so that one look shows all parts.")
         merged.update(included)
     return {**merged, **content}
+
+
+def read_mapping(path: Path, what: str, error_class: type[ValueError]) -> dict[str, Any]:
+    """The keys and values in a YAML file, which a message calls `what`; the error is for one that has none."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise error_class(f"The {what} {path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise error_class(
+            f"The {what} {path} holds a {type(content).__name__}; it must be a mapping of keys to values."
+        )
+    return content
 
 
 def _parse_part(part: str) -> tuple[int, float] | None:
