@@ -229,6 +229,8 @@ class SemanticSegmentationMixin:
             interpolate_pos_encoding = True
         wanted = kwargs.pop("output_hidden_states", None)
         wanted = self.config.output_hidden_states if wanted is None else wanted
+        if not isinstance(wanted, bool):
+            wanted = [wanted] if isinstance(wanted, int) else list(wanted)
         outputs = self.base_model(
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
@@ -251,7 +253,7 @@ class SemanticSegmentationMixin:
             attentions=outputs.get("attentions"),
         )
 
-    def _recorded_states(self, wanted: bool | int | list[int]) -> bool | int | list[int]:
+    def _recorded_states(self, wanted: bool | list[int]) -> bool | list[int]:
         """What the encoder is to record: what the caller wants, and the inner levels of the pyramid."""
         if self.pyramid is None or wanted is True:
             return wanted
@@ -259,7 +261,7 @@ class SemanticSegmentationMixin:
         return [*levels, *wanted] if isinstance(wanted, list) else levels
 
     def _wanted_states(
-        self, states: tuple[torch.Tensor | None, ...] | None, wanted: bool | int | list[int]
+        self, states: tuple[torch.Tensor | None, ...] | None, wanted: bool | list[int]
     ) -> tuple[torch.Tensor | None, ...] | None:
         """Of what the encoder has recorded, what the caller wants: of a list of indices nothing in the other places."""
         if not wanted or states is None:

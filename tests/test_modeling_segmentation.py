@@ -394,6 +394,18 @@ def test_outputs(model_class, decoder):
 
 
 @of_both_families
+@with_both_decoders
+def test_hidden_states_by_number(model_class, decoder):
+    """One number selects a state as a list of it does, whatever states the decoder itself needs."""
+    model, pixels = segmenter(model_class, decoder), torch.randn(1, 3, 8, 8)
+    for one, several in ((0, [0]), (3, [3]), ((1, 3), [1, 3])):
+        found, expected = (model(pixels, output_hidden_states=wanted).hidden_states for wanted in (one, several))
+        assert [state is not None for state in found] == [state is not None for state in expected]
+        assert sum(state is not None for state in found) == len(several)
+    assert model(pixels, output_hidden_states=[]).hidden_states is None
+
+
+@of_both_families
 def test_upernet_keeps_no_more_states_than_its_levels_need(model_class):
     fields = {**DECODERS["upernet"], "use_auxiliary_head": False, "decoder_layers": [2, 4]}
     model = tiny_model(model_class, **fields)
