@@ -117,6 +117,8 @@ class PixelViTImageProcessor(PixelViTImageProcessorBase, TorchvisionBackend):
         return_tensors: Any,
         **kwargs: Any,
     ) -> BatchFeature:
+        # In one tensor with floating-point pixels 8-bit ones would be resized as such.
+        disable_grouping = True if len({image.dtype for image in images}) > 1 else disable_grouping
         grouped, index = group_images_by_shape(images, disable_grouping=disable_grouping)
         for key, stack in grouped.items():
             stack = self._fitted(stack, do_resize, size, resample, crop_pct, do_center_crop)

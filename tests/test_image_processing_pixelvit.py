@@ -149,13 +149,16 @@ def test_backends_agree_on_floats_and_keep_them_in_their_range():
     assert pixels(PixelViTImageProcessor, image * 2 - 1, size=(41, 40), **LEVELS).max() > 1
 
 
-def test_output_of_a_float_image_does_not_depend_on_the_batch():
+def test_output_of_an_image_does_not_depend_on_the_batch():
     small, large = np.random.default_rng(0).random((2, 3, 20, 20), dtype=np.float32)
     large *= 255
+    levels = large.astype(np.uint8)
     processor = PixelViTImageProcessor(size=16, do_rescale=False, do_normalize=False, disable_grouping=False)
-    together = processor([small, large], return_tensors="pt").pixel_values
-    assert together[0].max() <= 1
-    assert torch.equal(together[0], processor(small, return_tensors="pt").pixel_values[0])
+    for batch in ([small, large], [levels, small, large]):
+        together = processor(batch, return_tensors="pt").pixel_values
+        for image, found in zip(batch, together, strict=True):
+            assert torch.equal(found, processor(image, return_tensors="pt").pixel_values[0])
+        assert together[-2].max() <= 1
 
 
 # Settings
