@@ -335,6 +335,13 @@ class PixelEmbeddings(nn.Module):
             return patches
         return patches.unflatten(1, (-1, self.sequence_extension)).mean(dim=2)
 
+    def feature_map(
+        self, hidden_states: torch.Tensor, pixel_values: torch.Tensor, patch_size: int | None = None
+    ) -> torch.Tensor:
+        """`patch_features` of these images' sequences as a map, (B, D, rows, columns)."""
+        grid = self.grid_of(pixel_values, patch_size)
+        return self.patch_features(hidden_states).unflatten(1, grid).permute(0, 3, 1, 2)
+
     def class_token(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """The class token (B, D) of a sequence (B, k N + 1, D)."""
         return hidden_states[:, -1] if self.class_token_last else hidden_states[:, 0]

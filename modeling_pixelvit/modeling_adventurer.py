@@ -9,16 +9,11 @@ import torch
 from torch import nn
 from torchvision.ops import StochasticDepth
 from transformers import initialization as init
-from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import (
-    BackboneOutput,
-    BaseModelOutputWithPooling,
-    ImageClassifierOutputWithNoAttention,
-)
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
-from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_adventurer import AdventurerConfig
@@ -28,7 +23,7 @@ from .layers_mlp import GatedMLP
 from .layers_norm import RMSNorm, RMSNormGated
 from .layers_padding import by_image_size
 from .layers_scan_order import ScanOrder
-from .modeling_base import PixelPreTrainedModel, check_keywords
+from .modeling_base import ImageClassificationMixin, PixelBackboneMixin, PixelPreTrainedModel, check_keywords
 from .ops_backend import check_mixer_implementation
 from .ops_segments import map_segments
 
@@ -158,6 +153,11 @@ class AdventurerPreTrainedModel(PixelPreTrainedModel):
             if isinstance(module, Mamba2Mixer):
                 module.implementation = name
 
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm after the last block."""
+        return self.base_model.norm
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
@@ -244,90 +244,25 @@ class AdventurerModel(AdventurerPreTrainedModel):
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=self._pool(hidden_states))
 
 
-class AdventurerForImageClassification(AdventurerPreTrainedModel):
-    """The encoder with a linear classifier on the pooled vector."""
+class AdventurerForImageClassification(ImageClassificationMixin, AdventurerPreTrainedModel):
+    """Adventurer with a linear classifier on the pooled vector."""
 
     def __init__(self, config: AdventurerConfig):
         super().__init__(config)
-        self.num_labels = config.num_labels
         self.adventurer = AdventurerModel(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.make_classifier(config)
         self.post_init()
 
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        labels: torch.Tensor | None = None,
-        interpolate_pos_encoding: bool | None = None,
-        patch_size: int | None = None,
-        pixel_mask: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> ImageClassifierOutputWithNoAttention:
-        """
-        Args:
-            pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Normalized images.
-            labels (`torch.Tensor` of shape `(batch_size,)`, *optional*):
-                Class indices in `[0, num_labels)`; with them the output has a loss (cross-entropy, or what
-                `config.problem_type` asks for).
-            interpolate_pos_encoding (`bool`, *optional*): Whether to take images of any size; see `PixelEmbeddings`.
-            patch_size (`int`, *optional*): Side of the patches in pixels, the config's if not given.
-            pixel_mask (`torch.Tensor` of shape `(batch_size, height, width)`, *optional*):
-                1 where the image is and 0 where it is padded, at the bottom and on the right. Each image is
-                then read without its padding.
 
-        Returns:
-            [`ImageClassifierOutputWithNoAttention`]: `logits` of shape `(batch_size, num_labels)`, and `loss` if labels
-            are given.
-        """
-        outputs = self.adventurer(pixel_values, interpolate_pos_encoding, patch_size, pixel_mask, **kwargs)
-        logits = self.classifier(outputs.pooler_output)
-        loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
-        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
-
-
-class AdventurerBackbone(BackboneMixin, AdventurerPreTrainedModel):
-    """
-    The encoder as a source of feature maps, one for each stage in `config.out_features`, without the blocks after the
-    last of these.
-    """
+class AdventurerBackbone(PixelBackboneMixin, AdventurerPreTrainedModel):
+    """Adventurer as a source of feature maps."""
 
     has_attentions = False
 
     def __init__(self, config: AdventurerConfig):
         super().__init__(config)
-        self.num_features = [config.hidden_size] * (config.num_hidden_layers + 1)
         self.adventurer = AdventurerModel(config)
-        self.remove_unused_layers()
         self.post_init()
-
-    @can_return_tuple
-    @filter_output_hidden_states
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        patch_size: int | None = None,
-        pixel_mask: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> BackboneOutput:
-        """
-        Args:
-            pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
-                Normalized images of any size.
-            patch_size (`int`, *optional*): Side of the patches in pixels, the config's if not given.
-            pixel_mask (`torch.Tensor` of shape `(batch_size, height, width)`, *optional*):
-                1 where the image is and 0 where it is padded, at the bottom and on the right. Each image is
-                then read without its padding, in whose place feature maps hold nothing of use.
-
-        Returns:
-            [`BackboneOutput`]: `feature_maps`, each of shape `(batch_size, hidden_size, rows, columns)`, or with
-            `config.reshape_hidden_states=False` `(batch_size, num_patch_tokens + 1, hidden_size)`.
-        """
-        outputs = self.adventurer(pixel_values, True, patch_size, pixel_mask, **kwargs)
-        return BackboneOutput(
-            feature_maps=self.make_feature_maps(pixel_values, outputs.hidden_states, self.adventurer.norm, patch_size),
-            hidden_states=outputs.hidden_states,
-        )
 
 
 # Saved checkpoints carry this file and what it imports.

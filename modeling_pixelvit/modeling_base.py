@@ -1,6 +1,9 @@
 # Copyright 2026 The modeling_pixelvit team. All rights reserved.
 # SPDX-License-Identifier: Apache-2.0
-"""What every model of both families does: change its patch grid, load with another one, and take its code along."""
+"""
+What the models of both families share: they change their patch grid, load with another one and take their code along,
+classify images, and serve as backbones.
+"""
 
 import copy
 import difflib
@@ -10,9 +13,13 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 from transformers import initialization as init
+from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_outputs import BackboneOutput, ImageClassifierOutput
 from transformers.modeling_utils import PreTrainedModel
+from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
+from transformers.utils.generic import can_return_tuple
 
 from .configuration_base import PixelPreTrainedConfig, as_pair
 from .layers_embeddings import PixelEmbeddings
@@ -103,50 +110,6 @@ class PixelPreTrainedModel(PreTrainedModel):
         if self.config.pooling == "mean":
             return self.embeddings.patch_features(hidden_states).mean(dim=1)
         return self.embeddings.class_token(hidden_states)
-
-    def remove_unused_layers(self):
-        """Takes from a backbone the blocks after the last stage that is asked for, which would be run for nothing."""
-        last = max(self.stage_names.index(stage) for stage in self.out_features)
-        layers = self.base_model.layers
-        # A checkpoint of the whole encoder is no mistake.
-        removed = [rf"\blayers\.{index}\." for index in range(last, len(layers))]
-        self._keys_to_ignore_on_load_unexpected = removed
-        del layers[last:]
-
-    def make_feature_maps(
-        self,
-        pixel_values: torch.Tensor,
-        hidden_states: tuple[torch.Tensor, ...],
-        norm: nn.Module,
-        patch_size: int | None = None,
-    ) -> tuple[torch.Tensor, ...]:
-        """
-        A backbone's feature maps, one for each stage in `out_features`, from the hidden states of an encoder that took
-        these images: `(batch_size, hidden_size, rows, columns)`, or the tokens as they are without
-        `config.reshape_hidden_states`.
-
-        Raises:
-            ValueError: if a stage is asked for now that was not when the backbone was made.
-        """
-        embeddings = self.base_model.embeddings
-        feature_maps = []
-        missing = set(self.out_features) - set(self.stage_names[: len(hidden_states)])
-        if missing:
-            raise ValueError(
-                f"out_features asks for {max(missing)}, but this backbone was made without the blocks after "
-                f"{self.stage_names[len(hidden_states) - 1]}; make or load it with those features."
-            )
-        for stage, hidden_state in zip(self.stage_names, hidden_states, strict=False):
-            if stage not in self.out_features:
-                continue
-            if self.config.apply_layernorm:
-                hidden_state = norm(hidden_state)
-            if self.config.reshape_hidden_states:
-                patches = embeddings.patch_features(hidden_state)
-                grid = embeddings.grid_of(pixel_values, patch_size)
-                hidden_state = patches.unflatten(1, grid).permute(0, 3, 1, 2).contiguous()
-            feature_maps.append(hidden_state)
-        return tuple(feature_maps)
 
     def resize_patches(
         self,
@@ -251,3 +214,107 @@ class PixelPreTrainedModel(PreTrainedModel):
         """
         self.config.auto_map = dict(self.family_auto_map)
         super().save_pretrained(save_directory, *args, **kwargs)
+
+
+class ImageClassificationMixin:
+    """The encoder with a linear classifier on the pooled vector."""
+
+    def make_classifier(self, config: PixelPreTrainedConfig):
+        """Adds the classifier to a model that has its encoder."""
+        self.num_labels = config.num_labels
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        patch_size: int | None = None,
+        pixel_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> ImageClassifierOutput:
+        """
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Normalized images.
+            labels (`torch.Tensor` of shape `(batch_size,)`, *optional*):
+                Class indices in `[0, num_labels)`; with them the output has a loss (cross-entropy, or what
+                `config.problem_type` asks for).
+            interpolate_pos_encoding (`bool`, *optional*): Whether to take images of any size; see `PixelEmbeddings`.
+            patch_size (`int`, *optional*): Side of the patches in pixels, the config's if not given.
+            pixel_mask (`torch.Tensor` of shape `(batch_size, height, width)`, *optional*):
+                1 where the image is and 0 where it is padded, at the bottom and on the right. Each image is
+                then read without its padding.
+
+        Returns:
+            [`ImageClassifierOutput`]: `logits` of shape `(batch_size, num_labels)`, and `loss` if labels are given.
+        """
+        outputs = self.base_model(pixel_values, interpolate_pos_encoding, patch_size, pixel_mask, **kwargs)
+        logits = self.classifier(outputs.pooler_output)
+        loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
+        return ImageClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class PixelBackboneMixin(BackboneMixin):
+    """
+    The encoder as a source of feature maps, one for each stage in `config.out_features`, without the blocks after the
+    last of these.
+    """
+
+    def post_init(self):
+        self.num_features = [self.config.hidden_size] * len(self.stage_names)
+        last = max(self.stage_names.index(stage) for stage in self.out_features)
+        layers = self.base_model.layers
+        # A checkpoint of the whole encoder is no mistake.
+        removed = [rf"\blayers\.{index}\." for index in range(last, len(layers))]
+        self._keys_to_ignore_on_load_unexpected = removed
+        del layers[last:]
+        super().post_init()
+
+    @can_return_tuple
+    @filter_output_hidden_states
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        patch_size: int | None = None,
+        pixel_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BackboneOutput:
+        """
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
+                Normalized images of any size.
+            patch_size (`int`, *optional*): Side of the patches in pixels, the config's if not given.
+            pixel_mask (`torch.Tensor` of shape `(batch_size, height, width)`, *optional*):
+                1 where the image is and 0 where it is padded, at the bottom and on the right. Each image is
+                then read without its padding, in whose place feature maps hold nothing of use.
+
+        Returns:
+            [`BackboneOutput`]: `feature_maps`, each of shape `(batch_size, hidden_size, rows, columns)`, or with
+            `config.reshape_hidden_states=False` `(batch_size, num_patch_tokens + 1, hidden_size)`.
+
+        Raises:
+            ValueError: if a stage is asked for now that was not when the backbone was made.
+        """
+        outputs = self.base_model(pixel_values, True, patch_size, pixel_mask, **kwargs)
+        states = dict(zip(self.stage_names, outputs.hidden_states, strict=False))
+        if missing := set(self.out_features) - set(states):
+            raise ValueError(
+                f"out_features asks for {max(missing)}, but this backbone was made without the blocks after "
+                f"{self.stage_names[len(states) - 1]}; make or load it with those features."
+            )
+        feature_maps = []
+        for stage, hidden_state in states.items():
+            if stage not in self.out_features:
+                continue
+            if self.config.apply_layernorm:
+                hidden_state = self.final_norm(hidden_state)
+            if self.config.reshape_hidden_states:
+                hidden_state = self.base_model.embeddings.feature_map(hidden_state, pixel_values, patch_size)
+                hidden_state = hidden_state.contiguous()
+            feature_maps.append(hidden_state)
+        return BackboneOutput(
+            feature_maps=tuple(feature_maps), hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )

@@ -185,8 +185,7 @@ class PixelDetectionMixin:
             targets = prepare_targets(labels, image_sizes, size, self.num_labels, with_masks, pixel_values.device)
         outputs = self.base_model(pixel_values, interpolate_pos_encoding=True, patch_size=patch_size, **kwargs)
         embeddings = self.base_model.embeddings
-        patches = embeddings.patch_features(outputs.last_hidden_state)
-        features = patches.unflatten(1, embeddings.grid_of(pixel_values, patch_size)).permute(0, 3, 1, 2)
+        features = embeddings.feature_map(outputs.last_hidden_state, pixel_values, patch_size)
         pyramid = self.pyramid(features, size, embeddings.resolve_patch_size(patch_size))
         samples_again = targets is not None and not self.training
         with repeatable_draws(pixel_values.device) if samples_again else contextlib.nullcontext():
@@ -197,7 +196,7 @@ class PixelDetectionMixin:
             **detections,
             last_hidden_state=outputs.last_hidden_state,
             hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions if "attentions" in outputs else None,
+            attentions=outputs.attentions,
         )
 
     def _run_heads(

@@ -6,12 +6,11 @@ import torch
 from torch import nn
 from torchvision.ops import StochasticDepth
 from transformers import initialization as init
-from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
-from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_pixelvit import PixelViTConfig
@@ -21,7 +20,7 @@ from .layers_mlp import MLP
 from .layers_norm import LayerScale, RMSNorm
 from .layers_padding import by_image_size
 from .layers_rotary import rotary_angles
-from .modeling_base import PixelPreTrainedModel, check_keywords
+from .modeling_base import ImageClassificationMixin, PixelBackboneMixin, PixelPreTrainedModel, check_keywords
 
 
 class PixelViTLayer(GradientCheckpointingLayer):
@@ -63,6 +62,11 @@ class PixelViTPreTrainedModel(PixelPreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": PixelViTLayer, "attentions": Attention}
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm after the last block."""
+        return self.base_model.layernorm
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -154,92 +158,23 @@ class PixelViTModel(PixelViTPreTrainedModel):
         return angles.cos(), angles.sin()
 
 
-class PixelViTForImageClassification(PixelViTPreTrainedModel):
-    """The encoder with a linear classifier on the pooled vector."""
+class PixelViTForImageClassification(ImageClassificationMixin, PixelViTPreTrainedModel):
+    """PixelViT with a linear classifier on the pooled vector."""
 
     def __init__(self, config: PixelViTConfig):
         super().__init__(config)
-        self.num_labels = config.num_labels
         self.pixelvit = PixelViTModel(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.make_classifier(config)
         self.post_init()
 
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        labels: torch.Tensor | None = None,
-        interpolate_pos_encoding: bool | None = None,
-        patch_size: int | None = None,
-        pixel_mask: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> ImageClassifierOutput:
-        """
-        Args:
-            pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Normalized images.
-            labels (`torch.Tensor` of shape `(batch_size,)`, *optional*):
-                Class indices in `[0, num_labels)`; with them the output has a loss (cross-entropy, or what
-                `config.problem_type` asks for).
-            interpolate_pos_encoding (`bool`, *optional*): Whether to take images of any size; see `PixelEmbeddings`.
-            patch_size (`int`, *optional*): Side of the patches in pixels, the config's if not given.
-            pixel_mask (`torch.Tensor` of shape `(batch_size, height, width)`, *optional*):
-                1 where the image is and 0 where it is padded, at the bottom and on the right. Each image is
-                then read without its padding.
 
-        Returns:
-            [`ImageClassifierOutput`]: `logits` of shape `(batch_size, num_labels)`, and `loss` if labels are given.
-        """
-        outputs = self.pixelvit(pixel_values, interpolate_pos_encoding, patch_size, pixel_mask, **kwargs)
-        logits = self.classifier(outputs.pooler_output)
-        loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
-        return ImageClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
-
-
-class PixelViTBackbone(BackboneMixin, PixelViTPreTrainedModel):
-    """
-    The encoder as a source of feature maps, one for each stage in `config.out_features`, without the blocks after the
-    last of these.
-    """
+class PixelViTBackbone(PixelBackboneMixin, PixelViTPreTrainedModel):
+    """PixelViT as a source of feature maps."""
 
     def __init__(self, config: PixelViTConfig):
         super().__init__(config)
-        self.num_features = [config.hidden_size] * (config.num_hidden_layers + 1)
         self.pixelvit = PixelViTModel(config)
-        self.remove_unused_layers()
         self.post_init()
-
-    @can_return_tuple
-    @filter_output_hidden_states
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        patch_size: int | None = None,
-        pixel_mask: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> BackboneOutput:
-        """
-        Args:
-            pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
-                Normalized images of any size.
-            patch_size (`int`, *optional*): Side of the patches in pixels, the config's if not given.
-            pixel_mask (`torch.Tensor` of shape `(batch_size, height, width)`, *optional*):
-                1 where the image is and 0 where it is padded, at the bottom and on the right. Each image is
-                then read without its padding, in whose place feature maps hold nothing of use.
-
-        Returns:
-            [`BackboneOutput`]: `feature_maps`, each of shape `(batch_size, hidden_size, rows, columns)`, or with
-            `config.reshape_hidden_states=False` `(batch_size, 1 + num_patch_tokens, hidden_size)`.
-        """
-        outputs = self.pixelvit(pixel_values, True, patch_size, pixel_mask, **kwargs)
-        return BackboneOutput(
-            feature_maps=self.make_feature_maps(
-                pixel_values, outputs.hidden_states, self.pixelvit.layernorm, patch_size
-            ),
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
 
 
 # Saved checkpoints carry this file and what it imports.

@@ -94,8 +94,8 @@ def upernet_head(head_class: type[nn.Module], config) -> nn.Module:
 
 class SemanticSegmentationMixin:
     """
-    What both families' models share: decoder, forward pass and loss. A class sets up its encoder, says which module is
-    its final norm, and calls `make_decoder` and `post_init`.
+    What both families' models share: decoder, forward pass and loss. A class sets up its encoder, and calls
+    `make_decoder` and `post_init`.
     """
 
     # A forward pass that takes keyword arguments would else get from the Trainer a number of labels to divide by, among
@@ -250,7 +250,7 @@ class SemanticSegmentationMixin:
             loss=loss,
             logits=logits,
             hidden_states=self._wanted_states(outputs.hidden_states, wanted),
-            attentions=outputs.get("attentions"),
+            attentions=outputs.attentions,
         )
 
     def _recorded_states(self, wanted: bool | list[int]) -> bool | list[int]:
@@ -281,14 +281,11 @@ class SemanticSegmentationMixin:
         """Logits for exactly the images, and those of the auxiliary head if there is one and they are asked for."""
         embeddings = self.base_model.embeddings
         patch_size = embeddings.resolve_patch_size(patch_size)
-        grid, image_size = embeddings.grid_of(pixel_values, patch_size), pixel_values.shape[-2:]
-
-        def on_grid(tokens: torch.Tensor) -> torch.Tensor:
-            return tokens.transpose(1, 2).unflatten(2, grid)
-
+        image_size = pixel_values.shape[-2:]
         if self.pyramid is None:
-            logits = on_grid(self.decode_head(embeddings.patch_features(outputs.last_hidden_state))).contiguous()
-            covered = [cells * patch_size for cells in grid]
+            logits = self.decode_head(embeddings.patch_features(outputs.last_hidden_state)).transpose(1, 2)
+            logits = logits.unflatten(2, embeddings.grid_of(pixel_values, patch_size)).contiguous()
+            covered = [cells * patch_size for cells in logits.shape[-2:]]
             return crop_to_image(logits, covered, image_size), None
 
         # Counted from the end, because the first block's input may or may not be among them.
@@ -296,7 +293,8 @@ class SemanticSegmentationMixin:
             self.final_norm(outputs.hidden_states[layer - self.config.num_hidden_layers - 1])
             for layer in self.config.pyramid_layers[:-1]
         ]
-        feature_maps = [on_grid(embeddings.patch_features(state)) for state in (*states, outputs.last_hidden_state)]
+        states.append(outputs.last_hidden_state)
+        feature_maps = [embeddings.feature_map(state, pixel_values, patch_size) for state in states]
         strides = self.config.pyramid_strides_at(patch_size)
         feature_maps = self.pyramid(feature_maps, image_size, patch_size, strides)
         covered = self.pyramid.extent_of(image_size, strides)
@@ -377,11 +375,6 @@ class AdventurerForSemanticSegmentation(SemanticSegmentationMixin, AdventurerPre
         self.make_decoder(config)
         self.post_init()
 
-    @property
-    def final_norm(self) -> nn.Module:
-        """The norm after the last block."""
-        return self.adventurer.norm
-
 
 class PixelViTForSemanticSegmentation(SemanticSegmentationMixin, PixelViTPreTrainedModel):
     """PixelViT with a class for each pixel."""
@@ -398,11 +391,6 @@ class PixelViTForSemanticSegmentation(SemanticSegmentationMixin, PixelViTPreTrai
         self.pixelvit = PixelViTModel(config)
         self.make_decoder(config)
         self.post_init()
-
-    @property
-    def final_norm(self) -> nn.Module:
-        """The norm after the last block."""
-        return self.pixelvit.layernorm
 
 
 # Saved checkpoints carry this file and what it imports.
