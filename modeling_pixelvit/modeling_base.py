@@ -265,7 +265,8 @@ class PixelBackboneMixin(BackboneMixin):
 
     def post_init(self):
         self.num_features = [self.config.hidden_size] * len(self.stage_names)
-        last = max(self.stage_names.index(stage) for stage in self.out_features)
+        # One is left even under the stem's map alone, which is recorded as what that block is given.
+        last = max(1, *(self.stage_names.index(stage) for stage in self.out_features))
         layers = self.base_model.layers
         # A checkpoint of the whole encoder is no mistake.
         removed = [rf"\blayers\.{index}\." for index in range(last, len(layers))]
@@ -296,8 +297,14 @@ class PixelBackboneMixin(BackboneMixin):
             `config.reshape_hidden_states=False` `(batch_size, num_patch_tokens + 1, hidden_size)`.
 
         Raises:
-            ValueError: if a stage is asked for now that was not when the backbone was made.
+            ValueError: if a stage is asked for now that was not when the backbone was made, or in training with
+                `config.patch_dropout`, which leaves no map.
         """
+        if self.training and self.config.patch_dropout and self.config.reshape_hidden_states:
+            raise ValueError(
+                f"{type(self).__name__}: patch_dropout={self.config.patch_dropout} was given; in training feature maps "
+                "need every patch, so it must be 0, or reshape_hidden_states=False."
+            )
         outputs = self.base_model(pixel_values, True, patch_size, pixel_mask, **kwargs)
         states = dict(zip(self.stage_names, outputs.hidden_states, strict=False))
         if missing := set(self.out_features) - set(states):

@@ -229,6 +229,13 @@ def test_backbone(model_class):
 
 
 @pytest.mark.parametrize("model_class", BACKBONES)
+def test_backbone_of_the_stem_alone(model_class):
+    pixels = torch.randn(2, 3, 8, 8)
+    (found,) = tiny_model(model_class, out_indices=[0])(pixels).feature_maps
+    assert torch.equal(found, tiny_model(model_class, out_indices=[0, 1])(pixels).feature_maps[0])
+
+
+@pytest.mark.parametrize("model_class", BACKBONES)
 def test_backbone_has_no_blocks_in_vain(model_class, tmp_path, caplog):
     """What comes after the last feature map would be computed for nothing, and wait for gradients under DDP."""
     whole = tiny_model(model_class)

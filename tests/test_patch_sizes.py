@@ -363,6 +363,15 @@ class TestPatchDropout:
         with pytest.raises(ValueError, match=r"patch_dropout=0\.5 was given; .* needs every patch, so it must be 0"):
             tiny_model(model_class, patch_dropout=0.5)
 
+    @pytest.mark.parametrize("model_class", [PixelViTBackbone, AdventurerBackbone])
+    def test_backbones_refuse_it_where_it_would_leave_no_map(self, model_class):
+        model, images = tiny_model(model_class, patch_dropout=0.5), torch.randn(2, 3, 8, 8)
+        assert model(images).feature_maps[0].shape == (2, 32, 4, 4)
+        with pytest.raises(ValueError, match=r"patch_dropout=0\.5 was given; in training feature maps need"):
+            model.train()(images)
+        model.config.reshape_hidden_states = False
+        assert model(images).feature_maps[0].shape == (2, 8 + 1, 32)
+
 
 def extended_by_hand(model, images, kept=None):
     """
