@@ -13,12 +13,7 @@ import torch
 
 
 def rotary_angles(
-    grid: tuple[int, int],
-    patch_size: int,
-    head_dim: int,
-    wavelengths: tuple[float, float],
-    class_token_last: bool,
-    device: torch.device,
+    grid: tuple[int, int], patch_size: int, head_dim: int, wavelengths: tuple[float, float], device: torch.device
 ) -> torch.Tensor:
     """
     Args:
@@ -27,23 +22,19 @@ def rotary_angles(
         head_dim (`int`): Channels of a head, a multiple of 4: a quarter of them as pairs for rows, another for columns.
         wavelengths (pair of `float`): The shortest and the longest full turn in pixels; the others lie between them in
             equal ratios.
-        class_token_last (`bool`): Where the class token stands, which is not turned.
         device (`torch.device`): Where to compute.
 
     Returns:
-        `torch.Tensor` of shape `(rows * columns + 1, head_dim / 2)`: radians, float32.
+        `torch.Tensor` of shape `(1 + rows * columns, head_dim / 2)`: radians, float32; the class token, which comes
+        first, is not turned.
     """
     frequencies = _frequencies(head_dim, wavelengths, device)
     rows, columns = (
         (torch.arange(side, device=device, dtype=torch.float32) + 0.5)[:, None] * patch_size * frequencies
         for side in grid
     )
-    patches = torch.cat(
-        [rows[:, None].expand(*grid, -1), columns[None].expand(*grid, -1)],
-        dim=-1,
-    ).flatten(0, 1)
-    class_token = patches.new_zeros(1, patches.shape[-1])
-    return torch.cat([patches, class_token] if class_token_last else [class_token, patches])
+    patches = torch.cat([rows[:, None].expand(*grid, -1), columns[None].expand(*grid, -1)], dim=-1).flatten(0, 1)
+    return torch.cat([patches.new_zeros(1, patches.shape[-1]), patches])
 
 
 def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

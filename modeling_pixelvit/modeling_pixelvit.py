@@ -146,7 +146,6 @@ class PixelViTModel(PixelViTPreTrainedModel):
             patch_size,
             config.hidden_size // config.num_attention_heads,
             tuple(config.rotary_wavelengths),
-            embeddings.class_token_last,
             pixel_values.device,
         )
         if kept_patches is not None:

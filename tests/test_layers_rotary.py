@@ -29,7 +29,7 @@ def test_scores_are_their_definition(num_heads, head_dim, distance):
     biases = [
         neighbor_bias(num_heads, head_dim, (shortest, longest), distance, score, of_keys) for of_keys in (False, True)
     ]
-    angles = rotary_angles((3, 4), patch_size, head_dim, (shortest, longest), True, torch.device("cpu"))[:-1]
+    angles = rotary_angles((3, 4), patch_size, head_dim, (shortest, longest), torch.device("cpu"))[1:]
     query, key = (
         rotate(bias.view(1, num_heads, 1, head_dim).expand(1, num_heads, 12, head_dim), angles.cos(), angles.sin())
         for bias in biases

@@ -236,24 +236,22 @@ class TestRotaryPositions:
             turned = rotate(states, angles.cos(), angles.sin())
             return (turned @ turned.mT)[..., 1:, 1:]
 
-        small, large = (rotary_angles(grid, 2, 16, wavelengths, False, cpu) for grid in ((4, 4), (9, 9)))
+        small, large = (rotary_angles(grid, 2, 16, wavelengths, cpu) for grid in ((4, 4), (9, 9)))
         window = large[1:].view(9, 9, -1)[3:7, 5:9].flatten(0, 1)  # the same 4 by 4 patches, elsewhere
         torch.testing.assert_close(scores(torch.cat([large[:1], window])), scores(small), atol=1e-4, rtol=1e-4)
         # Every second patch of half the size lies as far from the next.
-        halves = rotary_angles((8, 8), 1, 16, wavelengths, False, cpu)[1:].view(8, 8, -1)[::2, ::2].flatten(0, 1)
+        halves = rotary_angles((8, 8), 1, 16, wavelengths, cpu)[1:].view(8, 8, -1)[::2, ::2].flatten(0, 1)
         torch.testing.assert_close(scores(torch.cat([small[:1], halves])), scores(small), atol=1e-4, rtol=1e-4)
         assert not torch.allclose(scores(small), scores(torch.zeros_like(small)), atol=0.1)
 
     def test_angles_are_those_of_the_centres_in_pixels(self):
-        angles = rotary_angles((2, 3), 4, 8, (4.0, 16.0), False, torch.device("cpu"))
+        angles = rotary_angles((2, 3), 4, 8, (4.0, 16.0), torch.device("cpu"))
         assert angles.shape == (7, 4) and not angles[0].any()
         turn = 2 * torch.pi / torch.tensor([4.0, 16.0])
         for row in range(2):
             for column in range(3):
                 expected = torch.cat([(4 * row + 2) * turn, (4 * column + 2) * turn])
                 torch.testing.assert_close(angles[1 + 3 * row + column], expected, atol=1e-5, rtol=1e-5)
-        last = rotary_angles((2, 3), 4, 8, (4.0, 16.0), True, torch.device("cpu"))
-        assert torch.equal(last[:-1], angles[1:]) and not last[-1].any()
 
     @pytest.mark.parametrize("attention", ["eager", "sdpa"])
     def test_attention_implementations_agree(self, attention):
@@ -394,7 +392,7 @@ def extended_by_hand(model, images, kept=None):
         tokens, angles = torch.stack([class_token, *tokens], 1), None
         if config.has_rotary_positions:
             head_dim = config.hidden_size // config.num_attention_heads
-            grid = rotary_angles((rows, columns), 2, head_dim, tuple(config.rotary_wavelengths), False, images.device)
+            grid = rotary_angles((rows, columns), 2, head_dim, tuple(config.rotary_wavelengths), images.device)
             grid = torch.stack([grid[0], *(grid[1 + row * columns + column] for row, column, _ in places)])
             angles = grid.cos(), grid.sin()
         for layer in model.layers:
