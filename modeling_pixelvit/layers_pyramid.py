@@ -41,9 +41,9 @@ class BatchNorm(nn.BatchNorm2d):
         return normalized.to(input.dtype)
 
 
-def round_up(length: int, multiple: int) -> int:
-    """The least multiple of `multiple` that is at least `length`."""
-    return -(-length // multiple) * multiple
+def extent_of(image_size: Sequence[int], strides: Sequence[int]) -> tuple[int, int]:
+    """Height and width in pixels that every level covers, for an image of this height and width."""
+    return tuple(-(-side // strides[-1]) * strides[-1] for side in image_size)
 
 
 def interpolate_axis(features: torch.Tensor, dim: int, size: int, step: float) -> torch.Tensor:
@@ -123,7 +123,6 @@ class PyramidLevel(nn.Module):
 
     def __init__(self, hidden_size: int, patch_size: int, stride: int):
         super().__init__()
-        self.patch_size, self.stride = patch_size, stride
         self.halvings = count_halvings(patch_size, stride)
         layers = []
         for index in range(self.halvings):
@@ -132,20 +131,14 @@ class PyramidLevel(nn.Module):
             layers.append(nn.ConvTranspose2d(hidden_size, hidden_size, kernel_size=2, stride=2))
         self.resample = nn.Sequential(*layers)
 
-    def forward(
-        self,
-        features: torch.Tensor,
-        extent: Sequence[int],
-        patch_size: int | None = None,
-        stride: int | None = None,
-    ) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, extent: Sequence[int], patch_size: int, stride: int) -> torch.Tensor:
         """
         Args:
             features (`torch.Tensor` of shape `(batch_size, hidden_size, rows, columns)`):
                 The tokens as a map that covers `extent` at least.
             extent (pair of `int`): Pixels that the level is to cover.
-            patch_size, stride (`int`, *optional*):
-                If not those of the construction: a pair with as many transposed convolutions.
+            patch_size, stride (`int`):
+                Those of the construction, or another pair with as many transposed convolutions.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, hidden_size, *extent / stride)`, rounded up.
@@ -153,8 +146,6 @@ class PyramidLevel(nn.Module):
         Raises:
             ValueError: if the pair needs another number of transposed convolutions.
         """
-        patch_size = self.patch_size if patch_size is None else patch_size
-        stride = self.stride if stride is None else stride
         if count_halvings(patch_size, stride) != self.halvings:
             raise ValueError(
                 f"patch_size={patch_size} was given, at which the pyramid's level of stride {stride} halves patches "
@@ -180,40 +171,30 @@ class FeaturePyramid(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.patch_size = config.patch_size
-        self.strides = config.pyramid_strides
         self.levels = nn.ModuleList(
-            PyramidLevel(config.hidden_size, config.patch_size, stride) for stride in self.strides
+            PyramidLevel(config.hidden_size, config.patch_size, stride) for stride in config.pyramid_strides
         )
-
-    def extent_of(self, image_size: Sequence[int], strides: Sequence[int] | None = None) -> tuple[int, int]:
-        """Height and width in pixels that every level covers, for an image of this height and width."""
-        height, width = image_size
-        coarsest = (self.strides if strides is None else strides)[-1]
-        return round_up(height, coarsest), round_up(width, coarsest)
 
     def forward(
         self,
         feature_maps: Sequence[torch.Tensor],
         image_size: Sequence[int],
-        patch_size: int | None = None,
-        strides: Sequence[int] | None = None,
+        patch_size: int,
+        strides: Sequence[int],
     ) -> list[torch.Tensor]:
         """
         Args:
             feature_maps (sequence of `torch.Tensor` of shape `(batch_size, hidden_size, rows, columns)`):
                 The tokens of each level on the patch grid, from the finest level to the coarsest.
             image_size (pair of `int`): Height and width of the images in pixels.
-            patch_size (`int`, *optional*): Side of the tokens' patches, if not the config's.
-            strides (sequence of `int`, *optional*): `config.pyramid_strides` at that patch size.
+            patch_size (`int`): Side of the tokens' patches in pixels.
+            strides (sequence of `int`): `config.pyramid_strides_at(patch_size)`.
 
         Returns:
             list of `torch.Tensor` of shape `(batch_size, hidden_size, height / stride, width / stride)` with the height
             and width of `extent_of(image_size, strides)`.
         """
-        patch_size = self.patch_size if patch_size is None else patch_size
-        strides = self.strides if strides is None else strides
-        extent = self.extent_of(image_size, strides)
+        extent = extent_of(image_size, strides)
         rows, columns = (-(-side // patch_size) for side in extent)
         maps = []
         for level, features, stride in zip(self.levels, feature_maps, strides, strict=True):

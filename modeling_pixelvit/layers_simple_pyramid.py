@@ -26,11 +26,6 @@ logger = logging.get_logger(__name__)
 ChannelNorm = functools.partial(LayerNorm2d, eps=1e-6)
 
 
-def level_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
-    """Cells (rows, columns) of a level of this stride for an image of this (height, width)."""
-    return -(-size[0] // stride), -(-size[1] // stride)
-
-
 def count_doublings(patch_size: int, stride: int) -> int:
     """
     The steps of two from patches of this side that come closest to the stride from below, negative where patches are
@@ -52,7 +47,7 @@ class SimplePyramidLevel(nn.Module):
 
     def __init__(self, hidden_size: int, channels: int, patch_size: int, stride: int):
         super().__init__()
-        self.patch_size, self.stride = patch_size, stride
+        self.stride = stride
         self.halvings = max(0, -count_doublings(patch_size, stride))
         width = hidden_size
         layers = []
@@ -69,23 +64,17 @@ class SimplePyramidLevel(nn.Module):
             nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False), ChannelNorm(channels)
         )
 
-    @property
-    def pooling(self) -> int:
-        """Patches on a side of the square over which the map's maximum is this level's input."""
-        return self.pooling_at(self.patch_size)
-
     def pooling_at(self, patch_size: int) -> int:
-        """The same for patches of another side."""
+        """Patches on a side of the square over which the map's maximum is this level's input."""
         return 2 ** max(0, count_doublings(patch_size, self.stride))
 
-    def forward(self, features: torch.Tensor, size: tuple[int, int], patch_size: int | None = None) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, size: tuple[int, int], patch_size: int) -> torch.Tensor:
         """
         Args:
             features (`torch.Tensor` of shape `(batch_size, hidden_size, rows, columns)`):
                 The encoder's map, pooled by `self.pooling_at(patch_size)`.
             size (`tuple[int, int]`): Height and width of the images in pixels.
-            patch_size (`int`, *optional*):
-                If not that of the construction: one with as many transposed convolutions.
+            patch_size (`int`): That of the construction, or one with as many transposed convolutions.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, channels, ceil(height / stride), ceil(width / stride))`.
@@ -93,7 +82,6 @@ class SimplePyramidLevel(nn.Module):
         Raises:
             ValueError: if the patch size needs another number of transposed convolutions.
         """
-        patch_size = self.patch_size if patch_size is None else patch_size
         doublings = count_doublings(patch_size, self.stride)
         if max(0, -doublings) != self.halvings:
             raise ValueError(
@@ -102,7 +90,7 @@ class SimplePyramidLevel(nn.Module):
                 "resize_patches(patch_size) and train it."
             )
         cell = patch_size * 2.0**doublings
-        rows, columns = level_size(size, self.stride)
+        rows, columns = (-(-side // self.stride) for side in size)
         features = self.upsample(features)
         # Where patches and strides do not divide each other, the patches may end before the last cell of the level does
         # (then their border goes on), or reach further (then they are cut off).
@@ -134,21 +122,18 @@ class SimpleFeaturePyramid(nn.Module):
         )
         note_weight_init(self, DEFAULT)  # as in ViTDet
 
-    def forward(
-        self, features: torch.Tensor, size: tuple[int, int], patch_size: int | None = None
-    ) -> list[torch.Tensor]:
+    def forward(self, features: torch.Tensor, size: tuple[int, int], patch_size: int) -> list[torch.Tensor]:
         """
         Args:
             features (`torch.Tensor` of shape `(batch_size, hidden_size, rows, columns)`):
                 The map of patches; a last row and column may lie partly outside the images.
             size (`tuple[int, int]`): Height and width of the images in pixels.
-            patch_size (`int`, *optional*): Side of the patches in pixels, if not the config's.
+            patch_size (`int`): Side of the patches in pixels.
 
         Returns:
             List of `torch.Tensor` of shape `(batch_size, pyramid_channels, ceil(height / s), ceil(width / s))`, one for
             each stride s.
         """
-        patch_size = self.patch_size if patch_size is None else patch_size
         maps, pooled = [], 1
         for level in self.levels:  # of rising strides, so that each pools what the one before has left
             pooling = level.pooling_at(patch_size)

@@ -119,7 +119,9 @@ class PixelPreTrainedModel(PreTrainedModel):
     ) -> nn.Module:
         """
         Changes the patch size, the image size or both, in place, keeping what the model has learned as far as that can
-        be: positions are resampled as a picture, the patch-embedding kernel by FlexiViT's pseudo-inverse rule.
+        be: positions are resampled as a picture, the patch-embedding kernel by FlexiViT's pseudo-inverse rule. The
+        levels of a feature pyramid keep their strides in pixels; layers that they did not have begin anew, with a
+        warning.
 
         Args:
             patch_size (`int`, *optional*):
@@ -153,7 +155,11 @@ class PixelPreTrainedModel(PreTrainedModel):
         embeddings.resize(config)
         for name in ("patch_size", "patch_kernel_size", "image_size"):
             setattr(self.config, name, getattr(config, name))
+        self._fit_pyramid()
         return embeddings.patch_embeddings
+
+    def _fit_pyramid(self):
+        """What the models of the dense tasks do after `resize_patches`."""
 
     @classmethod
     def from_pretrained(

@@ -118,21 +118,13 @@ class PixelDetectionMixin:
         super()._init_weights(module)
         init_noted_weights(module)
 
-    def resize_patches(
-        self,
-        patch_size: int | None = None,
-        image_size: int | tuple[int, int] | None = None,
-        patch_kernel_size: int | None = None,
-    ) -> nn.Module:
+    def _fit_pyramid(self):
         """
-        [`PixelPreTrainedModel.resize_patches`]. The feature pyramid's strides in pixels stay: with another patch size
-        its layers change, and those weights that have no counterpart of the same shape begin anew. Between sizes that
-        divide the finest stride (1, 2 and 4 with the default ones) none do.
+        Weights that have no counterpart of the same shape begin anew. Between patch sizes that divide the finest stride
+        (1, 2 and 4 with the default ones) none do.
         """
-        embeddings = super().resize_patches(patch_size, image_size, patch_kernel_size)
         if self.pyramid.patch_size != self.config.patch_size:
             self.pyramid = self.pyramid.resized(self.config)
-        return embeddings
 
     @can_return_tuple
     def forward(

@@ -19,7 +19,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_adventurer import AdventurerConfig
 from .configuration_pixelvit import PixelViTConfig
 from .layers_padding import join_maps, split_by_size
-from .layers_pyramid import BatchNorm, FeaturePyramid, crop_to_image
+from .layers_pyramid import BatchNorm, FeaturePyramid, crop_to_image, extent_of
 from .modeling_adventurer import AdventurerModel, AdventurerPreTrainedModel
 from .modeling_pixelvit import PixelViTModel, PixelViTPreTrainedModel
 
@@ -297,7 +297,7 @@ class SemanticSegmentationMixin:
         feature_maps = [embeddings.feature_map(state, pixel_values, patch_size) for state in states]
         strides = self.config.pyramid_strides_at(patch_size)
         feature_maps = self.pyramid(feature_maps, image_size, patch_size, strides)
-        covered = self.pyramid.extent_of(image_size, strides)
+        covered = extent_of(image_size, strides)
         logits = crop_to_image(self.decode_head(feature_maps), covered, image_size)
         if self.auxiliary_head is None or not with_auxiliary:
             return logits, None
@@ -328,27 +328,15 @@ class SemanticSegmentationMixin:
                 )
         return labels
 
-    def resize_patches(
-        self,
-        patch_size: int | None = None,
-        image_size: int | tuple[int, int] | None = None,
-        patch_kernel_size: int | None = None,
-    ) -> nn.Module:
-        """
-        [`~PixelPreTrainedModel.resize_patches`], after which the levels of UperNet's pyramid still have the strides
-        that the config says: a level whose patches are now halved another number of times gets new weights.
-        """
-        patch_embeddings = super().resize_patches(patch_size, image_size, patch_kernel_size)
-        if self.pyramid is not None:
-            self._rebuild_pyramid()
-        return patch_embeddings
-
-    def _rebuild_pyramid(self):
+    def _fit_pyramid(self):
+        """A level whose patches are now halved another number of times gets new weights."""
+        if self.pyramid is None:
+            return
         old, new = self.pyramid, FeaturePyramid(self.config)
         new.apply(self._init_weights)
         weight = self.decode_head.classifier.weight
         new.to(device=weight.device, dtype=weight.dtype).train(self.training)
-        for old_level, level, stride in zip(old.levels, new.levels, new.strides, strict=True):
+        for old_level, level, stride in zip(old.levels, new.levels, self.config.pyramid_strides, strict=True):
             if level.halvings == old_level.halvings > 0:
                 level.resample = old_level.resample
             elif level.halvings > 0:

@@ -8,7 +8,7 @@ from helpers import tiny_config
 from torch import nn
 from torch.nn import functional as F
 
-from modeling_pixelvit.layers_pyramid import BatchNorm, FeaturePyramid, PyramidLevel, crop_to_image, fit_map
+from modeling_pixelvit.layers_pyramid import BatchNorm, FeaturePyramid, PyramidLevel, crop_to_image, extent_of, fit_map
 
 
 def centres(cells: int, cell: float) -> torch.Tensor:
@@ -123,8 +123,8 @@ def test_sizes_of_levels(patch_size, image_size):
     assert strides == [min(4, patch_size) * factor for factor in (1, 2, 4, 8)]
     grid = [-(-side // patch_size) for side in image_size]
     with torch.no_grad():
-        maps = pyramid([torch.randn(2, 4, *grid) for _ in strides], image_size)
-    extent = pyramid.extent_of(image_size)
+        maps = pyramid([torch.randn(2, 4, *grid) for _ in strides], image_size, patch_size, strides)
+    extent = extent_of(image_size, strides)
     assert all(
         whole % strides[-1] == 0 and 0 <= whole - side < strides[-1]
         for whole, side in zip(extent, image_size, strict=True)
@@ -138,7 +138,7 @@ def test_levels_that_need_no_weights_have_known_values():
     pyramid = FeaturePyramid(config)
     assert not list(pyramid.parameters())
     tokens = torch.randn(1, 4, 7, 5)  # of images of 13 by 10 pixels, on an extent of 24 by 12
-    maps = pyramid([tokens] * 4, (13, 10))
+    maps = pyramid([tokens] * 4, (13, 10), 2, config.pyramid_strides)
     rows, columns = torch.arange(12).clamp(max=6), torch.arange(6).clamp(max=4)
     extended = tokens[:, :, rows][:, :, :, columns]
     torch.testing.assert_close(maps[0], extended, rtol=0, atol=0)
@@ -149,14 +149,14 @@ def test_levels_that_need_no_weights_have_known_values():
 
 def test_identity_level_is_the_map_of_tokens():
     tokens = torch.randn(1, 4, 6, 8)
-    assert PyramidLevel(4, 16, 16)(tokens, (96, 128)).data_ptr() == tokens.data_ptr()
+    assert PyramidLevel(4, 16, 16)(tokens, (96, 128), 16, 16).data_ptr() == tokens.data_ptr()
 
 
 def test_a_halving_is_one_linear_map_for_each_quarter_of_the_patch():
     torch.manual_seed(0)
     level = PyramidLevel(4, 16, 8)
     tokens = torch.randn(2, 4, 3, 5)
-    quarters = level(tokens, (48, 80))
+    quarters = level(tokens, (48, 80), 16, 8)
     weight, bias = level.resample[0].weight, level.resample[0].bias
     for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
         expected = torch.einsum("bdrc,de->berc", tokens, weight[:, :, row, column]) + bias[:, None, None]
@@ -181,7 +181,7 @@ def test_levels_at_odd_ratios_lie_where_they_should(patch_size, stride):
     assert level.halvings == 0
     extent = (6 * stride, 4 * stride)
     grid = [-(-side // patch_size) for side in extent]
-    places = level(ramp(*grid, patch_size, patch_size), extent)
+    places = level(ramp(*grid, patch_size, patch_size), extent, patch_size, stride)
     assert places.shape == (1, 2, 6, 4)
     # A maximum over several patches is that of the last one.
     shift = (max(1, stride // patch_size) - 1) * patch_size / 2
@@ -192,6 +192,6 @@ def test_gradients_reach_every_level():
     config = tiny_config("pixelvit", hidden_size=4, num_attention_heads=1, patch_size=16, image_size=32)
     pyramid = FeaturePyramid(config).train()
     tokens = [torch.randn(1, 4, 3, 3, requires_grad=True) for _ in range(4)]
-    sum(features.square().sum() for features in pyramid(tokens, (40, 33))).backward()
+    sum(features.square().sum() for features in pyramid(tokens, (40, 33), 16, config.pyramid_strides)).backward()
     assert all(features.grad.abs().max() > 0 for features in tokens)
     assert all(parameter.grad is not None for parameter in pyramid.parameters())

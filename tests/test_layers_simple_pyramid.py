@@ -30,7 +30,7 @@ def patch_map(size, patch_size, channels=32):
 @pytest.mark.parametrize("size", SIZES)
 def test_each_level_has_a_cell_for_every_stride_begun(patch_size, size):
     with torch.no_grad():
-        maps = build(patch_size)(patch_map(size, patch_size), size)
+        maps = build(patch_size)(patch_map(size, patch_size), size, patch_size)
     assert [tuple(level.shape) for level in maps] == [
         (2, 6, -(-size[0] // stride), -(-size[1] // stride)) for stride in (4, 8, 16, 32, 64)
     ]
@@ -49,7 +49,7 @@ def test_layers_of_patch_16_are_those_of_vitdet():
         "GELU",
         "ConvTranspose2d",
     ]
-    assert [level.pooling for level in pyramid.levels] == [1, 1, 1, 2]
+    assert [level.pooling_at(16) for level in pyramid.levels] == [1, 1, 1, 2]
     assert [level.project[0].weight.shape[1] for level in pyramid.levels] == [8, 16, 32, 32]
     assert all(level.project[0].bias is None and level.smooth[0].bias is None for level in pyramid.levels)
 
@@ -62,7 +62,7 @@ def test_a_large_patch_keeps_the_channels_of_the_second_step():
 def test_pooled_levels_are_maxima_over_squares_of_patches():
     pyramid, size = build(1), (13, 22)
     features = patch_map(size, 1)
-    maps = pyramid(features, size)
+    maps = pyramid(features, size, 1)
     for level, actual in zip(pyramid.levels, maps, strict=False):
         stride = level.stride
         rows, columns = actual.shape[-2:]
@@ -98,7 +98,7 @@ def test_cells_lie_where_their_stride_says(patch_size, stride, size):
     expected = (torch.stack([down, right])[None] + 0.5) * stride
     # Past the centres of the last patches there is nothing to interpolate with.
     expected = torch.minimum(expected, centres[..., -1:, -1:])
-    torch.testing.assert_close(level(centres, size), expected)
+    torch.testing.assert_close(level(centres, size, patch_size), expected)
 
 
 def test_pixels_outside_the_image_are_cut_off():
@@ -111,7 +111,8 @@ def test_pixels_outside_the_image_are_cut_off():
     changed[:, :, 5:] += 1
     changed[:, :, :, 10:] += 1
     pyramid.levels[0].upsample = nn.Identity()
-    torch.testing.assert_close(pyramid.levels[0](fine, size), pyramid.levels[0](changed, size), rtol=0, atol=0)
+    expected, found = (pyramid.levels[0](features, size, 16) for features in (fine, changed))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("before", "after"), [(4, 2), (2, 1), (1, 4)])
@@ -135,4 +136,5 @@ def test_another_patch_size_keeps_the_levels_that_stay_what_they_are():
     assert torch.equal(old["levels.0.smooth.0.weight"], new["levels.0.smooth.0.weight"])
     assert new["levels.1.project.0.weight"].shape == (6, 32, 1, 1)
     with torch.no_grad():
-        assert all(level.isfinite().all() for level in resized(patch_map((30, 20), 8).to(torch.bfloat16), (30, 20)))
+        levels = resized(patch_map((30, 20), 8).to(torch.bfloat16), (30, 20), 8)
+    assert all(level.isfinite().all() for level in levels)

@@ -132,7 +132,7 @@ def test_upernet_stands_on_the_normed_outputs_of_its_blocks(model_class, decoder
     family, stages = model.base_model_prefix, decoder_layers or [1, 2, 3, 4]
     backbone = BACKBONES[family](tiny_config(family, patch_size=8, image_size=32, out_indices=stages))
     backbone.base_model.load_state_dict(model.base_model.state_dict())
-    maps = model.pyramid(backbone.eval()(pixels).feature_maps, (32, 64))
+    maps = model.pyramid(backbone.eval()(pixels).feature_maps, (32, 64), 8, model.config.pyramid_strides)
     torch.testing.assert_close(model(pixels).logits, model.decode_head(maps), rtol=1e-4, atol=1e-5)
     assert model(pixels).logits.shape == (2, 5, 8, 16)
 

@@ -96,14 +96,14 @@ def head_flops(model: torch.nn.Module) -> int:
             model.decode_head(torch.empty(1, config.num_patches, config.hidden_size))
         else:
             maps = [torch.empty(1, config.hidden_size, *config.grid_size) for _ in config.pyramid_layers]
-            model.decode_head(model.pyramid(maps, size))
+            model.decode_head(model.pyramid(maps, size, config.patch_size, config.pyramid_strides))
     return counter.get_total_flops()
 
 
 def run_detection_heads(model: torch.nn.Module, features: torch.Tensor, size: tuple[int, int]):
     """Everything after the encoder of a detector that is a product, for its map of patches and an image's size."""
     config = model.config
-    pyramid = model.pyramid(features, size)
+    pyramid = model.pyramid(features, size, config.patch_size)
     model.proposals.head(pyramid)
     channels = config.pyramid_channels
     for stage in model.box_stages.stages:
