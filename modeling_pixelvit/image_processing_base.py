@@ -50,10 +50,10 @@ BACKENDS_FILE = "image_processing_pixelvit"
 
 
 class PixelViTImageProcessorBase(PostProcessing, BaseImageProcessor):
-    """Settings, reading, targets and saving; a back end adds `_preprocess`, `resize` and `center_crop`.
+    """Settings, reading, targets and saving; a back end adds `_transformed`, `resize` and `center_crop`.
 
     `_prepare_image_like_inputs` reads: images of any kind become a list of pixels of shape (channels, height, width).
-    `_preprocess` then transforms them. Targets that were given with them follow by each image's `Placement`.
+    `_preprocess` then transforms and pads them. Targets that were given with them follow by each image's `Placement`.
     """
 
     valid_kwargs = PixelViTImageProcessorKwargs
@@ -210,6 +210,7 @@ class PixelViTImageProcessorBase(PostProcessing, BaseImageProcessor):
         resample: Any,
         crop_pct: float,
         do_center_crop: bool | None,
+        **kwargs: Any,
     ) -> Any:
         """Pixels (..., height, width) of the back end's kind, resized and cropped by its means."""
         if do_resize:
@@ -217,10 +218,17 @@ class PixelViTImageProcessorBase(PostProcessing, BaseImageProcessor):
             pixels = self.resize(pixels, SizeDict(height=height, width=width), resample=resample)
         return self.center_crop(pixels, size) if do_center_crop else pixels
 
-    def _as_batch(
-        self, images: list, do_pad: bool | None, size: SizeDict, pad_size: SizeDict | None, return_tensors: Any
+    def _preprocess(
+        self,
+        images: list,
+        do_pad: bool | None,
+        size: SizeDict,
+        pad_size: SizeDict | None,
+        return_tensors: Any,
+        **kwargs: Any,
     ) -> BatchFeature:
         """The `BatchFeature` of transformed images, padded with zeros below and on the right if they are to be."""
+        images = self._transformed(images, size=size, **kwargs)
         sizes = [tuple(image.shape[-2:]) for image in images]
         data = {"pixel_values": images}
         if is_padded(do_pad, size):

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
 from transformers.image_transforms import group_images_by_shape, reorder_images
 from transformers.image_utils import PILImageResampling, SizeDict
@@ -20,7 +19,6 @@ from transformers.image_utils import PILImageResampling, SizeDict
 from .image_geometry import centered_window
 from .image_processing_base import PixelViTImageProcessorBase
 from .image_reading import value_bounds
-from .image_settings import PixelViTImageProcessorKwargs
 
 
 class PixelViTImageProcessor(PixelViTImageProcessorBase, TorchvisionBackend):
@@ -72,8 +70,6 @@ class PixelViTImageProcessor(PixelViTImageProcessorBase, TorchvisionBackend):
     are resized as they are and, if all within [0, 1] or [0, 255], kept there. The output is float32.
     """
 
-    valid_kwargs = PixelViTImageProcessorKwargs
-
     def process_image(
         self, image: Any, *args: Any, device: str | torch.device | None = None, **kwargs: Any
     ) -> torch.Tensor:
@@ -98,33 +94,25 @@ class PixelViTImageProcessor(PixelViTImageProcessorBase, TorchvisionBackend):
         image = torch.nn.functional.pad(image, (before, after, above, below))
         return image[..., top : top + size.height, left : left + size.width]
 
-    def _preprocess(
+    def _transformed(
         self,
         images: list[torch.Tensor],
-        do_resize: bool | None,
-        size: SizeDict,
-        resample: Any,
-        crop_pct: float,
-        do_center_crop: bool | None,
         do_rescale: bool | None,
         rescale_factor: float,
         do_normalize: bool | None,
         image_mean: float | tuple[float, ...],
         image_std: float | tuple[float, ...],
-        do_pad: bool | None,
-        pad_size: SizeDict | None,
         disable_grouping: bool | None,
-        return_tensors: Any,
         **kwargs: Any,
-    ) -> BatchFeature:
+    ) -> list[torch.Tensor]:
         # In one tensor with floating-point pixels 8-bit ones would be resized as such.
         disable_grouping = True if len({image.dtype for image in images}) > 1 else disable_grouping
         grouped, index = group_images_by_shape(images, disable_grouping=disable_grouping)
         for key, stack in grouped.items():
-            stack = self._fitted(stack, do_resize, size, resample, crop_pct, do_center_crop)
+            stack = self._fitted(stack, **kwargs)
             stack = self.rescale_and_normalize(stack, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
             grouped[key] = stack.to(torch.float32)
-        return self._as_batch(reorder_images(grouped, index), do_pad, size, pad_size, return_tensors)
+        return reorder_images(grouped, index)
 
 
 class PixelViTImageProcessorPil(PixelViTImageProcessorBase, PilBackend):
@@ -134,8 +122,6 @@ class PixelViTImageProcessorPil(PixelViTImageProcessorBase, PilBackend):
 
     The two back ends' 8-bit bicubic resizes differ by at most 2 of 255 grey levels.
     """
-
-    valid_kwargs = PixelViTImageProcessorKwargs
 
     def process_image(self, image: Any, *args: Any, **kwargs: Any) -> np.ndarray:
         """Reads one image as `PixelViTImageProcessorBase.process_image` does, as a numpy array."""
@@ -159,33 +145,25 @@ class PixelViTImageProcessorPil(PixelViTImageProcessorBase, PilBackend):
         image = np.pad(image, ((0, 0), (above, below), (before, after)))
         return image[:, top : top + size.height, left : left + size.width]
 
-    def _preprocess(
+    def _transformed(
         self,
         images: list[np.ndarray],
-        do_resize: bool | None,
-        size: SizeDict,
-        resample: Any,
-        crop_pct: float,
-        do_center_crop: bool | None,
         do_rescale: bool | None,
         rescale_factor: float,
         do_normalize: bool | None,
         image_mean: float | tuple[float, ...],
         image_std: float | tuple[float, ...],
-        do_pad: bool | None,
-        pad_size: SizeDict | None,
-        return_tensors: Any,
         **kwargs: Any,
-    ) -> BatchFeature:
-        processed = []
+    ) -> list[np.ndarray]:
+        transformed = []
         for image in images:
-            image = self._fitted(image, do_resize, size, resample, crop_pct, do_center_crop)
+            image = self._fitted(image, **kwargs)
             if do_rescale:
                 image = self.rescale(image, rescale_factor)
             if do_normalize:
                 image = self.normalize(image, image_mean, image_std)
-            processed.append(image.astype(np.float32))
-        return self._as_batch(processed, do_pad, size, pad_size, return_tensors)
+            transformed.append(image.astype(np.float32))
+        return transformed
 
 
 __all__ = ["PixelViTImageProcessor", "PixelViTImageProcessorPil"]
