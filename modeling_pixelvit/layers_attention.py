@@ -20,7 +20,7 @@ def eager_attention_forward(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    attention_mask: None,
     scaling: float,
     dropout: float = 0.0,
     **kwargs: Unpack[TransformersKwargs],
@@ -30,15 +30,13 @@ def eager_attention_forward(
 
     Args:
         query, key, value: (batch_size, num_attention_heads, sequence_length, head size).
-        attention_mask: Added to the scores if given.
+        attention_mask: Of no use: every token sees every other.
 
     Returns:
         Output (batch_size, sequence_length, num_attention_heads, head size) and weights (batch_size,
         num_attention_heads, sequence_length, sequence_length); the softmax is taken in float32.
     """
     weights = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if attention_mask is not None:
-        weights = weights + attention_mask
     weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights

@@ -28,7 +28,11 @@ def image_sizes_of(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) 
     batch_size, _, height, width = pixel_values.shape
     if pixel_mask is None:
         return [(height, width)] * batch_size
-    _check_shape(pixel_values, pixel_mask)
+    if tuple(pixel_mask.shape) != (batch_size, height, width):
+        raise ValueError(
+            f"pixel_mask has shape {tuple(pixel_mask.shape)}; with these pixel_values it must be "
+            f"({batch_size}, {height}, {width})."
+        )
     inside = pixel_mask != 0
     rows, columns = inside.any(dim=2), inside.any(dim=1)
     heights, widths = rows.sum(dim=1), columns.sum(dim=1)
@@ -45,15 +49,6 @@ def image_sizes_of(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) 
     return [(image_height, image_width) for image_height, image_width, _ in numbers]
 
 
-def _check_shape(pixel_values: torch.Tensor, pixel_mask: torch.Tensor):
-    batch_size, _, height, width = pixel_values.shape
-    if tuple(pixel_mask.shape) != (batch_size, height, width):
-        raise ValueError(
-            f"pixel_mask has shape {tuple(pixel_mask.shape)}; with these pixel_values it must be "
-            f"({batch_size}, {height}, {width})."
-        )
-
-
 def split_by_size(
     pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None
 ) -> list[tuple[torch.Tensor, torch.Tensor]] | None:
@@ -66,10 +61,9 @@ def split_by_size(
     """
     if pixel_mask is None:
         return None
-    _check_shape(pixel_values, pixel_mask)  # also of ones alone, which otherwise would be taken for no padding
-    if not torch.compiler.is_compiling() and bool((pixel_mask != 0).all()):
-        return None
     sizes = image_sizes_of(pixel_values, pixel_mask)
+    if not torch.compiler.is_compiling() and set(sizes) <= {tuple(pixel_values.shape[-2:])}:
+        return None
     groups = []
     for height, width in dict.fromkeys(sizes):
         index = [place for place, size in enumerate(sizes) if size == (height, width)]
@@ -148,6 +142,3 @@ def by_image_size(forward: Callable) -> Callable:
         return joined if return_dict else joined.to_tuple()
 
     return wrapper
-
-
-__all__ = ["by_image_size", "image_sizes_of", "join_maps", "split_by_size"]

@@ -72,10 +72,7 @@ class AdventurerLayer(GradientCheckpointingLayer):
         return self.mlp(self.mlp_norm(tokens))
 
     def mix_tokens(
-        self,
-        tokens: torch.Tensor,
-        grid: tuple[int, int] | None = None,
-        kept_patches: torch.Tensor | None = None,
+        self, tokens: torch.Tensor, grid: tuple[int, int] | None = None, kept_patches: torch.Tensor | None = None
     ) -> torch.Tensor:
         """
         The mixer's branch under a heading average: (B, k n + 1, D) to that shape, class token last.
@@ -90,10 +87,7 @@ class AdventurerLayer(GradientCheckpointingLayer):
         return self.scan_order.undo(tokens, grid, kept_patches)
 
     def read(
-        self,
-        tokens: torch.Tensor,
-        grid: tuple[int, int] | None = None,
-        kept_patches: torch.Tensor | None = None,
+        self, tokens: torch.Tensor, grid: tuple[int, int] | None = None, kept_patches: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Tokens (B, k n + 1, D) in the order in which the mixer reads them, after their mean: (B, k n + 2, D)."""
         average = tokens.mean(dim=1, keepdim=True)

@@ -32,7 +32,10 @@ def causal_conv1d_reference(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The convolution by PyTorch's own `conv1d`. Shapes and dtypes are those of the module's docstring."""
     dtype = compute_dtype(x.dtype)
-    inputs = _with_history(x, initial_state, weight.shape[-1])
+    if initial_state is None:
+        inputs = F.pad(x, (0, 0, weight.shape[-1] - 1, 0))
+    else:
+        inputs = torch.cat([initial_state.to(x.dtype), x], dim=1)
     y = F.conv1d(inputs.to(dtype).transpose(1, 2), weight.to(dtype), bias.to(dtype), groups=x.shape[2])
     return F.silu(y).transpose(1, 2).to(x.dtype), inputs[:, x.shape[1] :]
 
@@ -57,12 +60,6 @@ def causal_conv1d(
     if torch.is_grad_enabled():
         return _CausalConv1d.apply(x, weight, bias, initial_state)
     return _forward(x, weight, bias, initial_state, workspace)
-
-
-def _with_history(x, initial_state, kernel_size):
-    if initial_state is None:
-        return F.pad(x, (0, 0, kernel_size - 1, 0))
-    return torch.cat([initial_state.to(x.dtype), x], dim=1)
 
 
 def _inputs_of(part: slice, x, initial_state, dtype):

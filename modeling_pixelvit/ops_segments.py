@@ -36,14 +36,6 @@ def segments(length: int, segment_length: int, start: int = 0) -> list[slice]:
     return [slice(first, min(first + segment_length, length)) for first in range(start, length, segment_length)]
 
 
-def device_segment_length(tokens: torch.Tensor) -> int:
-    """
-    Tokens of each sequence in `tokens` (B, T, ...) that a layer works on together: few on a CPU, which wants them to
-    stay in its cache, and elsewhere all, until the batch has more than a device's memory should hold at once.
-    """
-    return 2048 if tokens.device.type == "cpu" else max(1, DEVICE_LAYER_TOKENS // max(1, tokens.shape[0]))
-
-
 def op_segment_length(device: torch.device, on_cpu: int) -> int:
     """Tokens of a batch that an op with several float32 temporaries works on together: `on_cpu` there, else many."""
     return on_cpu if device.type == "cpu" else DEVICE_OP_TOKENS
@@ -98,7 +90,8 @@ def map_segments(
 ) -> torch.Tensor:
     """
     `function` of the segments of `tokens` (batch_size, sequence_length, ...), first to last, put side by side; a
-    segment has `segment_length` tokens, or what suits the device.
+    segment has `segment_length` tokens, or what suits the device: few on a CPU, to stay in its cache, else all until
+    the batch has more than a device's memory should hold at once.
 
     Where autograd records, it is called once with all tokens: everything has to be kept for the backward pass anyway.
     So it is where a compiler or exporter traces, which would unroll the loop.
@@ -107,7 +100,8 @@ def map_segments(
         return function(tokens)
     length = tokens.shape[1]
     if segment_length is None:
-        segment_length = device_segment_length(tokens)
+        on_device = max(1, DEVICE_LAYER_TOKENS // max(1, tokens.shape[0]))
+        segment_length = 2048 if tokens.device.type == "cpu" else on_device
     if length <= segment_length:
         return function(tokens)
     output = None
