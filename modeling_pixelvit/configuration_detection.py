@@ -163,6 +163,3 @@ class DetectionHeadConfig(CheckedConfig):
                 field,
                 f"it must be a list of numbers above 0, from {least} to {most}",
             )
-
-
-__all__ = ["DetectionHeadConfig"]

@@ -104,6 +104,3 @@ class SegmentationHeadConfig(CheckedConfig):
             self._require(
                 len(self.pyramid_layers) >= 3, "use_auxiliary_head", "it needs a third level; give more decoder_layers"
             )
-
-
-__all__ = ["SegmentationHeadConfig"]

@@ -124,6 +124,3 @@ def flags(index: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """True at the places `index`, counted over the flattened tensor `like`, and of its shape."""
     none = torch.zeros_like(like, dtype=torch.bool).flatten()
     return none.index_put((index,), torch.ones((), dtype=torch.bool, device=like.device)).view(like.shape)
-
-
-__all__ = ["clip", "flags", "has_sides", "limits_of", "rois_of_lists", "rois_of_places", "rows_of", "suppress", "take"]

@@ -266,6 +266,3 @@ class BoxStages(nn.Module):
         boxes = take(boxes, index // classes_of_box)
         free = self.max_detections - index.shape[1]
         return F.pad(boxes, (0, 0, 0, free)), F.pad(scores, (0, free)), F.pad(index % classes, (0, free))
-
-
-__all__ = ["BoxStage", "BoxStages", "MatchedBoxes"]

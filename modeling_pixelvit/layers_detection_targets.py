@@ -127,6 +127,3 @@ def covered_by_crowd(boxes: torch.Tensor, crowd_boxes: torch.Tensor) -> torch.Te
     shared = (bottom_right - top_left).clamp(min=0).prod(dim=2)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
     return (shared > CROWD_OVERLAP * areas[:, None]).any(dim=1)
-
-
-__all__ = ["covered_by_crowd", "prepare_targets"]

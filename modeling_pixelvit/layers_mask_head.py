@@ -83,6 +83,3 @@ def mask_targets(masks: torch.Tensor, sample: MatchedBoxes, aligned: bool = True
     """
     rois = torch.cat([sample.objects[:, None].float(), sample.boxes], dim=1)
     return roi_align(masks[:, None].float(), rois, MASK_SIZE, spatial_scale=1.0, aligned=aligned)[:, 0]
-
-
-__all__ = ["MASK_SIZE", "MaskHead", "mask_targets"]

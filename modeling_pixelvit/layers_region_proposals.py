@@ -146,6 +146,3 @@ class RegionProposals(RegionProposalNetwork):
             objectness.flatten()[sampled], labels[sampled], reduction="sum"
         )
         return objectness_loss / count, box_loss / count
-
-
-__all__ = ["RegionProposals", "StridedAnchorGenerator"]

@@ -59,6 +59,3 @@ class PyramidRoIAlign(nn.Module):
     def extra_repr(self) -> str:
         settings = f"aligned={self.aligned}, sampling_ratio={self.sampling_ratio}"
         return f"strides={self.strides}, output_size={self.output_size}, {settings}"
-
-
-__all__ = ["PyramidRoIAlign"]

@@ -163,6 +163,3 @@ class SimpleFeaturePyramid(nn.Module):
             )
         reference = next(self.parameters())
         return pyramid.to(reference.device, reference.dtype).train(self.training)
-
-
-__all__ = ["ChannelNorm", "SimpleFeaturePyramid", "SimplePyramidLevel"]

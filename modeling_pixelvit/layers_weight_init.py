@@ -40,6 +40,3 @@ def init_noted_weights(layer: nn.Module):
         layer.draw_weight(layer.weight)
         if layer.bias is not None:
             init.zeros_(layer.bias)
-
-
-__all__ = ["DEFAULT", "MSRA", "XAVIER", "init_noted_weights", "normal", "note_weight_init"]
