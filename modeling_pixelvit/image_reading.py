@@ -165,18 +165,16 @@ def array_pixels(image: np.ndarray | torch.Tensor, name: str) -> torch.Tensor:
     Booleans become 0 and 255. uint16 is reduced to 8 bits; other integers are 8-bit levels if none exceeds 255, and
     are reduced like uint16 if none exceeds 65535.
     """
-    if isinstance(image, np.ndarray):
-        if image.dtype.kind not in "biuf":
-            raise ValueError(
-                f"{name} is an array of dtype {image.dtype}: pass booleans, integers from 0 to 65535 or real floats."
-            )
+    is_array = isinstance(image, np.ndarray)
+    if image.dtype.kind not in "biuf" if is_array else image.is_complex():
+        raise ValueError(
+            f"{name} is {'an array' if is_array else 'a tensor'} of dtype {image.dtype}: pass booleans, integers from "
+            "0 to 65535 or real floats."
+        )
+    if is_array:
         # PyTorch takes neither long doubles, foreign byte orders, negative strides nor read-only memory.
         dtype = np.float32 if image.dtype.kind == "f" else image.dtype.newbyteorder("=")
         image = torch.from_numpy(np.require(image, dtype, ["C", "W"]))
-    if image.is_complex():
-        raise ValueError(
-            f"{name} is a tensor of dtype {image.dtype}: pass booleans, integers from 0 to 65535 or real floats."
-        )
     if image.is_floating_point():
         return finite(image.to(torch.float32), name)
     return integer_levels(image, name, is_16_bit=image.dtype == torch.uint16)

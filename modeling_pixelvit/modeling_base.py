@@ -26,16 +26,7 @@ from .layers_embeddings import PixelEmbeddings
 
 
 # Where a checkpoint's config and weights may be looked up: passed on when only the config is read.
-HUB_ARGUMENTS = (
-    "cache_dir",
-    "force_download",
-    "local_files_only",
-    "proxies",
-    "revision",
-    "subfolder",
-    "token",
-)
-
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 # What the forward passes of these models take, and what callers of other models may think that they take.
 MEANT_KEYWORDS = ("pixel_values", "pixel_mask", "labels", "patch_size", "image_size", "interpolate_pos_encoding")

@@ -17,6 +17,7 @@ from modeling_pixelvit.layers_embeddings import (
 
 @pytest.mark.parametrize("patch_size", [1, 2, 3, 8])
 def test_projection_is_the_strided_convolution(patch_size):
+    """In raster order, forward and backward."""
     torch.manual_seed(0)
     projection = PatchProjection(3, 7, patch_size).double()
     pixels = torch.randn(2, 3, 2 * patch_size, 5 * patch_size, dtype=torch.float64, requires_grad=True)
@@ -126,16 +127,6 @@ def test_order_of_tokens_and_positions(class_token_last):
     patches = [10.0 + i for i in range(7)]
     expected = [*patches[:6], 1006.0] if class_token_last else [1000.0, *patches[1:]]
     assert tokens[:, :, 0].tolist() == [expected, expected]
-
-
-def test_patches_are_in_raster_order():
-    embeddings = PixelEmbeddings(tiny_config("pixelvit", image_size=(2, 6), patch_size=2), class_token_last=True)
-    with torch.no_grad():
-        embeddings.patch_embeddings.projection.weight.fill_(1 / 12)
-        embeddings.position_embeddings.zero_()
-        embeddings.patch_embeddings.projection.bias.zero_()
-        image = torch.arange(3.0).repeat_interleave(2).expand(1, 3, 2, 6)
-        assert embeddings(image)[0, :3, 0].tolist() == pytest.approx([0, 1, 2])
 
 
 def test_any_size_pads_at_the_bottom_and_on_the_right():
