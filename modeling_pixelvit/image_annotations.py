@@ -44,9 +44,15 @@ def read_segmentation_map(source: Any, name: str, max_pixels: int | None = None)
     """
     if isinstance(source, (str, os.PathLike)):
         with open_image(source, name) as opened:
-            pixels = _single_band(upright_image(opened, name, max_pixels), name)
-    elif isinstance(source, Image.Image):
-        pixels = _single_band(upright_image(source, name, max_pixels), name)
+            return read_segmentation_map(opened, name, max_pixels)
+    if isinstance(source, Image.Image):
+        image = upright_image(source, name, max_pixels)
+        if len(image.getbands()) != 1:
+            raise ValueError(
+                f"{name} is an image of mode {image.mode}, which has colours: pass one with a single band of class "
+                "indices (mode L, P or I), or map its colours to indices beforehand."
+            )
+        pixels = np.asarray(image)
     elif isinstance(source, (np.ndarray, torch.Tensor)):
         pixels = source.detach().cpu().numpy() if isinstance(source, torch.Tensor) else source
         pixels = pixels[0] if pixels.ndim == 3 and len(pixels) == 1 else pixels
@@ -67,15 +73,6 @@ def read_segmentation_map(source: Any, name: str, max_pixels: int | None = None)
             f"{IGNORED_LABEL}."
         )
     return pixels
-
-
-def _single_band(image: Image.Image, name: str) -> np.ndarray:
-    if len(image.getbands()) != 1:
-        raise ValueError(
-            f"{name} is an image of mode {image.mode}, which has colours: pass one with a single band of class indices "
-            "(mode L, P or I), or map its colours to indices beforehand."
-        )
-    return np.asarray(image)
 
 
 def reduced_labels(labels: np.ndarray) -> np.ndarray:

@@ -22,7 +22,15 @@ from transformers.processing_utils import Unpack
 from transformers.utils import logging
 
 from .image_annotations import detection_targets, segmentation_labels
-from .image_geometry import Placement, checked_size, is_padded, keeps_aspect_ratio, padded_size, resized_size
+from .image_geometry import (
+    Placement,
+    centered_window,
+    checked_size,
+    is_padded,
+    keeps_aspect_ratio,
+    padded_size,
+    resized_size,
+)
 from .image_post_processing import PostProcessing
 from .image_reading import (
     check_pixel_count,
@@ -50,7 +58,7 @@ BACKENDS_FILE = "image_processing_pixelvit"
 
 
 class PixelViTImageProcessorBase(PostProcessing, BaseImageProcessor):
-    """Settings, reading, targets and saving; a back end adds `_transformed`, `resize` and `center_crop`.
+    """Settings, reading, targets and saving; a back end adds `_transformed` and `resize`.
 
     `_prepare_image_like_inputs` reads: images of any kind become a list of pixels of shape (channels, height, width).
     `_preprocess` then transforms and pads them. Targets that were given with them follow by each image's `Placement`.
@@ -217,6 +225,16 @@ class PixelViTImageProcessorBase(PostProcessing, BaseImageProcessor):
             height, width = resized_size(tuple(pixels.shape[-2:]), size, crop_pct, do_center_crop)
             pixels = self.resize(pixels, SizeDict(height=height, width=width), resample=resample)
         return self.center_crop(pixels, size) if do_center_crop else pixels
+
+    def center_crop(self, image: torch.Tensor | np.ndarray, size: SizeDict, **kwargs: Any) -> torch.Tensor | np.ndarray:
+        """Crops images of shape (..., channels, height, width) to `size`, zeros around smaller ones."""
+        above, below, top = centered_window(image.shape[-2], size.height)
+        before, after, left = centered_window(image.shape[-1], size.width)
+        if isinstance(image, torch.Tensor):
+            image = torch.nn.functional.pad(image, (before, after, above, below))
+        else:
+            image = np.pad(image, [(0, 0)] * (image.ndim - 2) + [(above, below), (before, after)])
+        return image[..., top : top + size.height, left : left + size.width]
 
     def _preprocess(
         self,

@@ -16,7 +16,6 @@ from transformers.image_processing_backends import PilBackend, TorchvisionBacken
 from transformers.image_transforms import group_images_by_shape, reorder_images
 from transformers.image_utils import PILImageResampling, SizeDict
 
-from .image_geometry import centered_window
 from .image_processing_base import PixelViTImageProcessorBase
 from .image_reading import value_bounds
 
@@ -87,13 +86,6 @@ class PixelViTImageProcessor(PixelViTImageProcessorBase, TorchvisionBackend):
         clamped = [after.clamp(*value_bounds(before.min().item(), before.max().item())) for before, after in pairs]
         return torch.stack(clamped).reshape(resized.shape)
 
-    def center_crop(self, image: torch.Tensor, size: SizeDict, **kwargs: Any) -> torch.Tensor:
-        """Crops images of shape (..., height, width) to `size`, zeros around smaller ones."""
-        above, below, top = centered_window(image.shape[-2], size.height)
-        before, after, left = centered_window(image.shape[-1], size.width)
-        image = torch.nn.functional.pad(image, (before, after, above, below))
-        return image[..., top : top + size.height, left : left + size.width]
-
     def _transformed(
         self,
         images: list[torch.Tensor],
@@ -137,13 +129,6 @@ class PixelViTImageProcessorPil(PixelViTImageProcessorBase, PilBackend):
         if not np.issubdtype(image.dtype, np.floating):
             return resized
         return resized.clip(*value_bounds(image.min().item(), image.max().item()))
-
-    def center_crop(self, image: np.ndarray, size: SizeDict, **kwargs: Any) -> np.ndarray:
-        """Crops an image of shape (channels, height, width) to `size`, zeros around a smaller one."""
-        above, below, top = centered_window(image.shape[-2], size.height)
-        before, after, left = centered_window(image.shape[-1], size.width)
-        image = np.pad(image, ((0, 0), (above, below), (before, after)))
-        return image[:, top : top + size.height, left : left + size.width]
 
     def _transformed(
         self,

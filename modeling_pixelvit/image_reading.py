@@ -301,9 +301,8 @@ def read_pixels(
     if isinstance(image, (str, os.PathLike)):
         # Turned upright before the file is closed: some formats go back to the file for their orientation.
         with open_image(image, name) as opened:
-            pixels = pil_pixels(upright_image(opened, name, max_pixels), do_convert_rgb, name)
-        input_data_format = ChannelDimension.LAST
-    elif isinstance(image, Image.Image):
+            return read_pixels(opened, do_convert_rgb, None, max_pixels, name)
+    if isinstance(image, Image.Image):
         check_not_empty(image.size[::-1], name)
         pixels = pil_pixels(upright_image(image, name, max_pixels), do_convert_rgb, name)
         input_data_format = ChannelDimension.LAST
