@@ -3,8 +3,8 @@
 """
 Interoperability: what one version of transformers saves, the other loads, the oldest that we support and this one.
 
-`PIXELVIT_OLDEST_TRANSFORMERS` may name a folder that the oldest is installed in (`pip install --no-deps --target`);
-otherwise pip fetches it, which takes a network.
+`PIXELVIT_OLDEST_TRANSFORMERS` may name a folder that the oldest is installed in, with the huggingface_hub that it takes
+(`pip install --no-deps --target`); otherwise pip fetches both, which takes a network.
 """
 
 import os
@@ -33,7 +33,7 @@ def run_in_oldest(tmp_path_factory):
     if folder is None:
         folder = str(tmp_path_factory.mktemp("transformers"))
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder]
-        subprocess.run([*command, f"transformers=={OLDEST}"], check=True)
+        subprocess.run([*command, f"transformers=={OLDEST}", "huggingface-hub<2"], check=True)
     environment = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",
