@@ -135,15 +135,17 @@ def build_report(folders: Sequence[str | Path], points_dir: str, images_folder: 
     """
     finished = [load_finished(folder, points_dir) for folder in folders]
     sections = [_section(one, images_folder) for one in finished]
-    title = finished[0].title if len(finished) == 1 else f"{len(finished)} experiments"
-    contents = "".join(f'<li><a href="#{_anchor(one)}">{html.escape(one.title)}</a></li>' for one in finished)
+    title, contents = finished[0].title, ""
+    if len(finished) > 1:
+        title = f"{len(finished)} experiments"
+        entries = "".join(f'<li><a href="#{_anchor(one)}">{html.escape(one.title)}</a></li>' for one in finished)
+        contents = f"<ul>{entries}</ul>\n"
+        headings = [f'<h2 id="{_anchor(one)}">{html.escape(one.title)}</h2>' for one in finished]
+        sections = [f"{heading}\n{section}" for heading, section in zip(headings, sections, strict=True)]
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n<body>'
-        f"<h1>{html.escape(title)}</h1>\n"
-        + (f"<ul>{contents}</ul>\n" if len(finished) > 1 else "")
-        + "\n".join(sections)
-        + "\n</body></html>\n"
+        f"<h1>{html.escape(title)}</h1>\n{contents}" + "\n".join(sections) + "\n</body></html>\n"
     )
     return page, "\n".join(_markdown(one) for one in finished)
 
@@ -165,7 +167,6 @@ def _section(finished: Finished, images_folder: Path) -> str:
     )
     fitted = _table(tabulate_fits(fit_paper_rows())) if FITTED_TABLES & set(experiment["paper"]) else ""
     parts = [
-        f'<h2 id="{_anchor(finished)}">{html.escape(finished.title)}</h2>',
         f"<p>{html.escape(experiment['question'])}</p>",
         _figure(
             (folder / PICTURE_FILE).read_bytes(), "Means of the seeds with intervals at 95%; hollow: not converged."
