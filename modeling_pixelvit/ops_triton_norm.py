@@ -40,13 +40,14 @@ def _forward_kernel(
     a group.
     """
     column = tl.arange(0, BLOCK)
-    mask = column < SIZE
+    mask, zeros = column < SIZE, tl.zeros_like(column)
     channels = tl.program_id(1).to(tl.int64) * SIZE + column
     scale = tl.load(weight + channels, mask=mask, other=0).to(ACC)
     first = tl.program_id(0).to(tl.int64) * ROWS
     for row in range(0, ROWS):
         n = first + row
-        here = mask & (n < N)
+        # As a block, since the interpreter of Triton 3.9 joins no block of truth values with a single one.
+        here = mask & (n + zeros < N)
         y_row, z_row, gate = _gated(y, z, n // T, n % T, y_b, y_t, y_m, z_b, z_t, z_m, channels, here, UNIT, ACC)
         v = y_row * z_row * gate
         normed = v * tl.rsqrt(tl.sum(v * v, 0) / SIZE + eps)
@@ -68,7 +69,7 @@ def _backward_kernel(
     tokens, M), each block's part, contiguous.
     """
     column = tl.arange(0, BLOCK)
-    mask = column < SIZE
+    mask, zeros = column < SIZE, tl.zeros_like(column)
     channels = tl.program_id(1).to(tl.int64) * SIZE + column
     scale = tl.load(weight + channels, mask=mask, other=0).to(ACC)
     sum_weight = tl.zeros((BLOCK,), ACC)
@@ -77,7 +78,7 @@ def _backward_kernel(
         n = first + row
         b = n // T
         t = n % T
-        here = mask & (n < N)
+        here = mask & (n + zeros < N)
         y_row, z_row, gate = _gated(y, z, b, t, y_b, y_t, y_m, z_b, z_t, z_m, channels, here, UNIT, ACC)
         grad_row = tl.load(grad + (b * g_b + t * g_t) * UNIT + channels * g_m, mask=here, other=0).to(ACC)
         v = y_row * z_row * gate

@@ -37,7 +37,7 @@ def _forward_kernel(
     blocks = tl.cdiv(T, ROWS)
     b = (tl.program_id(0) // blocks).to(tl.int64)
     column = tl.arange(0, BLOCK)
-    mask = column < SIZE
+    mask, zeros = column < SIZE, tl.zeros_like(column)
     factor = tl.load(weight + column, mask=mask, other=0).to(ACC)
     share = 1.0
     if scale is not None:
@@ -46,7 +46,8 @@ def _forward_kernel(
     first = (tl.program_id(0) % blocks).to(tl.int64) * ROWS
     for row in range(0, ROWS):
         t = first + row
-        here = mask & (t < T)
+        # As a block, since the interpreter of Triton 3.9 joins no block of truth values with a single one.
+        here = mask & (t + zeros < T)
         offsets = (b * T + t) * SIZE + column
         v = tl.load(h + offsets, mask=here, other=0).to(ACC)
         if branch is not None:
@@ -78,7 +79,7 @@ def _backward_kernel(
     blocks = tl.cdiv(T, ROWS)
     b = (tl.program_id(0) // blocks).to(tl.int64)
     column = tl.arange(0, BLOCK)
-    mask = column < SIZE
+    mask, zeros = column < SIZE, tl.zeros_like(column)
     factor = tl.load(weight + column, mask=mask, other=0).to(ACC)
     share = 1.0
     if scale is not None:
@@ -90,7 +91,7 @@ def _backward_kernel(
     first = (tl.program_id(0) % blocks).to(tl.int64) * ROWS
     for row in range(0, ROWS):
         t = first + row
-        here = mask & (t < T)
+        here = mask & (t + zeros < T)
         offsets = (b * T + t) * SIZE + column
         v = tl.load(total + offsets, mask=here, other=0).to(ACC)
         grad = tl.load(grad_normed + offsets, mask=here, other=0).to(ACC) + from_mean
