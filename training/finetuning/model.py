@@ -56,7 +56,7 @@ def load_config(architecture: Architecture, arguments: ModelArguments) -> PreTra
             f"the hub ({first_line(error)}); check the name."
         ) from None
     family = stored.get("model_type")
-    if family not in FAMILIES:
+    if family not in [*FAMILIES]:  # it may be anything, lists too
         raise ValueError(
             f"--model_name_or_path {name} holds a model of type {family!r}; this script trains "
             f"{' and '.join(sorted(FAMILIES))} (a ViT or DeiT becomes a pixelvit by training.convert_checkpoint)."

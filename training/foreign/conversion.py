@@ -99,7 +99,7 @@ def load_translation(
 ) -> tuple[Translation, str]:
     """Reads a checkpoint and brings it under our names; also says which entry of the file the weights come from."""
     settings = read_settings(source, "config.json")
-    if settings is not None and settings.get("model_type") in FAMILIES:
+    if settings is not None and settings.get("model_type") in [*FAMILIES]:  # which may be anything, lists too
         raise CheckpointError(f"{source} is a checkpoint of this package already; load it with from_pretrained.")
     weights, entry, left = select_weights(read_checkpoint(source), ema, source)
     translation = translate(Source(source, weights, settings, image_size, num_attention_heads))

@@ -488,8 +488,13 @@ class TestStages:
     @pytest.mark.slow
     @pytest.mark.parametrize("family", ["adventurer", "pixelvit"])
     def test_three_stages_on_digits_start_no_worse_than_the_last_one_ended(self, family, tmp_path):
-        """Images of 16, 32 and 48 pixels with patches that grow with them."""
+        """
+        Images of 16, 32 and 48 pixels with patches that grow with them, and positions that are resampled with both; by
+        rotary positions, in pixels, neighbors would be further and further away.
+        """
         words = ["--recipes", *[f"{family}-sweep"] * 3, "--output_dir", str(tmp_path), "--dataset", "digits"]
+        if family == "pixelvit":
+            words += ["--model", '{"position_embedding_type": "absolute", "locality_init_value": null}']
         words += ["--patch_size", "4", "8", "12", "--image_size", "16", "32", "48", "--report_to", "none"]
         words += ["--num_train_epochs", "12", "2", "2", "--warmup_epochs", "1.2", "0.2", "0.2"]
         assert train_stages.main(words) == 0

@@ -310,6 +310,8 @@ class TestRefusals:
         other.mkdir()
         (other / "config.json").write_text(json.dumps({"model_type": "vit", "hidden_size": 32}))
         assert "holds a model of type 'vit'; this script trains adventurer and pixelvit" in refusal(capsys, other, out)
+        (other / "config.json").write_text(json.dumps({"model_type": ["vit"]}))
+        assert "holds a model of type ['vit']" in refusal(capsys, other, out)
         error = refusal(capsys, checkpoints / "pixelvit", out, "--no_do_train", dataset=image_folder)
         assert "has no head for the 2 classes" in error
 

@@ -709,7 +709,9 @@ def test_missing_files_and_folders(tmp_path, capsys):
     assert "no shards" in refused(capsys, tmp_path / "folder", tmp_path / "out")
 
 
-@pytest.mark.parametrize("settings", [{"model_type": "beit"}, {"model_type": "vit", "num_attention_heads": "many"}])
+@pytest.mark.parametrize(
+    "settings", [{"model_type": "beit"}, {"model_type": ["vit"]}, {"model_type": "vit", "num_attention_heads": "many"}]
+)
 def test_configs_that_do_not_fit(settings, tmp_path, capsys):
     folder = vit_folder(tmp_path / "vit", ViTForImageClassification(ViTConfig(**VIT)), old=False)
     (folder / "config.json").write_text(json.dumps(settings))
