@@ -132,13 +132,16 @@ def run_experiment(
             if choices.fast:
                 print("--fast was given: it shows that all works, and the numbers mean nothing.")
 
-        return carry_out_points(experiment, place, points, results, carrying, images_folder, folder, command, warn)
+        return carry_out_points(
+            experiment, place, points, to_do, results, carrying, images_folder, folder, command, warn
+        )
 
 
 def carry_out_points(
     experiment: Experiment,
     place: str,
     points: list[Point],
+    to_do: list[Run],
     results: Results,
     carrying: Carrying,
     images_folder: str,
@@ -152,6 +155,7 @@ def carry_out_points(
     Args:
         place: On what, in words.
         points: Whose runs' folders lie in one.
+        to_do: Of their runs, and of those that they start from, the ones without results.
         images_folder: Where images are stored.
         folder: For table, picture and numbers; it is made.
         conclude: Called in the end with the rows of all finished points.
@@ -173,9 +177,7 @@ def carry_out_points(
 
     runs_folder = Path(points[0].run.folder).parent
     short_runs = 2 * len({point.series for point in points})  # so that every curve shows its first steps early
-    return carry_out(
-        results.to_do(runs), carrying, images_folder, runs_folder, look, report, experiment.name, short_runs
-    )
+    return carry_out(to_do, carrying, images_folder, runs_folder, look, report, experiment.name, short_runs)
 
 
 def place_of(scale: Scale, choices: Choices) -> str:

@@ -371,9 +371,8 @@ def _as_field(name: str, value: Any) -> Any:
     """
     if name in ("patch_schedule", "patch_draws") and isinstance(value, str):
         return [] if value == "none" else value.split()
-    if isinstance(getattr(Recipe, name, None), float) and isinstance(
-        value, str | int
-    ):  # 1e-3 is a text in YAML, and 1 no float
+    is_float = isinstance(getattr(Recipe, name, None), float)
+    if is_float and isinstance(value, str | int):  # 1e-3 is a text in YAML, and 1 no float
         try:
             return float(value)
         except ValueError:

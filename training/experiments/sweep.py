@@ -55,9 +55,10 @@ def sweep(options: argparse.Namespace, command: str) -> int:
         runs = [point.run for point in points]
         forget_other_runs(runs, images, options.overwrite)
         results, size = Results(), runs[0].recipe.image_size
+        to_do = results.to_do(runs)
         print(
             f"{images.name}: {len(images.train):,} training images, {len(images.evaluation):,} test images, "
-            f"{size} by {size} pixels. {len(results.to_do(runs))} of {len(runs)} runs to do, {options.workers} at a "
+            f"{size} by {size} pixels. {len(to_do)} of {len(runs)} runs to do, {options.workers} at a "
             "time."
         )
 
@@ -74,6 +75,7 @@ def sweep(options: argparse.Namespace, command: str) -> int:
             experiment,
             f"{images.name}, {size} by {size} pixels",
             points,
+            to_do,
             results,
             Carrying(resources=Resources(options.workers, options.threads)),
             images_folder,
