@@ -10,8 +10,8 @@ import sys
 import time
 
 import pytest
-from launching import CONFIGS, DDP, ONE_PROCESS, REPOSITORY, ZERO2, launch, words_of
-from test_resume import PLAIN, TINY, losses, tensors
+from launching import CONFIGS, DDP, FSDP2, ONE_PROCESS, REPOSITORY, ZERO2, launch, words_of
+from test_resume import PLAIN, TINY, losses, needs_fsdp2, tensors
 
 from training.settings.recipe import load_recipe
 
@@ -20,6 +20,7 @@ MODES = {
     "ddp": (DDP, [], {"ema_decay": 0.9, "learning_rate_changes": ["step", "epoch"]}),
     # The second stage has other batches, which DeepSpeed's configuration must hear of.
     "zero2-fp16": (ZERO2, ["--mixed_precision", "fp16"], {"total_batch_size": ["16", "8"]}),
+    "fsdp2": (FSDP2, ["--mixed_precision", "no"], {"ema_decay": 0.9, "gradient_accumulation_steps": 2}),
 }
 STAGES = {
     **{name: value for name, value in PLAIN.items() if name != "learning_rate_changes"},
@@ -78,7 +79,7 @@ def test_so_it_has_by_the_launchers(launcher, tmp_path, pictures):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [pytest.param(mode, marks=needs_fsdp2 if mode == "fsdp2" else ()) for mode in MODES])
 def test_kills_inside_and_between(mode, tmp_path, pictures):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish(mode, whole, pictures)
