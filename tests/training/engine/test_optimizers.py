@@ -22,6 +22,7 @@ from modeling_pixelvit import (
     PixelViTForSemanticSegmentation,
 )
 from modeling_pixelvit.configuration_base import as_pair
+from training.engine.muon import Muon, orthogonalize
 from training.engine.optimizers import build_optimizer, build_scheduler, parameter_groups
 from training.settings.recipe import Recipe, build_recipe, load_recipe
 
@@ -264,6 +265,25 @@ def test_frozen_rate_learns_nothing():
     optimizer.step()
     changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     assert changed and all("layers" not in name and "embeddings" not in name for name in changed)
+
+
+class TestMuon:
+    @pytest.mark.parametrize("shape", [(2, 6, 4), (1, 4, 9)])
+    def test_singular_values_become_about_one(self, shape):
+        matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        values = torch.linalg.svdvals(orthogonalize(matrices))
+        assert values.min() > 0.5 and values.max() < 1.3
+
+    def test_a_step_goes_downhill_and_vectors_are_refused(self):
+        matrix = torch.nn.Parameter(torch.ones(4, 3))
+        optimizer = Muon([matrix], lr=0.1)
+        for _ in range(20):
+            optimizer.zero_grad()
+            matrix.square().sum().backward()
+            optimizer.step()
+        assert matrix.square().sum() < 6
+        with pytest.raises(ValueError, match=r"shape \(3,\); it takes matrices"):
+            Muon([torch.nn.Parameter(torch.ones(3))], lr=0.1)
 
 
 class TestMuonUnderLossScaling:

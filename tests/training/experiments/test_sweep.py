@@ -27,7 +27,6 @@ from training.data.sources import load_images
 from training.data.splits import Splits
 from training.engine.checkpoints import find_checkpoints
 from training.engine.evaluation import IMAGES_FILE
-from training.engine.muon import Muon, orthogonalize
 from training.experiments.arguments import parse_arguments
 from training.experiments.images import load_run_images
 from training.experiments.law import count_falling_runs, find_falls, judge_convergence, summarize_curve
@@ -160,25 +159,6 @@ class TestRun:
         steps = []
         execute(make_run(tmp_path, base_learning_rate=1e-4), few_digits, lambda step, loss: steps.append(step))
         assert steps == [1, 2, 3, 4, 5, 6]
-
-
-class TestMuon:
-    @pytest.mark.parametrize("shape", [(2, 6, 4), (1, 4, 9)])
-    def test_singular_values_become_about_one(self, shape):
-        matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        values = torch.linalg.svdvals(orthogonalize(matrices))
-        assert values.min() > 0.5 and values.max() < 1.3
-
-    def test_a_step_goes_downhill_and_vectors_are_refused(self):
-        matrix = torch.nn.Parameter(torch.ones(4, 3))
-        optimizer = Muon([matrix], lr=0.1)
-        for _ in range(20):
-            optimizer.zero_grad()
-            matrix.square().sum().backward()
-            optimizer.step()
-        assert matrix.square().sum() < 6
-        with pytest.raises(ValueError, match=r"shape \(3,\); it takes matrices"):
-            Muon([torch.nn.Parameter(torch.ones(3))], lr=0.1)
 
 
 class TestSweep:
