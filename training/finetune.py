@@ -45,7 +45,8 @@ logger = logging.getLogger("training.finetune")  # not by __name__, which is __m
 
 def find_checkpoint(training: FinetuneArguments, model_name_or_path: str) -> str | None:
     """
-    The Trainer's checkpoint to go on from: the given one, else the last one in the output folder, if it has any.
+    The Trainer's checkpoint to go on from: the given one, else the last complete one in the output folder, if it has
+    any.
 
     Raises:
         ValueError: if the given one is none, or the output folder holds something else, or the model to start from.
@@ -73,12 +74,16 @@ def find_checkpoint(training: FinetuneArguments, model_name_or_path: str) -> str
         )
     if training.overwrite_output_dir or not os.path.isdir(folder) or set(os.listdir(folder)) <= {SETTINGS_FILE}:
         return None
-    last = get_last_checkpoint(folder)
-    if last is None:
+    # The Trainer writes its state last: without it a checkpoint is of a run that was killed while it saved.
+    complete = [path.parent.name for path in Path(folder).glob(f"checkpoint-*/{TRAINER_STATE_FILE}")]
+    steps = [name.removeprefix("checkpoint-") for name in complete]
+    last_step = max((int(step) for step in steps if step.isdecimal()), default=None)
+    if last_step is None:
         raise ValueError(
             f"--output_dir {folder} is not empty and holds no checkpoint to go on from; give another folder, or "
             "--overwrite_output_dir to write into this one."
         )
+    last = os.path.join(folder, f"checkpoint-{last_step}")
     logger.info("Going on from %s; to start anew, give --overwrite_output_dir or another --output_dir.", last)
     return last
 

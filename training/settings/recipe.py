@@ -172,7 +172,7 @@ class Recipe:
         help="fields of the model's configuration that differ from the variant's, as JSON; in place of all that "
         "the recipe has there",
     )
-    seed: int = _field(0, "of initial weights, order and augmentation")
+    seed: int = _field(0, "of initial weights, order and augmentation", bounds=(0, 2**32 - 1))
 
     def validate_ranges(self):
         """Called by `strict` after the types have been checked."""

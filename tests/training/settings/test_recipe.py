@@ -250,6 +250,7 @@ def test_takes_a_step_with_its_task_at_toy_width(name, scenes):
         (("adventurer-stage1",), {"patchsize": 4}, "'patchsize'.*Did you mean 'patch_size'"),
         (("adventurer-stage1",), {"patch_size": "four"}, "patch_size.*int.*four"),
         (("adventurer-stage1",), {"patch_size": 0}, "patch_size=0 .* at least 1"),
+        (("adventurer-stage1",), {"seed": -1}, "seed=-1 .* at least 0"),
         (("adventurer-stage1",), {"drop_path_rate": 1.5}, "drop_path_rate=1.5 .* at most 1"),
         (("adventurer-stage1",), {"warmup_epochs": 300}, "warmup_epochs=300 .* 300 epochs"),
         (("adventurer-stage1",), {"learning_rate_changes": "batch"}, "learning_rate_changes"),
@@ -277,7 +278,7 @@ def test_files_with_mistakes(tmp_path):
         with pytest.raises(RecipeError, match=message):
             load_recipe(path)
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(RecipeError, match="mine.yaml cannot be read"):
+    with pytest.raises(RecipeError, match="cannot be read"):
         load_recipe(path)
 
 
