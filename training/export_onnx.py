@@ -48,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         check_packages()
+        if options.output.is_dir():
+            raise ValueError(f"{options.output} is a folder; name a file in it, such as {options.output}/model.onnx.")
         if any(options.output.parent.glob("*.safetensors")):
             raise ValueError(
                 f"{options.output.parent} holds a checkpoint, whose config.json would be replaced; name a file in "

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import HfArgumentParser, set_seed
+from transformers import HfArgumentParser, TrainerState, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
@@ -38,22 +38,30 @@ from .tasks.registry import TASKS, check_options
 
 
 ADAPTER_FOLDER = "adapter"
+TRAINER_STATE_FILE = "trainer_state.json"  # of transformers
 
 logger = logging.getLogger("training.finetune")  # not by __name__, which is __main__ when this is the command
 
 
 def find_checkpoint(training: FinetuneArguments, model_name_or_path: str) -> str | None:
     """
-    The Trainer's checkpoint to go on from: the given one, else the last one in the output folder, if it has any.
+    The Trainer's checkpoint to go on from: the given one, else the last complete one in the output folder, if it has
+    any.
 
     Raises:
         ValueError: if the given one is none, or the output folder holds something else, or the model to start from.
+            In evaluation alone, if it holds a fine-tuned model, whose own results are what is published with it.
     """
-    if not training.do_train:
-        return None
     folder, given = training.output_dir, training.resume_from_checkpoint
+    if not training.do_train:
+        if Path(folder, SETTINGS_FILE).is_file():
+            raise ValueError(
+                f"--output_dir {folder} holds a fine-tuned model, whose results those of this evaluation would "
+                "replace; give another --output_dir."
+            )
+        return None
     if given is not None:
-        if not Path(given, "trainer_state.json").is_file():
+        if not Path(given, TRAINER_STATE_FILE).is_file():
             raise ValueError(
                 f"--resume_from_checkpoint {given} was given, which is no folder with a state of the Trainer; give one "
                 "called checkpoint-<step>."
@@ -66,12 +74,16 @@ def find_checkpoint(training: FinetuneArguments, model_name_or_path: str) -> str
         )
     if training.overwrite_output_dir or not os.path.isdir(folder) or set(os.listdir(folder)) <= {SETTINGS_FILE}:
         return None
-    last = get_last_checkpoint(folder)
-    if last is None:
+    # The Trainer writes its state last: without it a checkpoint is of a run that was killed while it saved.
+    complete = [path.parent.name for path in Path(folder).glob(f"checkpoint-*/{TRAINER_STATE_FILE}")]
+    steps = [name.removeprefix("checkpoint-") for name in complete]
+    last_step = max((int(step) for step in steps if step.isdecimal()), default=None)
+    if last_step is None:
         raise ValueError(
             f"--output_dir {folder} is not empty and holds no checkpoint to go on from; give another folder, or "
             "--overwrite_output_dir to write into this one."
         )
+    last = os.path.join(folder, f"checkpoint-{last_step}")
     logger.info("Going on from %s; to start anew, give --overwrite_output_dir or another --output_dir.", last)
     return last
 
@@ -147,6 +159,9 @@ def prepare(
 
 def train(trainer: FinetuneTrainer, checkpoint: str | None):
     """Trains and saves; of a model with LoRA the adapter, and the model with the adapter merged into it."""
+    steps_before = 0
+    if checkpoint is not None:
+        steps_before = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_FILE))).global_step
     result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.check_weights()
     if hasattr(trainer.model, "merge_and_unload"):
@@ -154,9 +169,10 @@ def train(trainer: FinetuneTrainer, checkpoint: str | None):
             trainer.model.save_pretrained(Path(trainer.args.output_dir, ADAPTER_FOLDER))
         trainer.merge_adapter()
     trainer.save_model()
-    metrics = {**result.metrics, "train_samples": len(trainer.train_dataset)}
-    trainer.log_metrics("train", metrics)
-    trainer.save_metrics("train", metrics)
+    if result.global_step > steps_before:  # else they are of no step
+        metrics = {**result.metrics, "train_samples": len(trainer.train_dataset)}
+        trainer.log_metrics("train", metrics)
+        trainer.save_metrics("train", metrics)
     trainer.save_state()
 
 

@@ -67,14 +67,14 @@ def whole_folder(path: Path, replace: bool = True) -> Iterator[Path]:
         folder, previous = Path(work, "new"), Path(work, "previous")
         folder.mkdir()
         yield folder
-        if replace and path.exists():
-            os.rename(path, previous)
         try:
+            if replace and path.exists():
+                os.rename(path, previous)
             os.rename(folder, path)
-        except OSError:
-            if previous.exists():
+        except BaseException as error:  # an interruption too, after which `previous` would be removed
+            if previous.exists() and not path.exists():
                 os.rename(previous, path)
-            if replace or not path.is_dir():
+            if replace or not path.is_dir() or not isinstance(error, OSError):
                 raise
 
 

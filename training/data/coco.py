@@ -30,6 +30,7 @@ from .tables import ObjectTable, table_class_names
 ROBOFLOW_FILE = "_annotations.coco.json"
 INSTANCES = "instances_"
 NEEDED_OF_IMAGE = ("id", "file_name", "height", "width")
+ID_TYPES = (int, float, str)
 FileChecker = Callable[[str], bool]
 
 
@@ -279,8 +280,12 @@ def _read_coco(file: Path) -> dict[str, list[dict[str, Any]]]:
 
 def _categories(entries: list[dict[str, Any]], file: Path) -> Categories:
     ids = [entry.get("id") for entry in entries]
-    if not ids or None in ids or len(set(ids)) < len(ids):
-        raise ValueError(f"{file} has the category ids {ids}; give at least one category, each with an id of its own.")
+    alike = any(all(isinstance(one, types) for one in ids) for types in ((int, float), str))  # so they have an order
+    if not ids or not alike or len(set(ids)) < len(ids):
+        raise ValueError(
+            f"{file} has the category ids {ids}; give at least one category, each with an id of its own, all of them "
+            "numbers or all of them texts."
+        )
     names = {entry["id"]: str(entry.get("name", entry["id"])) for entry in entries}
     ids = sorted(ids)
     return Categories(ids, [names[category] for category in ids])
@@ -301,13 +306,16 @@ def _image_records(
             records[image["id"]] = ImageRecord(image["id"], file, *size, [])
         else:
             invalid.add(f"image {image.get('id', f'at place {place}')}", reason)
-            records.setdefault(image.get("id"), None)
+            if isinstance(image.get("id"), ID_TYPES):
+                records.setdefault(image["id"], None)
     return records
 
 
 def _reason_against_image(image: dict[str, Any], folder: Path, is_there: FileChecker) -> str | None:
     if missing := [key for key in NEEDED_OF_IMAGE if image.get(key) is None]:
         return f"it has no {missing[0]}"
+    if not isinstance(image["id"], ID_TYPES):
+        return "its id is neither a number nor a text"
     if not all(isinstance(image[side], int) and image[side] > 0 for side in ("height", "width")):
         return f"its size is {image['height']!r} x {image['width']!r}"
     if not isinstance(image["file_name"], str) or not is_there(str(folder / image["file_name"])):
@@ -335,7 +343,7 @@ def _add_objects(
     for place, annotation in enumerate(annotations):
         annotation = {"id": f"at place {place}", **annotation}
         image_id = annotation.get("image_id")
-        if image_id not in records:
+        if not isinstance(image_id, ID_TYPES) or image_id not in records:
             invalid.add(f"annotation {annotation['id']}", f"its image {image_id!r} is not among the images")
         elif (record := records[image_id]) is not None:
             reason = reason_against(annotation, labels, record.height, record.width, has_masks)

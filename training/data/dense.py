@@ -78,7 +78,7 @@ class InvalidEntries:
         if self.on_invalid == "refuse":
             raise ValueError(
                 f"{self.source} has {len(self)} invalid entries ({shown}{more}); correct them, or leave them out by "
-                "on_invalid='skip'."
+                "--on_invalid skip."
             )
         logger.warning("%s: %d invalid entries are left out (%s%s).", self.source, len(self), shown, more)
 

@@ -97,7 +97,7 @@ class MaskRules:
     def _bad(self, name: str, reason: str) -> ValueError:
         if self.on_invalid == "skip":
             return UnusableExample(name, reason)
-        return UnusableData(f"{name} cannot be used ({reason}); correct it, or leave it out by on_invalid='skip'.")
+        return UnusableData(f"{name} cannot be used ({reason}); correct it, or leave it out by --on_invalid skip.")
 
 
 class SegmentationImages(torch.utils.data.Dataset):
@@ -267,8 +267,8 @@ def _label_names(given: Sequence[str] | int | None, folder: Path, source: str) -
         if file.is_file():
             return _names_in(file)
     raise ValueError(
-        f"The classes of {source} are not known; give their names or their number as label_names, or put a classes.txt "
-        "with a name in each line into its folder."
+        f"The classes of {source} are not known; put a classes.txt with a name in each line into its folder, "
+        "or give their number by --num_labels."
     )
 
 

@@ -159,5 +159,14 @@ class FinetuneArguments(TrainingArguments):
         if self.dataloader_pin_memory is None:
             self.dataloader_pin_memory = torch.cuda.is_available()
         super().__post_init__()
+        for name, least in (
+            ("per_device_train_batch_size", 1),
+            ("per_device_eval_batch_size", 1),
+            ("gradient_accumulation_steps", 1),
+            ("dataloader_num_workers", 0),
+            ("learning_rate", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} {getattr(self, name):g} was given; it must be at least {least}.")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"--layer_decay {self.layer_decay:g} was given; it must be above 0 and at most 1.")

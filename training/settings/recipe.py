@@ -172,7 +172,7 @@ class Recipe:
         help="fields of the model's configuration that differ from the variant's, as JSON; in place of all that "
         "the recipe has there",
     )
-    seed: int = _field(0, "of initial weights, order and augmentation")
+    seed: int = _field(0, "of initial weights, order and augmentation", bounds=(0, 2**32 - 1))
 
     def validate_ranges(self):
         """Called by `strict` after the types have been checked."""
@@ -341,7 +341,10 @@ def build_recipe(fields: dict[str, Any], where: str) -> Recipe:
     try:
         return Recipe(**fields)
     except StrictDataclassError as error:
-        reason = " ".join(str(error.__cause__ or error).split())
+        reason: BaseException = error
+        while reason.__cause__ is not None:  # of an item of a list the innermost alone tells what is wrong
+            reason = reason.__cause__
+        reason = " ".join(str(reason).split())
         raise RecipeError(f"{where[0].upper()}{where[1:]} cannot be used: {reason}") from None
 
 
@@ -361,6 +364,8 @@ def _values_for(name: str, variant: str | None) -> tuple[dict[str, Any], Path]:
         content = _read(path)
         own_sizes = content.pop("variants", None)
         wanted = variant or content.get("variant") or ("large" if own_sizes and "base" not in own_sizes else "base")
+        if not isinstance(wanted, str):
+            raise RecipeError(f"{path} sets variant to {wanted!r}; give one of {', '.join(VARIANTS)}.")
         if own_sizes is None or wanted in own_sizes:
             return {**_for_variant(content, wanted, path), "variant": wanted}, path
         sizes += own_sizes
@@ -372,6 +377,10 @@ def _read(path: Path) -> dict[str, Any]:
     content = read_mapping(path, "recipe", RecipeError)
     known = [field.name for field in dataclasses.fields(Recipe)]
     _check_keys(content, [*known, *FILE_KEYS], str(path))
+    for key in FILE_KEYS:
+        names = content.get(key, [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise RecipeError(f"{path} sets {key} to {names!r}; give a list of names, as [{key.removesuffix('s')}].")
     merged: dict[str, Any] = {}
     for name in content.pop("include", []):
         shared = path.parent / SHARED_DIR / f"{name}.yaml"
@@ -385,7 +394,7 @@ def read_mapping(path: Path, what: str, error_class: type[ValueError]) -> dict[s
     """The keys and values in a YAML file, which a message calls `what`; the error is for one that has none."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise error_class(f"The {what} {path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise error_class(
@@ -439,6 +448,8 @@ def _as_declared(value: Any, declared: Any) -> Any:
         return None
     if value == ["none"]:
         return []
+    if declared == list[float] and isinstance(value, list):
+        return [_as_declared(number, float) for number in value]
     if float in (get_args(declared) or (declared,)) and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
             return float(value)

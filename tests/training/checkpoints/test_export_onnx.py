@@ -155,12 +155,14 @@ def test_options(checkpoint, capsys, options, message):
     assert f"error: {message}" in capsys.readouterr().err
 
 
-def test_the_checkpoint_keeps_its_config(checkpoint, capsys):
+def test_outputs_that_cannot_be_taken(checkpoint, capsys):
     checkpoint.save("classification", "pixelvit")
     before = (checkpoint.folder / "config.json").read_text()
     assert main([str(checkpoint.folder), str(checkpoint.folder / "model.onnx")]) == 2
     assert "holds a checkpoint, whose config.json would be replaced; name a file in" in capsys.readouterr().err
     assert (checkpoint.folder / "config.json").read_text() == before
+    assert main([str(checkpoint.folder), str(checkpoint.folder.parent)]) == 2
+    assert "is a folder; name a file in it, such as" in capsys.readouterr().err
 
 
 def test_a_checkpoint_that_is_none(tmp_path, capsys):

@@ -130,6 +130,7 @@ BAD = [
     (annotation(9, 10, (1, 1, 2, 2), segmentation=[[1, 1, 2, 2, 3, 3]]), r"annotation 9 of .*: .* has no area"),
     (annotation(9, 10, (1, 1, 2, 2), category=5), r"annotation 9 of .*: its category 5 is not among"),
     (annotation(9, 99, (1, 1, 2, 2)), r"annotation 9: its image 99 is not among the images"),
+    (annotation(9, [10], (1, 1, 2, 2)), r"annotation 9: its image \[10\] is not among the images"),
     (annotation(9, 10, (1, 1, 2, 2), bbox=[1, 2]), r"annotation 9 of .*bbox"),
     (annotation(9, 10, (1, 1, 2, 2), area=float("nan")), r"annotation 9 of .*area"),
 ]
@@ -163,6 +164,7 @@ class TestInvalidEntries:
             ({"height": None}, "image 10: it has no height"),
             ({"width": 0}, "image 10: its size is 6 x 0"),
             ({"id": 11}, r"image 11 \(1\.png\): another image has its id"),
+            ({"id": [10]}, r"image \[10\]: its id is neither a number nor a text"),
         ],
     )
     def test_an_image_without_size_or_id(self, tmp_path, change, message):
@@ -190,6 +192,8 @@ class TestInvalidEntries:
             ('{"images": [], "annotations": []}', "no list of categories"),
             ('{"images": [], "annotations": [3], "categories": []}', "has 3 among its annotations"),
             ('{"images": [], "annotations": [], "categories": []}', r"category ids \[\]"),
+            ('{"images": [], "annotations": [], "categories": [{"id": [1]}]}', r"category ids \[\[1\]\]"),
+            ('{"images": [], "annotations": [], "categories": [{"id": 1}, {"id": "2"}]}', "all of them texts"),
         ):
             file.write_text(text)
             with pytest.raises(ValueError, match=message):

@@ -229,9 +229,19 @@ class TestResuming:
         assert run(checkpoints / family, whole, *options, dataset=image_folder) == 0
         shutil.copytree(whole / "checkpoint-1", interrupted / "checkpoint-1")
         shutil.copy(whole / finetune.SETTINGS_FILE, interrupted)
+        left_out = shutil.ignore_patterns(finetune.TRAINER_STATE_FILE)  # killed while it was written
+        shutil.copytree(whole / "checkpoint-2", interrupted / "checkpoint-2", ignore=left_out)
         assert run(checkpoints / family, interrupted, *options, dataset=image_folder) == 0
         assert f"Going on from {interrupted / 'checkpoint-1'}" in caplog.text
         assert same_tensors(saved_tensors(whole), saved_tensors(interrupted))
+
+    def test_results_of_a_finished_run_stay(self, checkpoints, tmp_path, capsys):
+        assert run(checkpoints / "pixelvit", tmp_path) == 0
+        results = (tmp_path / "train_results.json").read_text()
+        assert run(checkpoints / "pixelvit", tmp_path) == 0  # in which no step is left to do
+        assert (tmp_path / "train_results.json").read_text() == results
+        error = refusal(capsys, checkpoints / "pixelvit", tmp_path, "--no_do_train")
+        assert "holds a fine-tuned model, whose results those of this evaluation would replace" in error
 
     def test_what_a_run_does_not_go_on_from(self, checkpoints, tmp_path, capsys):
         out = tmp_path / "out"
@@ -287,6 +297,8 @@ class TestRefusals:
             (["--image_size", "0"], "--image_size 0 was given; it must be at least 1"),
             (["--auto_augment", "best"], "auto_augment=best was given, which timm does not know"),
             (["--min_crop_scale", "2"], "min_crop_scale=2 was given; it must be at least 0 and at most 1"),
+            (["--per_device_train_batch_size", "0"], "_batch_size 0 was given; it must be at least 1"),
+            (["--learning_rate", "-1"], "--learning_rate -1 was given; it must be at least 0"),
             (["--layer_decay", "0"], "--layer_decay 0 was given; it must be above 0 and at most 1"),
             (["--max_eval_samples", "0"], "--max_eval_samples 0 was given; it must be at least 1"),
             (["--drop_path_rate", "1"], "drop_path_rate=1.0 was given"),

@@ -250,6 +250,7 @@ def test_takes_a_step_with_its_task_at_toy_width(name, scenes):
         (("adventurer-stage1",), {"patchsize": 4}, "'patchsize'.*Did you mean 'patch_size'"),
         (("adventurer-stage1",), {"patch_size": "four"}, "patch_size.*int.*four"),
         (("adventurer-stage1",), {"patch_size": 0}, "patch_size=0 .* at least 1"),
+        (("adventurer-stage1",), {"seed": -1}, "seed=-1 .* at least 0"),
         (("adventurer-stage1",), {"drop_path_rate": 1.5}, "drop_path_rate=1.5 .* at most 1"),
         (("adventurer-stage1",), {"warmup_epochs": 300}, "warmup_epochs=300 .* 300 epochs"),
         (("adventurer-stage1",), {"learning_rate_changes": "batch"}, "learning_rate_changes"),
@@ -268,10 +269,17 @@ def test_files_with_mistakes(tmp_path):
         ("family: [\n", "cannot be read"),
         ("drop_path_rate: {small: 0.1}\n", "for small and not for 'base'"),
         ("include: [nothing]\n", "nothing.yaml cannot be read"),
+        ("include:\n", "sets include to None; give a list of names"),
+        ("patch_draws: [4:1, 2:1]\n", r"'patch_draws\[0\]' expected str, got int \(value: 241\)"),  # base 60 to YAML
+        ("variants: tiny\n", "sets variants to 'tiny'; give a list of names"),
+        ("variant: {tiny: 1}\n", "sets variant to {'tiny': 1}; give one of tiny, small"),
     ]:
         path.write_text(content)
         with pytest.raises(RecipeError, match=message):
             load_recipe(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        load_recipe(path)
 
 
 def test_numbers_as_yaml_reads_them(tmp_path):
@@ -279,6 +287,8 @@ def test_numbers_as_yaml_reads_them(tmp_path):
     path.write_text("base_learning_rate: 5e-4\nnum_train_epochs: 3\nwarmup_epochs: 1\n")  # text and integers to YAML
     recipe = load_recipe(path, patch_size=2)
     assert (recipe.base_learning_rate, recipe.num_train_epochs, recipe.patch_size) == (5e-4, 3.0, 2)
+    path.write_text("learning_rate_schedule: steps\nlearning_rate_drops: [5e-1, 0.75]\n")
+    assert load_recipe(path).learning_rate_drops == [0.5, 0.75]
 
 
 def test_a_saved_recipe_is_the_same_one(tmp_path):

@@ -249,7 +249,7 @@ class TestRefusals:
         words = [*self.WORDS, "--dataset", str(damaged), "--output_dir", str(tmp_path / "run")]
         assert train.main(words) == 2
         shown = capsys.readouterr().err
-        assert "Traceback" not in shown and "by on_invalid='skip'" in shown
+        assert "Traceback" not in shown and "by --on_invalid skip" in shown
         assert ("000003.png cannot be used (the mask has the value 11, but 0 to 10 are" in shown) or (
             "000005.png cannot be used (the mask has 32 x 30 pixels, but its image 32 x 32" in shown
         )
