@@ -384,6 +384,12 @@ class TestSweep:
         assert error.startswith("error: ") and sentence in error and len(error.splitlines()) == 1
         assert not (tmp_path / "out").exists()
 
+    def test_a_loss_that_is_no_number_gets_a_sentence(self, tmp_path, capsys):
+        words = [*TINY_COMMAND, "--families", "pixelvit", "--patch_sizes", "16", "--peak_rate", "1e30"]
+        assert sweep.main([*words, "--output_dir", str(tmp_path)]) == 1
+        error = capsys.readouterr().err
+        assert "failed:\nThe training loss is nan, at step" in error and "Traceback" not in error
+
     def test_a_folder_without_classes(self, image_folder, tmp_path):
         (tmp_path / "flat").mkdir()
         (image_folder / "dark" / "0.png").rename(tmp_path / "flat" / "0.png")
