@@ -179,7 +179,7 @@ def _columns(split: Split, source: str, image_column: str | None, label_column: 
     if not (label_column or labels):
         raise ValueError(
             f"--dataset {source} has images but no class labels (columns: {', '.join(features)}); put the images of "
-            "each class into a subfolder of its own, named after the class."
+            "each of two or more classes into a subfolder of its own, named after the class."
         )
     label_column = label_column or labels[0]
     if isinstance(features[label_column], (list, datasets.List, datasets.LargeList)):

@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image files that cannot be decoded: one of them must not end a training of days, many of them must."""
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 
 MAX_TRIES = 100
+# Pillow names bytes by their place in memory, another one each time, by which one image would count as many.
+PLACE_IN_MEMORY = re.compile(r" ?<_io\.BytesIO object at \w+>")
 
 
 class UnreadableImage(ValueError):
@@ -20,7 +23,7 @@ class UnreadableImage(ValueError):
 
     def __init__(self, name: str, reason: str):
         super().__init__(name, reason)  # both, so that it can be pickled on its way out of a worker
-        self.name, self.reason = name, reason
+        self.name, self.reason = name, PLACE_IN_MEMORY.sub("", reason)
 
     def __str__(self) -> str:
         return f"{self.name} cannot be decoded ({self.reason}); get a complete copy of it or leave it out."

@@ -6,6 +6,11 @@ Intervals of means over seeds, over test images, and over both.
 Seeds are few, so what other ones would give is taken from Student's t. Test images are many: they are drawn with
 replacement (Efron's bootstrap), the same ones for all runs, so that an image that is hard for all of them is no
 difference between two. As seeds and images have nothing to do with each other, their deviations add up.
+
+What is the same for all of them, be it seeds or images, tells nothing of other ones. So scores are drawn from two
+images more, one of which all runs get right and one of which none does: near 0 and 100% the ends are then about those
+of Clopper and Pearson, and of a run that errs in none of n images the share of errors goes up to 3/n. A single image
+has no interval.
 """
 
 import math
@@ -41,26 +46,30 @@ def student(freedom: int, shape: tuple[int, int], seed: int) -> np.ndarray:
     return stats.norm.ppf(even[:, 1:]) * np.sqrt(freedom / stats.chi2.ppf(even[:, :1], freedom))
 
 
-def draw_images(values: np.ndarray, weights: np.ndarray | None = None, resamples: int = RESAMPLES) -> np.ndarray:
+def draw_images(
+    values: np.ndarray, weights: np.ndarray | None = None, resamples: int = RESAMPLES, imagined: int = 0
+) -> np.ndarray:
     """
     Means over other test images, as many.
 
     Args:
         values: (runs, images), of each image.
         weights: (runs, images), of the images in the means; equal ones if not given.
+        imagined: Of the images, those to draw from that were not tested.
 
     Returns:
         (resamples, runs), of which the runs of a row have the same images.
     """
     weights = np.ones_like(values, float) if weights is None else np.asarray(weights, float)
     draw, number, weighted = np.random.default_rng(0), values.shape[1], values * weights
-    times = (np.bincount(draw.integers(number, size=number), minlength=number) for _ in range(resamples))
+    size = number - imagined
+    times = (np.bincount(draw.integers(number, size=size), minlength=number) for _ in range(resamples))
     return np.array([weighted @ one / (weights @ one) for one in times])
 
 
 def intervals_of(values: Sequence[float], draws: np.ndarray | None = None) -> Intervals:
     """
-    Of the mean of some values at `CONFIDENCE`, by what they are over: over seeds if there are two values.
+    Of the mean of some values at `CONFIDENCE`, by what they are over: over seeds if there are two values that differ.
 
     Args:
         values: One for each seed.
@@ -71,7 +80,8 @@ def intervals_of(values: Sequence[float], draws: np.ndarray | None = None) -> In
     if len(values) > 1:
         error = float(stats.sem(values))
         half = error * float(stats.t.ppf(LEVELS[1], len(values) - 1))
-        found[SEEDS] = centre - half, centre + half
+        if half > 0:
+            found[SEEDS] = centre - half, centre + half
     if draws is not None:
         drawn = draws.mean(1)
         found[IMAGES] = tuple(np.quantile(drawn, LEVELS).tolist())
@@ -86,10 +96,9 @@ def told(intervals: Intervals) -> tuple[float, float] | None:
     return next((intervals[source] for source in SOURCES if source in intervals), None)
 
 
-def half_width(runs: Sequence[dict[str, Any]], name: str) -> float | None:
-    """Half of the interval of the mean of a metric of runs that differ by their seed; None where nothing tells it."""
-    interval = told(intervals_of([run[name] for run in runs], draws_of(runs, name)))
-    return None if interval is None else (interval[1] - interval[0]) / 2
+def interval_of(runs: Sequence[dict[str, Any]], name: str) -> tuple[float, float] | None:
+    """Of the mean of a metric of runs that differ by their seed; None where nothing tells it."""
+    return told(intervals_of([run[name] for run in runs], draws_of(runs, name)))
 
 
 def draws_of(runs: Sequence[dict[str, Any]], name: str) -> np.ndarray | None:
@@ -109,7 +118,7 @@ def with_draws(runs: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, A
 
     Returns:
         The runs in their order; those without such values, or of which the values are another result's, as they were.
-        All of them are if they were not tested on the same images.
+        All of them are if they were not tested on the same images, or on a single one.
     """
     found = {index: values for index, run in enumerate(runs) if (values := _values_of(run, folder / run["name"]))}
     if not found:
@@ -118,13 +127,19 @@ def with_draws(runs: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, A
     readable = np.isfinite(losses[0])
     if any(len(one) != len(readable) or not np.array_equal(np.isfinite(one), readable) for one in losses):
         return list(runs)
+    if readable.sum() < 2:
+        return list(runs)
     first = next(iter(found.values()))
     weights = None
     if IMAGE_WEIGHT in first:
         weights = np.stack([values[IMAGE_WEIGHT] for values in found.values()])[:, readable]
     drawn: dict[int, dict[str, np.ndarray]] = {index: {} for index in found}
     for name in set.intersection(*(set(values) for values in found.values())) - {IMAGE_WEIGHT}:
-        draws = draw_images(np.stack([values[name] for values in found.values()])[:, readable], weights)
+        values = np.stack([one[name] for one in found.values()])[:, readable]
+        if name == "loss":
+            draws = draw_images(values, weights)
+        else:  # what is in percent is of single images 0 or 100
+            draws = draw_images(np.pad(values, ((0, 0), (1, 1)), constant_values=(0, 100)), imagined=2)
         for index, column in zip(found, draws.T, strict=True):
             drawn[index][f"test_{name}"] = column
     return [{**run, DRAWS: drawn[index]} if index in drawn else run for index, run in enumerate(runs)]

@@ -218,7 +218,9 @@ def difference_of(
         return None
     differences = [run[name] - other[name] for run, other in zip(*pairs, strict=True)]
     draws = _paired_draws(pairs, name)
-    return mean(differences), intervals_of(differences, None if draws is None else draws[0] - draws[1])
+    intervals = intervals_of(differences, None if draws is None else draws[0] - draws[1])
+    # Where both are right on the same images there is no width, which tells nothing of other ones.
+    return mean(differences), {source: (low, high) for source, (low, high) in intervals.items() if low < high}
 
 
 def ratio_of(runs: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> Ratio | None:

@@ -258,6 +258,11 @@ class Planner:
         source = dataset or TASKS[task].embedded_images.title
         data = {"source": source, "image_size": fields.get(STORED_SIZE, recipe.image_size)}
         images = self._images(recipe, data, scale)
+        if images.num_train < recipe.total_batch_size:
+            raise ExperimentError(
+                f"{source} has {images.num_train} training images, fewer than the {recipe.total_batch_size} of a "
+                "batch; add some, or make it smaller: --batch_size of a sweep, or an experiment's total_batch_size."
+            )
         epochs = spec.get("epochs") or (None if is_start else self.choices.epochs) or scale.epochs
         if epochs is None:
             epochs = DATASET_EPOCHS if dataset and is_small else recipe.num_train_epochs

@@ -15,7 +15,7 @@ from ..common.machine import describe_machine, describe_versions
 from ..families.registry import FAMILIES
 from ..tasks.registry import TASKS
 from .fits import NEGLIGIBLE, Fits, fit_forms, readable
-from .intervals import CONFIDENCE, DRAWS, IMAGES, SEEDS, SEEDS_AND_IMAGES, SOURCES, draws_of, half_width
+from .intervals import CONFIDENCE, DRAWS, IMAGES, SEEDS, SEEDS_AND_IMAGES, SOURCES, draws_of, interval_of
 from .law import (
     CONVERGENCE_RULE,
     GAIN_NOTE,
@@ -178,12 +178,22 @@ def _table_row(same: list[dict[str, Any]], several: bool, with_flops: bool) -> t
 
 
 def format_mean(runs: Sequence[dict[str, Any]], name: str, style: str, unit: str = "") -> str:
-    """The mean of a metric of runs that differ by their seed, with half the width of its interval if there is one."""
+    """
+    The mean of a metric of runs that differ by their seed, with half the width of its interval if there is one, or with
+    its ends, where that would go below 0 or above 100%.
+    """
     values = [run.get(name) for run in runs]
     if None in values:
         return "-"
-    half, style = half_width(runs, name), _style_of(values, style)
-    return format_plain_mean(values, style) + ("" if half is None else f" ± {half:{style}}") + unit
+    interval, style = interval_of(runs, name), _style_of(values, style)
+    text = format_plain_mean(values, style)
+    if interval is None:
+        return text + unit
+    half = (interval[1] - interval[0]) / 2
+    if unit and not half <= sum(values) / len(values) <= 100 - half:
+        low, high = (min(max(end, 0.0), 100.0) for end in interval)
+        return f"{text} [{low:{style}}, {high:{style}}]{unit}"
+    return f"{text} ± {half:{style}}{unit}"
 
 
 def format_plain_mean(values: Sequence[float | None], style: str) -> str:
@@ -346,13 +356,14 @@ def _draw_points(axes, members: list[dict[str, Any]], name: str, color: str, mar
     for place, same in by_axis(members).items():
         values = [run[name] for run in same]
         means[place] = sum(values) / len(values)
+        interval = interval_of(same, name)
         face = color if all(run["converged"] for run in same) else "white"
         if len(values) > 1:
             axes.plot([place] * len(values), values, ".", color=color, alpha=0.4, markersize=5)
         axes.errorbar(
             place,
             means[place],
-            yerr=half_width(same, name),
+            yerr=None if interval is None else np.abs(np.subtract(interval, means[place]))[:, None],
             fmt=marker,
             color=color,
             markersize=7,

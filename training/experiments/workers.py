@@ -29,6 +29,8 @@ from accelerate import Accelerator
 from tqdm import tqdm
 from transformers.utils import logging
 
+from ..data.unreadable import UnusableData
+from ..engine.options import TrainingStopped
 from ..families.registry import FAMILIES
 from .images import load_run_images
 from .report import format_result
@@ -80,7 +82,7 @@ class Resources:
 
 
 def run_in_worker(run: Run, images_folder: str, resources: Resources, gpu: str | None, messages: Connection):
-    """The body of a worker: `execute`, with messages ("progress", steps, loss), ("done",) or ("error", traceback)."""
+    """The body of a worker: `execute`, with messages ("progress", steps, loss), ("done",) or ("error", text)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process; the parent ends its workers
     parent = os.getppid()
     torch.set_num_threads(resources.threads)
@@ -107,6 +109,8 @@ def run_in_worker(run: Run, images_folder: str, resources: Resources, gpu: str |
                 execute(run, images, report, accelerator)
     except Interrupted:
         raise SystemExit(128 + signal.SIGTERM) from None
+    except (TrainingStopped, UnusableData) as error:  # a sentence for whoever gave the command
+        messages.send(("error", str(error)))
     except Exception:
         messages.send(("error", traceback.format_exc()))
     else:
@@ -229,7 +233,7 @@ class WorkerPool:
 
     def execute(self) -> dict[str, str]:
         """
-        Returns when all runs are done: the traceback of each run that failed, by its name. An exception, as Ctrl-C
+        Returns when all runs are done: what went wrong in each run that failed, by its name. An exception, as Ctrl-C
         raises it, ends the workers; what they were doing can be continued.
         """
         for name, value in ALLOCATOR_SETTINGS.items():

@@ -9,8 +9,9 @@ import pytest
 from scipy import stats
 
 from training.engine.evaluation import IMAGES_FILE, write_image_values
-from training.experiments.intervals import draw_images, draws_of, half_width, intervals_of, with_draws
+from training.experiments.intervals import draw_images, draws_of, interval_of, intervals_of, with_draws
 from training.experiments.law import difference_of, ratio_of
+from training.experiments.report import format_mean
 
 
 NUM_IMAGES = 500
@@ -23,7 +24,7 @@ def losses_of_images(factor=1.0, seed=0, number=NUM_IMAGES):
 
 def write_run(folder, name, losses, **fields):
     """A finished run's metrics, and its file of test images."""
-    (folder / name).mkdir()
+    (folder / name).mkdir(parents=True)
     right = (losses < 1).astype(float) * 100
     write_image_values(folder / name, {"loss": losses.astype(np.float32), "accuracy": right})
     return {"name": name, "patch_size": 8, "test_loss": losses.mean(), "test_accuracy": right.mean(), **fields}
@@ -42,7 +43,7 @@ class TestDraws:
         values = [1.0, 1.2, 1.7]
         half = stats.t.ppf(0.975, 2) * stats.sem(values)
         assert intervals_of(values) == {"seeds": pytest.approx((1.3 - half, 1.3 + half))}
-        assert intervals_of([1.0]) == {} and half_width([{"loss": 1.0}], "loss") is None
+        assert intervals_of([1.0]) == {} and interval_of([{"loss": 1.0}], "loss") is None
 
     @pytest.mark.parametrize("num_seeds", [1, 3])
     def test_they_hold_what_they_say(self, num_seeds):
@@ -76,15 +77,45 @@ class TestDraws:
         assert difference_of([runs["halved"]], [runs["plain"]], "test_mean_iou") is None
 
 
+class TestScores:
+    """Accuracies near their ends, where images that are all alike say that other ones would be so too."""
+
+    @staticmethod
+    def runs_with(tmp_path, wrong, seeds=(0,), number=NUM_IMAGES):
+        losses = np.where(np.arange(number) < wrong, 2.0, 0.5)
+        return with_draws([write_run(tmp_path, f"seed{seed}", losses, seed=seed) for seed in seeds], tmp_path)
+
+    @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+    def test_of_a_run_that_is_always_right_three_more_may_be_wrong(self, tmp_path, seeds):
+        runs = self.runs_with(tmp_path, 0, seeds)
+        assert interval_of(runs, "test_accuracy") == pytest.approx((100 - 300 / NUM_IMAGES, 100))
+        assert format_mean(runs, "test_accuracy", ".1f", "%") == "100.0 [99.4, 100.0]%"
+        runs = self.runs_with(tmp_path / "never", NUM_IMAGES, seeds)
+        assert format_mean(runs, "test_accuracy", ".1f", "%") == "0.0 [0.0, 0.6]%"
+
+    @pytest.mark.parametrize("wrong", [1, 2, 5, 20, 250, 498])
+    def test_the_ends_are_about_those_of_clopper_and_pearson(self, tmp_path, wrong):
+        low, high = interval_of(self.runs_with(tmp_path, wrong), "test_accuracy")
+        exact = stats.binomtest(NUM_IMAGES - wrong, NUM_IMAGES).proportion_ci(method="exact")
+        assert (low, high) == pytest.approx((100 * exact.low, 100 * exact.high), abs=200 / NUM_IMAGES)
+
+    def test_what_does_not_scatter_has_no_interval(self, tmp_path):
+        runs = self.runs_with(tmp_path, 5, seeds=(0, 1))
+        assert difference_of(runs[:1], [{**runs[1], "seed": 0}], "test_accuracy") == (0.0, {})
+        assert intervals_of([98.5, 98.5]) == {}
+        (run,) = self.runs_with(tmp_path / "one", 0, number=1)
+        assert interval_of([run], "test_loss") is None and ratio_of([run], [run]).interval is None
+
+
 class TestFiles:
     def test_of_several_seeds_both_are_told(self, tmp_path):
         runs = [write_run(tmp_path, f"seed{seed}", losses_of_images(1 + seed / 10), seed=seed) for seed in range(3)]
-        without = half_width(runs, "test_loss")
+        low, high = interval_of(runs, "test_loss")
         runs = with_draws(runs, tmp_path)
         found = intervals_of([run["test_loss"] for run in runs], draws_of(runs, "test_loss"))
         seeds, images, both = ((found[one][1] - found[one][0]) / 2 for one in ("seeds", "images", "seeds and images"))
-        assert seeds == pytest.approx(without) and max(seeds, images) < both < seeds + images
-        assert half_width(runs, "test_loss") == pytest.approx(both) and half_width(runs, "test_accuracy") > 0
+        assert seeds == pytest.approx((high - low) / 2) and max(seeds, images) < both < seeds + images
+        assert interval_of(runs, "test_loss") == found["seeds and images"] and interval_of(runs, "test_accuracy")
         assert (tmp_path / "seed0" / IMAGES_FILE).stat().st_size < 5 * NUM_IMAGES
 
     def test_of_a_run_without_them_it_is_over_seeds(self, tmp_path):
@@ -92,8 +123,9 @@ class TestFiles:
         (tmp_path / "seed1" / IMAGES_FILE).unlink()
         with_some = with_draws(runs, tmp_path)
         assert ["draws" in run for run in with_some] == [True, False, True]
-        assert half_width(with_some, "test_loss") == half_width(runs, "test_loss")
-        assert ratio_of(with_some, runs).intervals.keys() == {"seeds"}
+        assert interval_of(with_some, "test_loss") == interval_of(runs, "test_loss")
+        others = [{**run, "test_loss": 1 / run["test_loss"]} for run in runs]
+        assert ratio_of(with_some, others).intervals.keys() == {"seeds"}
 
     def test_those_of_another_result_and_of_other_images_are_not_taken(self, tmp_path):
         run = write_run(tmp_path, "one", losses_of_images(), seed=0)

@@ -364,11 +364,27 @@ class TestSweep:
         assert error.startswith("error: ") and sentence in error and len(error.splitlines()) == 1
         assert not (tmp_path / "out").exists()
 
+    def test_a_loss_that_is_no_number_gets_a_sentence(self, tmp_path, capsys):
+        words = [*TINY_COMMAND, "--families", "pixelvit", "--patch_sizes", "16", "--peak_rate", "1e30"]
+        assert sweep.main([*words, "--output_dir", str(tmp_path)]) == 1
+        error = capsys.readouterr().err
+        assert "failed:\nThe training loss is nan, at step" in error and "Traceback" not in error
+
+    def test_fewer_images_than_a_batch_get_a_sentence(self, image_folder, tmp_path, capsys):
+        assert sweep.main(["--dataset", str(image_folder), "--patch_sizes", "8", "--output_dir", str(tmp_path)]) == 2
+        error = capsys.readouterr().err
+        assert "has 16 training images, fewer than the 32 of a batch" in error and "--batch_size" in error
+
     def test_a_folder_without_classes(self, image_folder, tmp_path):
         (tmp_path / "flat").mkdir()
         (image_folder / "dark" / "0.png").rename(tmp_path / "flat" / "0.png")
         with pytest.raises(ValueError, match=r"has images but no class labels .*subfolder of its own"):
             load_run_images(load_recipe("pixelvit-sweep"), str(tmp_path / "flat"), 8, tmp_path / "stored")
+
+    def test_a_folder_of_one_class(self, image_folder, tmp_path):
+        (image_folder / "dark").rename(tmp_path / "dark")
+        with pytest.raises(ValueError, match="each of two or more classes into a subfolder"):
+            load_run_images(load_recipe("pixelvit-sweep"), str(image_folder), 8, tmp_path / "stored")
 
 
 class TestDenseTasks:
