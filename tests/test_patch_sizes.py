@@ -86,6 +86,18 @@ def test_a_patch_size_of_the_call_is_that_of_resize_patches(model_class, fields,
             assert_same(model(images, patch_size=2, **options), model(images, **options))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("patch_size", [1, 3])
+def test_a_patch_size_of_the_call_in_other_precisions(patch_size, dtype):
+    """To the bit there too, which in float64 every other order of the same products shows."""
+    model = tiny_model(PixelViTModel, image_size=[30, 45], patch_size=15).to(dtype)
+    resized = copy.deepcopy(model)
+    resized.resize_patches(patch_size)
+    images = torch.randn(2, 3, 30, 45, dtype=dtype)
+    with torch.no_grad():
+        assert_same(model(images, patch_size=patch_size), resized(images))
+
+
 @pytest.mark.parametrize("model_class", [AdventurerForImageClassification, PixelViTForImageClassification])
 @pytest.mark.parametrize(
     ("stored", "patch_size", "copies"), [(None, 1, 1), (None, 4, 1), (4, 2, 1), (4, 1, 1), (None, 1, 2), (4, 4, 3)]
