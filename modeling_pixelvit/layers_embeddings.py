@@ -8,7 +8,6 @@ in Adventurer. A patch has k tokens in a row, copies of it, if the configuration
 """
 
 import functools
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -97,44 +96,11 @@ def _compute_kernel_resize_matrix(old: int, new: int) -> list[list[float]]:
     return np.linalg.pinv(resize.T).tolist()
 
 
-class EvaluationCache:
-    """
-    What was computed from a parameter, kept for as long as it stays the same and nobody trains: a model in evaluation
-    resamples kernel and positions once for each patch size, and not once for each batch.
-    """
-
-    def __init__(self):
-        self.results = {}
-
-    def get(self, module: nn.Module, parameter: torch.Tensor, key: tuple, compute: Callable[[], torch.Tensor]):
-        """`compute()`, or its last result under this key."""
-        traced = torch.compiler.is_compiling() or parameter.is_meta or parameter.is_inference()
-        if module.training or torch.is_grad_enabled() or traced:
-            self.results.clear()
-            return compute()
-        # Its version tells of a change in place, its address of another tensor.
-        state = (parameter._version, parameter.data_ptr(), parameter.dtype, parameter.device)
-        if key not in self.results or self.results[key][0] != state:
-            self.results[key] = state, compute()
-        return self.results[key][1]
-
-
 class PatchProjection(nn.Conv2d):
     """The parameters of a convolution of stride p, applied as one linear map of each patch's pixels."""
 
     def __init__(self, num_channels: int, hidden_size: int, patch_size: int):
         super().__init__(num_channels, hidden_size, kernel_size=patch_size, stride=patch_size)
-        self.cache = EvaluationCache()
-
-    def train(self, mode: bool = True) -> nn.Module:
-        self.cache.results.clear()  # an optimizer may step tensors of its own and only copy them here
-        return super().train(mode)
-
-    def kernel_for(self, patch_size: int) -> torch.Tensor:
-        """The kernel (D, channels, patch_size, patch_size)."""
-        if patch_size == self.kernel_size[0]:
-            return self.weight
-        return self.cache.get(self, self.weight, (patch_size,), lambda: resize_patch_kernel(self.weight, patch_size))
 
     def forward(self, pixel_values: torch.Tensor, patch_size: int | None = None) -> torch.Tensor:
         """
@@ -142,10 +108,14 @@ class PatchProjection(nn.Conv2d):
         not given, the side of the stored kernel.
         """
         patch_size = self.kernel_size[0] if patch_size is None else patch_size
-        kernel = self.kernel_for(patch_size)
+        # Anew at each call, about a hundredth of its time: nothing would tell of every change of the weight,
+        # as by `weight.data.mul_`.
+        kernel = resize_patch_kernel(self.weight, patch_size)
         pixel_values = pixel_values.to(kernel.dtype)
-        if patch_size == 1:  # no pixel moves but for the transposition
-            patches = pixel_values.flatten(2).transpose(1, 2)
+        if patch_size == 1:
+            # Copied, as larger patches are: of strided tokens PyTorch takes another product, with other roundings, for
+            # a weight that is a parameter than for one that was resampled without gradients.
+            patches = pixel_values.flatten(2).transpose(1, 2).contiguous()
         else:
             patches = pixel_values.unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))
             patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
@@ -188,11 +158,6 @@ class PixelEmbeddings(nn.Module):
         table = torch.zeros(1, config.num_patch_tokens + 1, config.hidden_size) if config.has_position_table else None
         self.position_embeddings = None if table is None else nn.Parameter(table)
         self.dropout = nn.Dropout(dropout)
-        self.cache = EvaluationCache()
-
-    def train(self, mode: bool = True) -> nn.Module:
-        self.cache.results.clear()
-        return super().train(mode)
 
     def resize(self, config):
         """Resamples kernel and positions, in place, for the patch and image size of `config`."""
@@ -249,15 +214,8 @@ class PixelEmbeddings(nn.Module):
 
     def positions_for(self, patch_size: int, grid: tuple[int, int]) -> torch.Tensor:
         """The position table (1, k rows columns + 1, D), as `resize_patches` and then the image's size make it."""
-        parameter, own_grid = self.position_embeddings, tuple(side // patch_size for side in self.image_size)
-        table = parameter
-        if self.grid_size != own_grid:
-
-            def resample():
-                return resize_position_embeddings(parameter, self.grid_size, own_grid, self.class_token_last)
-
-            table = self.cache.get(self, parameter, (patch_size,), resample)
-        # Not kept: images come in any number of sizes, and a table can be as large as the rest of the model.
+        own_grid = tuple(side // patch_size for side in self.image_size)
+        table = resize_position_embeddings(self.position_embeddings, self.grid_size, own_grid, self.class_token_last)
         return resize_position_embeddings(table, own_grid, grid, self.class_token_last)
 
     def forward(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from transformers.utils.generic import can_return_tuple
 
 
 def image_sizes_of(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> list[tuple[int, int]]:
@@ -94,6 +95,7 @@ def by_image_size(forward: Callable) -> Callable:
     """
 
     @functools.wraps(forward)
+    @can_return_tuple
     def wrapper(
         self,
         pixel_values: torch.Tensor,
@@ -104,13 +106,12 @@ def by_image_size(forward: Callable) -> Callable:
     ) -> Any:
         groups = split_by_size(pixel_values, pixel_mask)
         if groups is None:
-            return forward(self, pixel_values, interpolate_pos_encoding, patch_size, **kwargs)
+            return forward(self, pixel_values, interpolate_pos_encoding, patch_size, return_dict=True, **kwargs)
         if self.training and self.config.patch_dropout:
             raise ValueError(
                 f"{type(self).__name__}: pixel_mask was given for padded images in training with patch_dropout="
                 f"{self.config.patch_dropout}; train on images of one size, or set patch_dropout to 0."
             )
-        return_dict = kwargs.pop("return_dict", self.config.return_dict)
         any_size = True if interpolate_pos_encoding is None else interpolate_pos_encoding
         outputs = [forward(self, images, any_size, patch_size, return_dict=True, **kwargs) for _, images in groups]
         if outputs[0].get("attentions") is not None:
@@ -139,6 +140,6 @@ def by_image_size(forward: Callable) -> Callable:
         if outputs[0].hidden_states is not None:
             states = zip(*(output.hidden_states for output in outputs), strict=True)
             joined.hidden_states = tuple(None if parts[0] is None else join(list(parts)) for parts in states)
-        return joined if return_dict else joined.to_tuple()
+        return joined
 
     return wrapper

@@ -246,7 +246,9 @@ class ImageClassificationMixin:
         Returns:
             [`ImageClassifierOutput`]: `logits` of shape `(batch_size, num_labels)`, and `loss` if labels are given.
         """
-        outputs = self.base_model(pixel_values, interpolate_pos_encoding, patch_size, pixel_mask, **kwargs)
+        outputs = self.base_model(
+            pixel_values, interpolate_pos_encoding, patch_size, pixel_mask, return_dict=True, **kwargs
+        )
         logits = self.classifier(outputs.pooler_output)
         loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
         return ImageClassifierOutput(
@@ -302,7 +304,7 @@ class PixelBackboneMixin(BackboneMixin):
                 f"{type(self).__name__}: patch_dropout={self.config.patch_dropout} was given; in training feature maps "
                 "need every patch, so it must be 0, or reshape_hidden_states=False."
             )
-        outputs = self.base_model(pixel_values, True, patch_size, pixel_mask, **kwargs)
+        outputs = self.base_model(pixel_values, True, patch_size, pixel_mask, return_dict=True, **kwargs)
         states = dict(zip(self.stage_names, outputs.hidden_states, strict=False))
         if missing := set(self.out_features) - set(states):
             raise ValueError(

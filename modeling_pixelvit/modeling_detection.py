@@ -175,7 +175,9 @@ class PixelDetectionMixin:
         if labels is not None:
             with_masks = self.mask_head is not None
             targets = prepare_targets(labels, image_sizes, size, self.num_labels, with_masks, pixel_values.device)
-        outputs = self.base_model(pixel_values, interpolate_pos_encoding=True, patch_size=patch_size, **kwargs)
+        outputs = self.base_model(
+            pixel_values, interpolate_pos_encoding=True, patch_size=patch_size, return_dict=True, **kwargs
+        )
         embeddings = self.base_model.embeddings
         features = embeddings.feature_map(outputs.last_hidden_state, pixel_values, patch_size)
         pyramid = self.pyramid(features, size, embeddings.resolve_patch_size(patch_size))

@@ -236,6 +236,7 @@ class SemanticSegmentationMixin:
             interpolate_pos_encoding=interpolate_pos_encoding,
             patch_size=patch_size,
             output_hidden_states=self._recorded_states(wanted),
+            return_dict=True,
             **kwargs,
         )
         logits, auxiliary_logits = self._decode(pixel_values, patch_size, outputs, with_auxiliary=labels is not None)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers import (
     MODEL_CLASSES,
+    SMALL_HEADS,
     check_compiled_training,
     check_gradient_checkpointing,
     first_output,
@@ -24,6 +25,8 @@ from modeling_pixelvit import (
     AdventurerModel,
     PixelViTBackbone,
     PixelViTForImageClassification,
+    PixelViTForObjectDetection,
+    PixelViTForSemanticSegmentation,
     PixelViTModel,
 )
 from modeling_pixelvit.modeling_adventurer import AdventurerLayer
@@ -184,6 +187,23 @@ def test_outputs(model_class):
         assert len(attentions) == 4 and attentions[0].shape == (2, 4, 17, 17)
         torch.testing.assert_close(attentions[0].sum(-1), torch.ones(2, 4, 17))
     torch.testing.assert_close(model(pixels, return_dict=False)[0], output.logits)
+
+
+@pytest.mark.parametrize("model_class", [*MODEL_CLASSES, PixelViTForSemanticSegmentation, PixelViTForObjectDetection])
+def test_tuples_by_call_and_by_config(model_class):
+    """A call decides, and where it gives nothing or None the config; the same with images that are padded."""
+    model = tiny_model(model_class, **(SMALL_HEADS if model_class is PixelViTForObjectDetection else {}))
+    padded = torch.ones(2, 8, 8, dtype=torch.int64)
+    padded[0, 4:] = 0
+    for of_config in (True, False):
+        model.config.return_dict = of_config
+        for of_call in ({}, {"return_dict": None}, {"return_dict": True}, {"return_dict": False}):
+            wanted = of_call.get("return_dict")
+            wanted = of_config if wanted is None else wanted
+            for pixel_mask in (None, padded):
+                with torch.no_grad():
+                    output = model(torch.randn(2, 3, 8, 8), pixel_mask=pixel_mask, **of_call)
+                assert isinstance(output, tuple) != wanted
 
 
 @pytest.mark.parametrize("implementation", ["sdpa", "flex_attention"])
