@@ -130,6 +130,11 @@ class TestDefinitions:
         speeds = Speeds([run], Results())
         assert speeds.of(run) == 1.5e9 and list(speeds.bases) == ["as on one core of a processor"]
 
+    @pytest.mark.parametrize(("name", "scale"), [("table1", "imagenet64"), ("table2", "ade20k"), ("table3", "coco")])
+    def test_the_time_of_the_papers_trainings_is_not_told_by_small_ones_on_a_core(self, name, scale):
+        runs = every_run(plan(name, scale, seeds=(0,), families=("pixelvit",)).points())
+        assert {Speeds(runs, Results()).of(run) for run in runs} == {1e12}
+
     def test_the_papers_stages_follow_one_another(self):
         (point, *_) = plan("table1", "imagenet224", families=("adventurer",)).points()
         last, middle, first = point.run, point.run.start, point.run.start.start
