@@ -247,6 +247,8 @@ def format_falls(runs: list[dict[str, Any]]) -> str:
         single = f"; at every step in {falling} of {whole} single runs" if whole > 1 else ""
         ratios = ", ".join(f"{_format_step(fall)}: {format_ratio(fall.ratio, fall.interval)}" for fall in falls)
         guessing = "" if any(run["learned"] for run in members) else "; but no run counts as having learned"
+        if guessing and all(run.get("chance_loss") == 0 for run in members):
+            guessing += ", as test images of one class are guessed without a loss"
         lines.append(f"{series}: test loss {verdict}{single} ({ratios}){guessing}")
     return "\n".join(lines)
 
