@@ -152,6 +152,7 @@ def format_table(runs: list[dict[str, Any]]) -> str:
 
 def format_rows(rows: list[tuple[str, ...]]) -> str:
     """A Markdown table of a title and rows, the first column on the left."""
+    rows = [tuple(cell.replace("|", "\\|") for cell in row) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["| " + " | ".join(_align(row, widths)) + " |" for row in rows]
     rule = ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]]
