@@ -13,6 +13,7 @@ end come a table, a picture and `results.json`.
 """
 
 import argparse
+import math
 import os
 import shlex
 import signal
@@ -27,7 +28,7 @@ from .engine.options import LoopOptions
 from .engine.run import build_accelerator
 from .experiments.arguments import MOST_WORKERS, dataset_named
 from .experiments.carrying import Carrying, resumable_command
-from .experiments.definition import Experiment, find_experiments, load_experiment, load_scales
+from .experiments.definition import Experiment, ExperimentError, find_experiments, load_experiment, load_scales
 from .experiments.experiment import run_experiment
 from .experiments.images import load_run_images
 from .experiments.points import Choices
@@ -127,8 +128,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parts_of(experiment: Experiment) -> list[Experiment]:
-    """The experiment, or those that it is made of."""
-    return [load_experiment(name) for name in experiment.parts] or [experiment]
+    """
+    The experiment, or those that it is made of.
+
+    Raises:
+        ExperimentError: for a part that has parts itself.
+    """
+    parts = [load_experiment(name) for name in experiment.parts]
+    for part in parts:
+        if part.parts:
+            raise ExperimentError(
+                f"{experiment.name} has the part {part.name}, which is made of {', '.join(part.parts)}; name these."
+            )
+    return parts or [experiment]
 
 
 def list_experiments() -> str:
@@ -146,8 +158,8 @@ def choices(options: argparse.Namespace) -> Choices:
     """
     for name in ("image_size", "epochs", "workers", "threads"):
         value = getattr(options, name)
-        if value is not None and value <= 0:
-            raise ValueError(f"--{name} {value} was given; it must be above zero.")
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"--{name} {value} was given; it must be finite and above zero.")
     how = {name: value for name in LOOP_OPTIONS if (value := getattr(options, name)) is not None}
     LoopOptions(**how).check()
     return Choices(

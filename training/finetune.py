@@ -177,7 +177,7 @@ def train(trainer: FinetuneTrainer, checkpoint: str | None):
 
 
 def evaluate(trainer: FinetuneTrainer):
-    metrics = {**trainer.evaluate(), "eval_samples": len(trainer.eval_dataset)}
+    metrics = {**trainer.evaluate(), "eval_samples": trainer.num_evaluated}
     trainer.log_metrics("eval", metrics)
     trainer.save_metrics("eval", metrics)
 

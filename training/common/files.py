@@ -23,7 +23,7 @@ def flush_to_disk(path: Path):
 
 def write_bytes(path: Path, content: bytes):
     """Writes the whole file or, if interrupted, nothing."""
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # another process may write the same
     partial.write_bytes(content)
     flush_to_disk(partial)
     os.replace(partial, path)

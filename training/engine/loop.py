@@ -381,8 +381,8 @@ class TrainingLoop:
         where = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
         start = f" that starts from it (--initial_checkpoint {last})" if last else ""
         return TrainingStopped(
-            f"{what}, at step {self.progress.step}; {where}. A run of its own{start} with a lower --base_learning_rate "
-            "may get further."
+            f"{what}, at step {self.progress.step}; {where}. A run of its own{start} with a lower base_learning_rate "
+            "(--peak_rate of a sweep) may get further."
         )
 
     def _evaluation_due(self) -> bool:

@@ -4,6 +4,7 @@
 
 import dataclasses
 import os
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -140,6 +141,9 @@ def _run(arguments: list[str] | None) -> int:
     except (ValueError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, TooManyUnreadable) else 2
+    except KeyboardInterrupt:
+        print("\nInterrupted before the first step.", file=sys.stderr)
+        return 128 + signal.SIGINT
     # From here on only the data, or a disk that is full, can be the user's mistake; the rest is worth its traceback.
     try:
         outcome = finish(loop)

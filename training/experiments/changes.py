@@ -38,7 +38,7 @@ def change_recipe(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
         of_model["num_attention_heads"] = of_model["hidden_size"] // head_width(recipe)
         of_model["intermediate_size"] = 4 * of_model["hidden_size"]
     fields = {**dataclasses.asdict(recipe), **of_recipe, "model": {**recipe.model, **of_model}}
-    changed = build_recipe(fields, "the command line")
+    changed = build_recipe(fields, "the recipe with these changes")
     try:
         changed.build_config(patch_size=1)
     except StrictDataclassError as error:

@@ -90,9 +90,9 @@ class Experiment:
             patch_sizes: What `every` stands for.
         """
         for grid in self.grids:
-            alternatives = {"family": self.families, **grid}
+            alternatives = {"family": self.base.get("family", self.families), **grid}
             for name, values in alternatives.items():
-                values = list(patch_sizes) if values == EVERY and name == "patch_size" else values
+                values = list(patch_sizes) if values in (EVERY, [EVERY]) and name == "patch_size" else values
                 alternatives[name] = values if isinstance(values, list) else [values]
             for values in itertools.product(*alternatives.values()):
                 yield {**self.base, **dict(zip(alternatives, values, strict=True))}
@@ -198,6 +198,10 @@ def build_experiment(fields: dict[str, Any], where: str) -> Experiment:
         for one in wanted:
             if one not in allowed:
                 raise ExperimentError(f"{where} sets {what}: {one}; there are {', '.join(allowed)}.")
+    for fields in ({"families": experiment.families}, *experiment.grids):
+        for name, values in fields.items():
+            if values == []:
+                raise ExperimentError(f"{where} sets {name}: []; give one value or more, or leave it out.")
     if not experiment.seeds or not all(0 <= seed < 2**32 for seed in experiment.seeds):
         raise ExperimentError(f"{where} sets seeds: {experiment.seeds}; give one or more from 0 to 2^32 - 1.")
     scales = _read(SCALES_FILE) if experiment.scales else {}

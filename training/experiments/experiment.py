@@ -405,7 +405,8 @@ class Speeds:
         return training_seconds(run, num_labels, self.measured)
 
     def of(self, run: Run) -> float:
-        known = [] if run.how.get("eval_epochs") else self._alike(run)  # the paper's recipes are for GPUs
+        # The paper's recipes, whose scales alone say how often they log, are for GPUs.
+        known = [] if "logging_steps" in run.how else self._alike(run)
         if not known:
             self.bases["if the devices keep up 1 TFLOP/s, and less in proportion"] = None
             return 1e12

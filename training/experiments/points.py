@@ -7,7 +7,7 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
@@ -17,11 +17,11 @@ from modeling_pixelvit.configuration_segmentation import SegmentationHeadConfig
 
 from ..data.batches import TrainingBatches
 from ..families.registry import FAMILIES
-from ..settings.recipe import Recipe, load_recipe, suggestion
+from ..settings.recipe import Recipe, as_declared, load_recipe, suggestion
 from ..tasks.base import SWITCHED_OFF
 from ..tasks.registry import TASKS
 from .arguments import DATASET_EPOCHS, DATASET_IMAGE_SIZE
-from .changes import PHOTOGRAPHS, change_recipe, set_length
+from .changes import PHOTOGRAPHS, WARMUP_SHARE, change_recipe, set_length
 from .definition import (
     COMPUTE,
     EVERY,
@@ -34,13 +34,16 @@ from .definition import (
     Scale,
     load_scales,
 )
-from .run import Run, forward_flops, tell_images
+from .fits import readable
+from .report import AXIS_UNITS
+from .run import Run, cost_of, forward_flops, tell_images, training_cost
 
 
 FAST_BATCHES = 12
 NOT_VARIED = {
     "model": "give the fields of models' configurations by their names",
     "seed": "the experiment's seeds stand in its list of seeds, or come by --seeds",
+    "task": "an experiment has one, which stands beside its grids",
 }
 RANGES = {
     **dict.fromkeys((IMAGES, COMPUTE), (lambda x: x is None or _is_number(x, int | float), "a number above zero")),
@@ -48,7 +51,13 @@ RANGES = {
     "patch_size": (lambda x: _is_number(x, int), f"a whole number above zero, or {EVERY!r}"),
     LABEL: (lambda x: isinstance(x, str), "a text"),
 }
+RECIPE_TYPES = {field.name: field.type for field in dataclasses.fields(Recipe)}
 START_KEYS = ("task", "scale", "recipe", "image_size", "epochs", "start")
+START_RANGES = {
+    "task": (lambda x: x in list(TASKS), f"one of {', '.join(TASKS)}"),
+    "epochs": RANGES[IMAGES],
+    "start": (lambda x: x is None or isinstance(x, dict), "a mapping"),
+}
 HEAD_FIELDS = frozenset(
     field.name for cls in (SegmentationHeadConfig, DetectionHeadConfig) for field in dataclasses.fields(cls)
 )
@@ -144,12 +153,14 @@ class Planner:
         sizes = self.scale.patch_sizes.get(task) or TASKS[task].patch_sizes
         sizes = sorted((one for one in sizes if size % one == 0), reverse=True)
         combinations = list(self._narrowed().combinations(sizes[:2] if self.choices.fast else sizes))
+        combinations = [one for one in combinations if one["family"] in (self.choices.families or [one["family"]])]
         self._check_fields(list(experiment.combinations(sizes)))
         seeds = self.choices.seeds or tuple(experiment.seeds)
         points: dict[tuple[str, str, str], Point] = {}
+        places: dict[tuple[str, float, int], tuple[str, dict[str, Any]]] = {}
         for fields in combinations:
             patch_size, image_size = fields.get("patch_size"), fields.get("image_size", size)
-            if isinstance(patch_size, list):
+            if isinstance(patch_size, list) or patch_size == EVERY:
                 raise ExperimentError(
                     f"{experiment.name} has patch_size={patch_size} in its base, where a field has one value; several "
                     "stand in a grid."
@@ -157,6 +168,11 @@ class Planner:
             for name, value in fields.items():
                 if name in RANGES and not RANGES[name][0](value):
                     raise ExperimentError(f"{experiment.name} sets {name}: {value}; it must be {RANGES[name][1]}.")
+            if fields.get(IMAGES) is not None and fields.get(COMPUTE) is not None:
+                raise ExperimentError(
+                    f"{experiment.name} sets {IMAGES}: {fields[IMAGES]} and {COMPUTE}: {fields[COMPUTE]} of one point; "
+                    "either is the length of its training, so leave one out."
+                )
             if patch_size is not None and image_size % patch_size:
                 self.left_out.append(f"patch {patch_size}, which does not divide images of {image_size} pixels")
                 continue
@@ -169,12 +185,25 @@ class Planner:
                     raise ExperimentError(f"{experiment.name} has a point that cannot be ({told}): {reason}") from None
                 point = Point(*self._name_curve(fields), run)
                 points.setdefault((point.group, point.variant, run.key), point)
+                place = self._place(run)
+                key, others = places.setdefault((point.series, place, seed), (run.key, fields))
+                if key != run.key:
+                    names = [name for name in fields | others if fields.get(name) != others.get(name)]
+                    told = ", ".join(
+                        f"{name}: {others.get(name, 'unset')} and {fields.get(name, 'unset')}" for name in names
+                    )
+                    raise ExperimentError(
+                        f"{experiment.name} has two points at {AXIS_UNITS[experiment.x].format(readable(place))} of "
+                        f"the curve {point.series} ({told}), which would count as seeds of one; name in its series "
+                        "what differs, or give grids labels."
+                    )
         self.left_out = list(dict.fromkeys(self.left_out))
         if not points:
             left_out = "; ".join(self.left_out) or f"all families but {', '.join(self.choices.families)}"
             raise ExperimentError(f"{experiment.name} has no points left; left out: {left_out}.")
         variants = dict.fromkeys(point.variant for point in points.values())
-        if experiment.reference is not None and experiment.reference not in variants and not self.left_out:
+        has_all = not self.left_out and not self.choices.families
+        if experiment.reference is not None and experiment.reference not in variants and has_all:
             raise ExperimentError(
                 f"{experiment.name} sets reference: {experiment.reference}; its curves are {', '.join(variants)}."
             )
@@ -191,20 +220,41 @@ class Planner:
     def _check_fields(self, combinations: list[dict[str, Any]]):
         families: dict[str, set[str]] = {}
         for fields in combinations:
+            if fields["family"] not in list(FAMILIES):
+                raise ExperimentError(
+                    f"{self.experiment.name} sets family: {fields['family']}; it must be one of {', '.join(FAMILIES)}."
+                )
             for name in fields:
                 families.setdefault(name, set()).add(fields["family"])
+        for name in self.experiment.series:
+            if name not in families:
+                raise ExperimentError(
+                    f"{self.experiment.name} names {name!r} in its series, which none of its points sets; there are "
+                    f"{', '.join(families)}.{suggestion(name, families)}"
+                )
         start = {name: set(FAMILIES) for name in self.experiment.start or {} if name not in START_KEYS}
         recipe = Recipe()
         for name, of_families in (families | start).items():
             if name in NOT_VARIED:
                 raise ExperimentError(f"{self.experiment.name} varies {name!r}; {NOT_VARIED[name]}.")
             owners = [recipe, *(config for config in self.configs if config.model_type in of_families)]
-            if name not in OF_POINTS and not any(hasattr(owner, name) for owner in owners):
+            if name not in OF_POINTS and not any(name in vars(owner) for owner in owners):
                 known = {*OF_POINTS, *(field for owner in owners for field in vars(owner))}
                 raise ExperimentError(
                     f"{self.experiment.name} varies {name!r}, which is no field of a recipe or of a configuration of "
                     f"{' or '.join(sorted(of_families))}, and none of {', '.join(OF_POINTS)}.{suggestion(name, known)}"
                 )
+
+    def _place(self, run: Run) -> float:
+        """On the figure's axis."""
+        recipe, num_labels = run.recipe, self.images_of(run).num_labels
+        if self.experiment.x == "training_flops":
+            return training_cost(run, num_labels)
+        if self.experiment.x == "parameters":
+            return cost_of(recipe, num_labels, recipe.patch_size).parameters
+        if self.experiment.x == "images_seen":
+            return run.num_batches * recipe.total_batch_size
+        return run.num_tokens if self.experiment.x == "tokens" else recipe.patch_size
 
     def _name_curve(self, fields: dict[str, Any]) -> tuple[str, str]:
         words = [fields[LABEL]] if LABEL in fields else []
@@ -266,6 +316,12 @@ class Planner:
         epochs = spec.get("epochs") or (None if is_start else self.choices.epochs) or scale.epochs
         if epochs is None:
             epochs = DATASET_EPOCHS if dataset and is_small else recipe.num_train_epochs
+        for name, is_ignored, instead in (
+            ("num_train_epochs", epochs != recipe.num_train_epochs, f"of {epochs:g} epochs; vary {IMAGES}, its share"),
+            ("warmup_epochs", is_small, f"which has a warmup of {WARMUP_SHARE:.0%}; leave it out"),
+        ):
+            if name in fields and is_ignored:
+                raise ExperimentError(f"{self.experiment.name} sets {name} of a training {instead}.")
         steps_per_epoch = TrainingBatches(recipe, images.num_train).steps_per_epoch
         seen = epochs * images.num_train if is_small else epochs * steps_per_epoch * recipe.total_batch_size
         seen = round(seen * fields.get(IMAGES, 1) * self._images_for_compute(recipe, images, fields.get(COMPUTE)))
@@ -305,6 +361,11 @@ class Planner:
         spec = {name: start[name] for name in START_KEYS if name in start}
         spec["changes"] = {name: value for name, value in start.items() if name not in START_KEYS}
         of_start = start.get("task", task)
+        for name, (fits, what) in START_RANGES.items():
+            if name in start and not fits(start[name]):
+                raise ExperimentError(
+                    f"{self.experiment.name} sets {name}: {start[name]} in its start; it must be {what}."
+                )
         if "scale" in start:
             scale = self.scales[start["scale"]]
             spec.setdefault("start", scale.start.get(of_start))
@@ -376,13 +437,12 @@ def _as_field(name: str, value: Any) -> Any:
     """
     if name in ("patch_schedule", "patch_draws") and isinstance(value, str):
         return [] if value == "none" else value.split()
-    is_float = isinstance(getattr(Recipe, name, None), float)
-    if is_float and isinstance(value, str | int):  # 1e-3 is a text in YAML, and 1 no float
-        try:
-            return float(value)
-        except ValueError:
-            raise ValueError(f"{name}: {value} was given; it must be a number.") from None
-    return value
+    if name not in RECIPE_TYPES:
+        return value
+    declared = as_declared(value, RECIPE_TYPES[name])  # 1e-3 is a text in YAML, and 1 no float
+    if isinstance(declared, str) and float in (RECIPE_TYPES[name], *get_args(RECIPE_TYPES[name])):
+        raise ValueError(f"{name}: {value} was given; it must be a number.")
+    return declared
 
 
 def every_run(points: list[Point]) -> list[Run]:

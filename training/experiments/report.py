@@ -152,6 +152,7 @@ def format_table(runs: list[dict[str, Any]]) -> str:
 
 def format_rows(rows: list[tuple[str, ...]]) -> str:
     """A Markdown table of a title and rows, the first column on the left."""
+    rows = [tuple(cell.replace("|", "\\|") for cell in row) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["| " + " | ".join(_align(row, widths)) + " |" for row in rows]
     rule = ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]]
@@ -247,6 +248,8 @@ def format_falls(runs: list[dict[str, Any]]) -> str:
         single = f"; at every step in {falling} of {whole} single runs" if whole > 1 else ""
         ratios = ", ".join(f"{_format_step(fall)}: {format_ratio(fall.ratio, fall.interval)}" for fall in falls)
         guessing = "" if any(run["learned"] for run in members) else "; but no run counts as having learned"
+        if guessing and all(run.get("chance_loss") == 0 for run in members):
+            guessing += ", as test images of one class are guessed without a loss"
         lines.append(f"{series}: test loss {verdict}{single} ({ratios}){guessing}")
     return "\n".join(lines)
 

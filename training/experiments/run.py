@@ -23,7 +23,7 @@ import torch
 from accelerate import Accelerator
 from huggingface_hub.utils import WeakFileLock
 
-from ..checkpoints.cost import model_cost
+from ..checkpoints.cost import ModelCost, model_cost
 from ..checkpoints.measured_cost import MeasuredCost, work_of
 from ..common.files import write_json
 from ..common.machine import code_revision, describe_versions, processor_name
@@ -303,18 +303,23 @@ def describe_origin(accelerator: Accelerator) -> dict[str, Any]:
     }
 
 
-_KNOWN_FLOPS: dict[tuple[str, str], int] = {}
+_KNOWN_COSTS: dict[tuple[str, str], ModelCost] = {}
 
 
-def forward_flops(recipe: Recipe, num_labels: int, patch_size: int) -> int:
-    """Operations of one image's forward pass through a recipe's model with so many classes, read by such patches."""
+def cost_of(recipe: Recipe, num_labels: int, patch_size: int) -> ModelCost:
+    """Of a recipe's model with so many classes, read by such patches."""
     config = recipe.build_config(num_labels=num_labels)
     config.patch_size = patch_size
     model_class = FAMILIES[recipe.family].model_classes[TASKS[recipe.task].architecture]
     key = model_class.__name__, config.to_json_string(use_diff=False)
-    if key not in _KNOWN_FLOPS:  # seeds share a model, which takes a while to build
-        _KNOWN_FLOPS[key] = model_cost(config, model_class.__name__).flops
-    return _KNOWN_FLOPS[key]
+    if key not in _KNOWN_COSTS:  # seeds share a model, which takes a while to build
+        _KNOWN_COSTS[key] = model_cost(config, model_class.__name__)
+    return _KNOWN_COSTS[key]
+
+
+def forward_flops(recipe: Recipe, num_labels: int, patch_size: int) -> int:
+    """Operations of one image's forward pass."""
+    return cost_of(recipe, num_labels, patch_size).flops
 
 
 def training_seconds(run: Run, num_labels: int, measured: MeasuredCost) -> float:

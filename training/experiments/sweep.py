@@ -7,6 +7,7 @@ under short names.
 
 import argparse
 import dataclasses
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,8 @@ def check_arguments(options: argparse.Namespace, recipes: dict[str, Recipe], ima
     """
     for name in POSITIVE_OPTIONS:
         value = getattr(options, name)
-        if value is not None and value <= 0:
-            raise ValueError(f"--{name} {value} was given; it must be above zero.")
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"--{name} {value} was given; it must be finite and above zero.")
     if not set(options.decoder.split(",")) <= DECODERS.keys():
         raise ValueError(f"--decoder {options.decoder} was given; choose none, upernet or none,upernet.")
     if options.decoder != "none" and "decoder" not in TASKS[options.task].options:

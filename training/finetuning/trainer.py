@@ -69,10 +69,12 @@ class FinetuneTrainer(Trainer):
             data_collator=partial(_collate_indexed, task),
             processing_class=task.processor,
         )
+        vars(model.config).pop("use_cache", None)  # the Trainer sets it for whatever model, and would save it
         if (plugin := getattr(self.accelerator.state, "fsdp_plugin", None)) is not None:
             share_by_blocks(plugin, model)
         self.task = task
         self.results: dict[int, Any] = {}
+        self.num_evaluated = 0  # images of the last evaluation, without those that could not be read
         # Losses are means over a batch, which the Trainer is to divide by the batches of a step and by nothing else.
         self.model_accepts_loss_kwargs = False
 
@@ -140,7 +142,7 @@ class FinetuneTrainer(Trainer):
         self.results = {}
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         together = dict(gather_object(list(self.results.items())))
-        self.results = {}
+        self.results, self.num_evaluated = {}, len(together)
         try:
             metrics = self.task.metrics([together[index] for index in sorted(together)])
         except ValueError as error:

@@ -329,7 +329,7 @@ def load_recipe(name: str | Path, variant: str | None = None, **changes: Any) ->
     fields = {field.name: field for field in dataclasses.fields(Recipe)}
     _check_keys(changes, fields, "the command line")
     values.update(changes)
-    values = {key: _as_declared(value, fields[key].type) for key, value in values.items()}
+    values = {key: as_declared(value, fields[key].type) for key, value in values.items()}
     return build_recipe(values, f"the recipe {path}")
 
 
@@ -439,7 +439,7 @@ def _for_variant(content: dict[str, Any], variant: str, path: Path) -> dict[str,
     return values
 
 
-def _as_declared(value: Any, declared: Any) -> Any:
+def as_declared(value: Any, declared: Any) -> Any:
     """
     YAML reads 1 as an integer and 5e-4, without a point, as text; for a field that is a float both are meant so. A
     command line has no other way to say null than "none".
@@ -449,7 +449,7 @@ def _as_declared(value: Any, declared: Any) -> Any:
     if value == ["none"]:
         return []
     if declared == list[float] and isinstance(value, list):
-        return [_as_declared(number, float) for number in value]
+        return [as_declared(number, float) for number in value]
     if float in (get_args(declared) or (declared,)) and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
             return float(value)

@@ -349,7 +349,7 @@ class TestStops:
                 return {name: value * (factor if self.calls == 6 else 1) for name, value in losses.items()}
 
         loop = make_loop(make_recipe(), digits, tmp_path, Failing, save_steps=2)
-        advice = r"starts from it \(--initial_checkpoint .*step-00000004\) with a lower --base_learning_rate"
+        advice = r"starts from it \(--initial_checkpoint .*step-00000004\) with a lower base_learning_rate \(--peak"
         good = "the last good checkpoint is .*step-00000004"
         with pytest.raises(TrainingStopped, match=f"{what}.*step 6; {good}. A run of its own that {advice}"):
             loop.run()

@@ -130,6 +130,11 @@ class TestDefinitions:
         speeds = Speeds([run], Results())
         assert speeds.of(run) == 1.5e9 and list(speeds.bases) == ["as on one core of a processor"]
 
+    @pytest.mark.parametrize(("name", "scale"), [("table1", "imagenet64"), ("table2", "ade20k"), ("table3", "coco")])
+    def test_the_time_of_the_papers_trainings_is_not_told_by_small_ones_on_a_core(self, name, scale):
+        runs = every_run(plan(name, scale, seeds=(0,), families=("pixelvit",)).points())
+        assert {Speeds(runs, Results()).of(run) for run in runs} == {1e12}
+
     def test_the_papers_stages_follow_one_another(self):
         (point, *_) = plan("table1", "imagenet224", families=("adventurer",)).points()
         last, middle, first = point.run, point.run.start, point.run.start.start
@@ -165,7 +170,7 @@ class TestDefinitions:
             return SimpleNamespace(flops=7)
 
         monkeypatch.setattr("training.experiments.run.model_cost", count)
-        monkeypatch.setattr("training.experiments.run._KNOWN_FLOPS", {})
+        monkeypatch.setattr("training.experiments.run._KNOWN_COSTS", {})
         points = plan("table1", families=("pixelvit",)).points()
         assert len({training_cost(point.run, 10) for point in points}) == 1
         assert sorted(counted) == [1, 2, 4, 8, 16] and len(points) == 15
@@ -184,9 +189,8 @@ class TestDefinitions:
         models = [point.run.recipe.model for point in plan("locality", seeds=(0,)).points()]
         assert [model.get("locality_init_value", "not there") for model in models] == 5 * ["not there"] + 5 * [32]
         # But a None stays where the variant has something.
-        path = write_experiment(
-            tmp_path, base={"variant": "large"}, grids=[{"patch_size": 16, "layer_scale_init_value": [None, 1e-6]}]
-        )
+        grid, series = {"patch_size": 16, "layer_scale_init_value": [None, 1e-6]}, ["layer_scale_init_value"]
+        path = write_experiment(tmp_path, base={"variant": "large"}, grids=[grid], series=series)
         models = [point.run.recipe.model for point in plan(path, "imagenet64").points()]
         assert [model.get("layer_scale_init_value", "not there") for model in models] == [None, "not there"]
 
@@ -251,6 +255,32 @@ class TestDefinitions:
             ({"base": {"base_learning_rate": "fast"}}, "base_learning_rate: fast was given; it must be a number."),
             ({"grids": [{"patch_size": [3]}]}, "has no points left; left out: patch 3, which does not divide"),
             ({"base": {"hidden_size": 33}}, "hidden_size"),
+            ({"grids": [{"patch_size": []}]}, "sets patch_size: []; give one value or more"),
+            ({"families": []}, "sets families: []; give one value or more"),
+            (
+                {"parts": ["figure1"], "grids": []},
+                "has the part figure1, which is made of table1,",
+            ),
+            ({"grids": [{"family": "vit"}]}, "sets family: vit; it must be one of adventurer, pixelvit."),
+            ({"base": {"patch_size": "every"}, "grids": [{"pooling": "mean"}]}, "has patch_size=every in its base"),
+            ({"base": {"task": "segmentation"}}, "varies 'task'; an experiment has one"),
+            ({"base": {"learning_rate": 1e-3}}, "varies 'learning_rate', which is no field"),  # but a property
+            ({"base": {"warmup_epochs": 3}}, "sets warmup_epochs of a training which has a warmup of 10%"),
+            ({"base": {"images": 0.5, "compute": 0.5}}, "sets images: 0.5 and compute: 0.5 of one point"),
+            ({"series": ["family", "poling"]}, "names 'poling' in its series, which none of its points sets"),
+            ({"start": {"task": "tracking"}}, "sets task: tracking in its start; it must be one of classification"),
+            ({"start": {"epochs": "few"}}, "sets epochs: few in its start; it must be a number above zero."),
+            ({"start": {"start": "scratch"}}, "sets start: scratch in its start; it must be a mapping."),
+            (
+                {"grids": [{"patch_size": 8, "base_learning_rate": [1e-3, 1e-2]}]},
+                "has two points at patch 8 of the curve PixelViT (base_learning_rate: 0.001 and 0.01), which would "
+                "count as seeds of one; name in its series what differs, or give grids labels.",
+            ),
+            (
+                {"grids": [{"patch_size": 8, "scan_order": ["rows", "rows_and_columns"]}], "families": ["adventurer"]}
+                | {"x": "parameters"},
+                "parameters of the curve Adventurer (scan_order: rows and rows_and_columns), which would count",
+            ),
             (
                 {"base": {"patch_size": [8, 4]}, "grids": [{"pooling": "mean"}]},
                 "has patch_size=[8, 4] in its base, where a field has one value",
@@ -264,15 +294,25 @@ class TestDefinitions:
 
     def test_numbers_as_yaml_has_them(self, tmp_path):
         """1e-3 is a text to YAML, and 1 is no fraction."""
-        path = write_experiment(tmp_path, base={"base_learning_rate": "1e-3", "warmup_epochs": 0})
-        recipe = plan(path).points()[0].run.recipe
-        assert recipe.base_learning_rate == 1e-3
+        numbers = {"base_learning_rate": "1e-3", "muon_learning_rate": "2e-2", "max_grad_norm": 1, "weight_decay": 0}
+        recipe = plan(write_experiment(tmp_path, base=numbers)).points()[0].run.recipe
+        assert {name: getattr(recipe, name) for name in numbers} == {
+            **{"base_learning_rate": 1e-3, "muon_learning_rate": 2e-2, "max_grad_norm": 1.0, "weight_decay": 0.0}
+        }
+
+    def test_families_are_chosen_where_grids_name_them_too(self, tmp_path):
+        points = plan("curriculum", seeds=(0,), families=("pixelvit",)).points()
+        assert {point.run.recipe.family for point in points} == {"pixelvit"} and len(points) == 12
+        path = write_experiment(tmp_path, families=["pixelvit", "adventurer"], base={"family": "adventurer"})
+        assert {point.run.recipe.family for point in plan(path).points()} == {"adventurer"}
 
     def test_other_mistakes_get_one_too(self, tmp_path, capsys):
         for words, sentence in (
             (["tabel5"], "Did you mean 'table5'?"),
             (["table3", "--scale", "photos16"], "has no images for detection"),
-            (["table1", "--epochs", "-1"], "--epochs -1.0 was given; it must be above zero."),
+            (["table1", "--epochs", "-1"], "--epochs -1.0 was given; it must be finite and above zero."),
+            (["table1", "--epochs", "inf"], "--epochs inf was given; it must be finite and above zero."),
+            (["table1", "--epochs", "nan"], "--epochs nan was given; it must be finite and above zero."),
             (["table1", "--known", str(tmp_path / "none.json")], "no results of an experiment"),
             (["table1", "--slurm", "partition"], "give parameters as NAME=VALUE"),
             (["--point", str(tmp_path / "none.json")], "which is no run that was written down"),

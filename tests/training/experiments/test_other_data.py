@@ -66,6 +66,14 @@ def test_what_only_knows_which_classes_are_frequent_has_learned_nothing():
     assert not any(run["learned"] for run in runs_of({16: 0.324, 8: 0.323, 4: 0.322}, chance=task.chance_loss()))
 
 
+def test_why_nothing_counts_as_learned_of_test_images_of_one_class_is_told():
+    runs = runs_of({16: 0.4, 8: 0.3, 4: 0.2}, chance=0.0)
+    assert not any(run["learned"] for run in runs)
+    assert "; but no run counts as having learned, as test images of one class are guessed" in format_report(
+        runs, fit_series(runs)
+    )
+
+
 def test_where_the_largest_patch_has_learned_it_all_nothing_is_told_of_a_law():
     losses = {16: 4e-4, 8: 5e-4, 4: 3e-4, 2: 5e-4, 1: 4e-4}
     runs = runs_of(losses, gain=0.7)

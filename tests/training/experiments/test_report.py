@@ -12,6 +12,7 @@ from tiny_experiments import evaluate_few_images, write_experiment
 
 from training import experiment, report
 from training.experiments.page import paper_rows
+from training.experiments.report import format_rows
 
 
 KEPT = Path(__file__).parents[3] / "training" / "experiments" / "results"
@@ -128,3 +129,8 @@ def test_a_browser_shows_all_pictures(finished):
         assert len(widths) > 10 and min(widths) > 0
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+def test_a_bar_in_a_label_does_not_end_a_cell():
+    title, _, row = format_rows([("model", "loss"), ("a|b", "0.1")]).splitlines()
+    assert row == "| a\\|b  |  0.1 |" and len(re.findall(r"(?<!\\)\|", row)) == title.count("|")

@@ -344,7 +344,7 @@ class TestSweep:
         ("arguments", "sentence"),
         [
             (["--patch_sizes", "3"], "--patch_sizes 3 was given, which does not divide images of 16 pixels; choose"),
-            (["--image_size", "0"], "--image_size 0 was given; it must be above zero."),
+            (["--image_size", "0"], "--image_size 0 was given; it must be finite and above zero."),
             (["--width", "20"], "--width 20 was given; adventurer takes multiples of its head width"),
             (["--train_images", "8"], "8 training images are fewer than one batch of"),
             (["--scan_order", "spirals"], "scan_order"),

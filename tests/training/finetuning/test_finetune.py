@@ -82,6 +82,7 @@ class TestFinetuning:
         for name in ("train", "eval"):
             assert json.loads((tmp_path / f"{name}_results.json").read_text()).items() <= results.items()
         assert results["train_samples"] == 24 and results["eval_samples"] == 20
+        assert "use_cache" not in json.loads((tmp_path / "config.json").read_text())  # which is no field of ours
         assert results["eval_accuracy"] <= results["eval_accuracy_top5"] <= 100
         card = (tmp_path / "README.md").read_text()
         assert "fine-tuned version of the checkpoint pixelvit on the scikit-learn digits" in card
@@ -266,6 +267,15 @@ class TestUnreadableImages:
         assert run(checkpoints / "pixelvit", tmp_path / "out", dataset=image_folder) == 0
         warnings = [line for line in caplog.messages if line.startswith("Left out")]
         assert len(warnings) == 1 and "dark/3.png" in warnings[0]
+
+    def test_it_is_not_counted_in_the_evaluation(self, checkpoints, tmp_path, image_folder):
+        folder = tmp_path / "both"
+        for split in ("train", "test"):
+            shutil.copytree(image_folder, folder / split)
+        (folder / "test" / "dark" / "3.png").write_bytes(b"no image")
+        out = tmp_path / "out"
+        assert run(checkpoints / "pixelvit", out, dataset=folder) == 0
+        assert json.loads((out / "eval_results.json").read_text())["eval_samples"] == 19
 
     @pytest.mark.parametrize("workers", ["0", "1"])
     def test_too_many_end_the_run(self, checkpoints, tmp_path, image_folder, capsys, workers):
