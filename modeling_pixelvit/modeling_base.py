@@ -216,6 +216,11 @@ class PixelPreTrainedModel(PreTrainedModel):
 class ImageClassificationMixin:
     """The encoder with a linear classifier on the pooled vector."""
 
+    # A forward pass that takes keyword arguments would else get from the Trainer a number of labels to divide by, which
+    # transformers' losses do for one class per image only: multi-label batches whose gradients accumulate would be
+    # added up, not averaged.
+    accepts_loss_kwargs = False
+
     def make_classifier(self, config: PixelPreTrainedConfig):
         """Adds the classifier to a model that has its encoder."""
         self.num_labels = config.num_labels
