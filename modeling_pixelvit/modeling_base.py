@@ -241,7 +241,8 @@ class ImageClassificationMixin:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Normalized images.
             labels (`torch.Tensor` of shape `(batch_size,)`, *optional*):
                 Class indices in `[0, num_labels)`; with them the output has a loss (cross-entropy, or what
-                `config.problem_type` asks for).
+                `config.problem_type` asks for). Of shape `(batch_size, num_labels)` 1 for each class of the image and 0
+                for the others, or what to regress. Whole numbers may be of any dtype.
             interpolate_pos_encoding (`bool`, *optional*): Whether to take images of any size; see `PixelEmbeddings`.
             patch_size (`int`, *optional*): Side of the patches in pixels, the config's if not given.
             pixel_mask (`torch.Tensor` of shape `(batch_size, height, width)`, *optional*):
@@ -255,6 +256,10 @@ class ImageClassificationMixin:
             pixel_values, interpolate_pos_encoding, patch_size, pixel_mask, return_dict=True, **kwargs
         )
         logits = self.classifier(outputs.pooler_output)
+        if labels is not None and not labels.is_floating_point():
+            # transformers' losses take whole numbers as int64 only, and those for class indices.
+            has_class = labels.shape != logits.shape or self.config.problem_type == "single_label_classification"
+            labels = labels.long() if has_class else labels.float()
         loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
         return ImageClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
