@@ -22,8 +22,8 @@ MOST_LABELS = 2**18
 
 
 def as_pair(size: int | Iterable[int]) -> tuple[int, int]:
-    """`size` as `(rows, columns)`: an integer stands for a square."""
-    return (size, size) if isinstance(size, int) else tuple(size)
+    """`size` as `(rows, columns)`: a number stands for a square."""
+    return tuple(size) if hasattr(size, "__iter__") else (size, size)
 
 
 @strict

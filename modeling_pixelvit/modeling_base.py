@@ -135,7 +135,7 @@ class PixelPreTrainedModel(PreTrainedModel):
         if patch_kernel_size is not None:
             config.patch_kernel_size = patch_kernel_size
         if image_size is not None:
-            config.image_size = image_size if isinstance(image_size, int) else list(image_size)
+            config.image_size = list(image_size) if hasattr(image_size, "__iter__") else image_size
         config.validate_architecture()
         embeddings = self.base_model.embeddings
         if embeddings.cls_token.is_meta or embeddings.cls_token.numel() == 0:
@@ -160,12 +160,13 @@ class PixelPreTrainedModel(PreTrainedModel):
         config=None,
         patch_size: int | None = None,
         image_size: int | tuple[int, int] | None = None,
+        patch_kernel_size: int | None = None,
         sequence_extension: int | None = None,
         **kwargs,
     ):
         """
-        `PreTrainedModel.from_pretrained`, and with `patch_size` or `image_size` (or a `config` that has others than the
-        checkpoint's) a call of [`~PixelPreTrainedModel.resize_patches`] on what was loaded.
+        `PreTrainedModel.from_pretrained`, and with `patch_size`, `image_size` or `patch_kernel_size` (or a `config`
+        that has others than the checkpoint's) a call of [`~PixelPreTrainedModel.resize_patches`] on what was loaded.
 
         Weights are read from safetensors only, unless `use_safetensors=False` is given.
 
@@ -173,18 +174,19 @@ class PixelPreTrainedModel(PreTrainedModel):
             ValueError: if a folder has its weights in a pickle, or `sequence_extension`, given or that of `config`, is
                 not the checkpoint's.
         """
-        if pretrained_model_name_or_path is None:
-            return super().from_pretrained(None, *model_args, config=config, **kwargs)
-        if kwargs.get("use_safetensors") is None:
+        if pretrained_model_name_or_path is not None and kwargs.get("use_safetensors") is None:
             kwargs["use_safetensors"] = True
             refuse_pickles(Path(pretrained_model_name_or_path) / kwargs.get("subfolder", ""))
         # Not isinstance of our config class: in remote code, config and model come from different modules.
-        if isinstance(config, PreTrainedConfig):
+        if pretrained_model_name_or_path is not None and isinstance(config, PreTrainedConfig):
             patch_size = config.patch_size if patch_size is None else patch_size
             image_size = config.image_size if image_size is None else image_size
             sequence_extension = config.sequence_extension if sequence_extension is None else sequence_extension
             hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
             stored, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **hub_arguments)
+            # The checkpoint's own is no wish: it is in a config that was loaded for another patch size, too.
+            if patch_kernel_size is None and config.patch_kernel_size != stored.get("patch_kernel_size"):
+                patch_kernel_size = config.patch_kernel_size
             config = copy.deepcopy(config)
             for name in ("patch_size", "patch_kernel_size", "image_size", "sequence_extension"):
                 setattr(config, name, stored.get(name, getattr(type(config), name)))
@@ -196,12 +198,12 @@ class PixelPreTrainedModel(PreTrainedModel):
                 f"{model.config.sequence_extension}, which has no positions for other copies of its patches; leave it "
                 "out, or train a new model."
             )
-        patch_size = model.config.patch_size if patch_size is None else patch_size
-        image_size = model.config.image_size if image_size is None else image_size
-        if patch_size != model.config.patch_size:
-            model.resize_patches(patch_size, image_size)
-        elif as_pair(image_size) != as_pair(model.config.image_size):
-            model.resize_patches(image_size=image_size)
+        if patch_size == model.config.patch_size:
+            patch_size = None
+        if image_size is not None and as_pair(image_size) == as_pair(model.config.image_size):
+            image_size = None
+        if (patch_size, image_size, patch_kernel_size) != (None, None, None):
+            model.resize_patches(patch_size, image_size, patch_kernel_size)
         return loaded
 
     def save_pretrained(self, save_directory, *args, **kwargs):
@@ -215,6 +217,11 @@ class PixelPreTrainedModel(PreTrainedModel):
 
 class ImageClassificationMixin:
     """The encoder with a linear classifier on the pooled vector."""
+
+    # A forward pass that takes keyword arguments would else get from the Trainer a number of labels to divide by, which
+    # transformers' losses do for one class per image only: multi-label batches whose gradients accumulate would be
+    # added up, not averaged.
+    accepts_loss_kwargs = False
 
     def make_classifier(self, config: PixelPreTrainedConfig):
         """Adds the classifier to a model that has its encoder."""
@@ -236,7 +243,8 @@ class ImageClassificationMixin:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Normalized images.
             labels (`torch.Tensor` of shape `(batch_size,)`, *optional*):
                 Class indices in `[0, num_labels)`; with them the output has a loss (cross-entropy, or what
-                `config.problem_type` asks for).
+                `config.problem_type` asks for). Of shape `(batch_size, num_labels)` 1 for each class of the image and 0
+                for the others, or what to regress. Whole numbers may be of any dtype.
             interpolate_pos_encoding (`bool`, *optional*): Whether to take images of any size; see `PixelEmbeddings`.
             patch_size (`int`, *optional*): Side of the patches in pixels, the config's if not given.
             pixel_mask (`torch.Tensor` of shape `(batch_size, height, width)`, *optional*):
@@ -250,6 +258,10 @@ class ImageClassificationMixin:
             pixel_values, interpolate_pos_encoding, patch_size, pixel_mask, return_dict=True, **kwargs
         )
         logits = self.classifier(outputs.pooler_output)
+        if labels is not None and not labels.is_floating_point():
+            # transformers' losses take whole numbers as int64 only, and those for class indices.
+            has_class = labels.shape != logits.shape or self.config.problem_type == "single_label_classification"
+            labels = labels.long() if has_class else labels.float()
         loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
         return ImageClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions

@@ -296,6 +296,34 @@ def test_a_plain_trainer(folders, family, tmp_path):
         torch.testing.assert_close(loaded(pixels).logits, model.eval()(pixels).logits)
 
 
+@both_families
+@pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification", "regression"])
+def test_accumulated_gradients_are_those_of_the_whole_batch(folders, family, problem_type, tmp_path):
+    found = []
+    for accumulated in (1, 4):
+        model = AutoModelForImageClassification.from_pretrained(folders["classification", family])
+        model.config.problem_type = problem_type
+        whole = problem_type == "single_label_classification"
+        labels = [index % 2 if whole else (torch.arange(model.num_labels) == index).float() for index in range(4)]
+        pairs = zip(pixels_for(model, 4), labels, strict=True)
+        images = [{"pixel_values": one, "labels": label} for one, label in pairs]
+        arguments = TrainingArguments(
+            str(tmp_path / "run"),
+            max_steps=1,
+            per_device_train_batch_size=4 // accumulated,
+            gradient_accumulation_steps=accumulated,
+            optim="sgd",
+            learning_rate=0.1,
+            max_grad_norm=0,
+            save_strategy="no",
+            report_to="none",
+            use_cpu=True,
+        )
+        Trainer(model, arguments, train_dataset=images).train()
+        found.append(dict(model.named_parameters()))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("task", ["classification", "segmentation", "detection"])
 @pytest.mark.parametrize(
     ("family", "layers"),

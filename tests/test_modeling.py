@@ -189,6 +189,22 @@ def test_outputs(model_class):
     torch.testing.assert_close(model(pixels, return_dict=False)[0], output.logits)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64, torch.bool])
+@pytest.mark.parametrize("problem_type", [None, "single_label_classification", "multi_label_classification"])
+def test_labels_are_whole_numbers_of_any_dtype(problem_type, dtype):
+    model = tiny_model(PixelViTForImageClassification, problem_type=problem_type)
+    pixels, classes, several = torch.randn(2, 3, 8, 8), torch.tensor([0, 1]), torch.tensor([[1, 0, 1, 0, 0], [0] * 5])
+    if problem_type != "multi_label_classification":
+        for shape in ((2,), (2, 1)):
+            output = model(pixels, labels=classes.to(dtype).view(shape))
+            torch.testing.assert_close(output.loss, torch.nn.functional.cross_entropy(output.logits, classes))
+    if problem_type != "single_label_classification":
+        model.config.problem_type = problem_type
+        output = model(pixels, labels=several.to(dtype))
+        expected = torch.nn.functional.binary_cross_entropy_with_logits(output.logits, several.float())
+        torch.testing.assert_close(output.loss, expected)
+
+
 @pytest.mark.parametrize("model_class", [*MODEL_CLASSES, PixelViTForSemanticSegmentation, PixelViTForObjectDetection])
 def test_tuples_by_call_and_by_config(model_class):
     """A call decides, and where it gives nothing or None the config; the same with images that are padded."""

@@ -5,9 +5,11 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 from helpers import MODEL_CLASSES, SMALL_HEADS, relative_difference, tiny_config, tiny_model
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from torch.nn import functional as F
 from transformers import AutoModel, AutoModelForImageClassification
 
@@ -176,6 +178,31 @@ def test_a_kernel_stored_for_larger_patches(model_class, tmp_path):
     assert (resized.config.patch_size, resized.config.patch_kernel_size) == (1, 4)
     with torch.no_grad():
         assert relative_difference(resized(images).logits, logits[1]) < 0.1
+    # So does one step, by any class, with a new patch size or with that of the checkpoint.
+    for auto_class in (model_class, AutoModelForImageClassification):
+        for options in ({}, {"patch_size": 1, "image_size": [8, 12]}):
+            again = auto_class.from_pretrained(tmp_path, patch_kernel_size=8, **options)
+            expected = copy.deepcopy(model)
+            expected.resize_patches(patch_kernel_size=8, **options)
+            assert (again.config.patch_size, again.config.patch_kernel_size) == (options.get("patch_size", 2), 8)
+            torch.testing.assert_close(dict(again.named_parameters()), dict(expected.named_parameters()))
+
+
+def test_weights_that_are_given_get_the_patches_that_are_asked_for():
+    model = tiny_model(PixelViTForImageClassification)
+    given = {"config": model.config, "state_dict": model.state_dict()}
+    loaded = PixelViTForImageClassification.from_pretrained(None, **given, patch_size=4)
+    model.resize_patches(4)
+    torch.testing.assert_close(dict(loaded.named_parameters()), dict(model.named_parameters()))
+
+
+def test_a_size_of_another_type_is_refused_in_a_sentence(tmp_path):
+    model = tiny_model(AdventurerForImageClassification)
+    model.save_pretrained(tmp_path)
+    for call in (model.resize_patches, lambda **size: type(model).from_pretrained(tmp_path, **size)):
+        with pytest.raises(StrictDataclassFieldValidationError, match=r"'image_size' .*16.* expected int, got int64"):
+            call(image_size=np.int64(16))
+    assert model.config.image_size == 8
 
 
 @pytest.mark.parametrize(
