@@ -366,9 +366,8 @@ class TestCarryingOut:
         monkeypatch.chdir(tmp_path)
         assert command.main([name, "--fast"]) == 0
         results = json.loads(Path(f"runs/experiments/{name}-digits-fast/results.json").read_text())
-        found = {
-            (row["run"], row["series"]) for row in results["points"]
-        }  # a model read by several patches has several rows
+        # A model that several patches read has a row for each.
+        found = {(row["run"], row["series"]) for row in results["points"]}
         assert found == {(point.run.key, point.series) for point in plan(name, fast=True).points()}
 
     def test_a_broken_point_does_not_stop_the_others_and_is_named(self, tmp_path, few_images, capsys, monkeypatch):
