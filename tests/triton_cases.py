@@ -342,7 +342,8 @@ MIXERS = [(t, o, DTYPES[i % len(DTYPES)], 1 + i // 2 % 2) for i, (t, o) in enume
 @pytest.mark.slow
 @pytest.mark.parametrize(("length", "order", "dtype", "groups"), MIXERS)
 def test_mixer_of_any_length(length, order, dtype, groups):
-    check_mixer(order, 2, length, heads=2, head_dim=8, groups=groups, state_size=8, dtype=dtype)
+    # A norm of at least 32 channels: of eight a token's may all be small, and its rounding most of the difference.
+    check_mixer(order, 2, length, heads=4, head_dim=16, groups=groups, state_size=8, dtype=dtype)
 
 
 def test_offsets_beyond_32_bits():
