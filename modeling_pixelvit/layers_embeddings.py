@@ -112,13 +112,10 @@ class PatchProjection(nn.Conv2d):
         # as by `weight.data.mul_`.
         kernel = resize_patch_kernel(self.weight, patch_size)
         pixel_values = pixel_values.to(kernel.dtype)
-        if patch_size == 1:
-            # Copied, as larger patches are: of strided tokens PyTorch takes another product, with other roundings, for
-            # a weight that is a parameter than for one that was resampled without gradients.
-            patches = pixel_values.flatten(2).transpose(1, 2).contiguous()
-        else:
-            patches = pixel_values.unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))
-            patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        patches = pixel_values.unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))
+        # Copied at patch 1 too: of strided tokens PyTorch takes another product, with other roundings, for a weight
+        # that is a parameter than for one that was resampled without gradients.
+        patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2).contiguous()
         return F.linear(patches, kernel.flatten(1), self.bias)
 
 

@@ -2,23 +2,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """An experiment from its points to its results."""
 
+import dataclasses
 import functools
 import hashlib
-import itertools
-import json
+import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.measured_cost import MeasuredCost, load_measured_cost
+from ..checkpoints.measured_cost import load_measured_cost
 from ..common.files import write_json
-from .carrying import Carrying, SoFar, carry_out
+from .carrying import Carrying
 from .definition import Experiment, Scale
 from .fits import readable
 from .images import load_run_images
-from .intervals import mean, told
-from .law import axis_of, by_axis, difference_of, ratio_of, reach_of
+from .intervals import mean, told, with_draws
+from .known import Results
+from .law import axis_of, by_axis, difference_of, judge_convergence, ratio_of, reach_of
+from .plan import format_plan
 from .points import Choices, Planner, Point, every_run
 from .report import (
     AXIS_UNITS,
@@ -31,64 +34,20 @@ from .report import (
     describe_source,
     draw,
     fit_series,
+    format_preview,
     format_report,
     format_rows,
     tabulate_comparisons,
 )
-from .run import Run, check_same_images, key_of, training_cost, training_seconds, without_defaults
+from .run import Run, check_same_images, key_of, without_defaults
+from .slurm import SlurmPool
+from .workers import WorkerPool
 
 
 DRAWN_PREFIX = "test_patch"
 FAST_IMAGES = 1000  # of a data set's split, with --fast
 COMPUTATION = ("training_flops", "images_seen")  # axes of which less is better
 POINT_FIELDS = ("series", "group", "variant", "patch_size", "tokens", "seed", "learned", "converged")
-KEPT_RESULTS = Path(__file__).parent / "results"
-
-
-def _with_settings(run: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
-    """A run of a results file with its recipe and data, of which sweeps once wrote what their runs had in common."""
-    if "recipe" in run:
-        return run
-    recipe = content["recipes"]["-".join(part for part in (run["family"], run["decoder"]) if part is not None)]
-    own = {name: run.get(name, recipe[name]) for name in ("patch_size", "seed")}
-    return {**run, "recipe": {**recipe, **own}, "data": content["data"]}
-
-
-class Results:
-    """
-    What is known of runs: what they left in their folders, and what was made elsewhere.
-
-    Args:
-        files: `results.json` of other calls, or of sweeps.
-
-    Raises:
-        ValueError: if one of them is something else.
-    """
-
-    def __init__(self, files: Iterable[str] = ()):
-        self.elsewhere: dict[str, dict[str, Any]] = {}
-        for file in files:
-            try:
-                content = json.loads(Path(file).read_text())
-                runs = [_with_settings(run, content) for run in content["runs"]]
-                self.elsewhere |= {key_of(run): run for run in runs}
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f"--known {file} was given, which has no results of an experiment ({error})."
-                ) from None
-
-    def of(self, run: Run) -> dict[str, Any] | None:
-        return run.finished_metrics() or self.elsewhere.get(run.key)
-
-    def to_do(self, runs: list[Run]) -> list[Run]:
-        """The runs without results, and those whose checkpoint one of them starts from and which are not here."""
-        wanted: dict[str, Run] = {}
-        for run in reversed(runs):  # what starts from another one comes after it
-            if self.of(run) is None or (run.key in wanted and run.finished_metrics() is None):
-                wanted[run.key] = run
-                if run.start is not None and run.start.finished_metrics() is None:
-                    wanted[run.start.key] = run.start
-        return [run for run in runs if run.key in wanted]
 
 
 def run_experiment(
@@ -128,56 +87,18 @@ def run_experiment(
             flush=True,
         )
 
-        def warn(rows: list[dict[str, Any]]):
-            if choices.fast:
-                print("--fast was given: it shows that all works, and the numbers mean nothing.")
-
-        return carry_out_points(
-            experiment, place, points, to_do, results, carrying, images_folder, folder, command, warn
-        )
+        outcome = Outcome(experiment, place, points, results, folder, command)
+        errors = outcome.carry_out(to_do, carrying, images_folder)
+        if choices.fast:
+            print("--fast was given: it shows that all works, and the numbers mean nothing.")
+        return exit_status(errors)
 
 
-def carry_out_points(
-    experiment: Experiment,
-    place: str,
-    points: list[Point],
-    to_do: list[Run],
-    results: Results,
-    carrying: Carrying,
-    images_folder: str,
-    folder: Path,
-    command: str,
-    conclude: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
-) -> int:
-    """
-    Trains what has no results yet, and reports.
-
-    Args:
-        place: On what, in words.
-        points: Whose runs' folders lie in one.
-        to_do: Of their runs, and of those that they start from, the ones without results.
-        images_folder: Where images are stored.
-        folder: For table, picture and numbers; it is made.
-        conclude: Called in the end with the rows of all finished points.
-
-    Returns:
-        The process's exit status: 1 if a run failed, while the others went on.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    runs = every_run(points)
-
-    def look() -> SoFar:
-        places = [point.run.recipe.patch_size for point in points] if experiment.x == "patch_size" else []
-        missing = sum(results.of(point.run) is None for point in points)
-        return SoFar(rows_of(experiment, points, results), missing, places)
-
-    def report(rows: list[dict[str, Any]]):
-        write_report(experiment, place, rows, runs, results, folder, command)
-        conclude(rows)
-
-    runs_folder = Path(points[0].run.folder).parent
-    short_runs = 2 * len({point.series for point in points})  # so that every curve shows its first steps early
-    return carry_out(to_do, carrying, images_folder, runs_folder, look, report, experiment.name, short_runs)
+def exit_status(errors: dict[str, str]) -> int:
+    """Names the runs that failed: the command's exit status, 1 if there is one."""
+    for name, error in errors.items():
+        print(f"{name} failed:\n{error}", file=sys.stderr)
+    return 1 if errors else 0
 
 
 def place_of(scale: Scale, choices: Choices) -> str:
@@ -189,64 +110,118 @@ def place_of(scale: Scale, choices: Choices) -> str:
     return f"{name}-{scale.name}" if name else scale.name
 
 
-def rows_of(experiment: Experiment, points: list[Point], results: Results) -> list[dict[str, Any]]:
+@dataclasses.dataclass(frozen=True)
+class Outcome:
     """
-    The metrics of the finished points, each with its `series`, the `group` and `variant` that this is made of, and the
-    figure's `axis`. A model of many patch sizes has a row for each.
+    What the points of an experiment come to.
+
+    Args:
+        place: On what, in words.
+        points: Whose runs' folders lie in one.
+        results: Of their runs.
+        folder: For table, picture and numbers; it is made.
+        command: That made it.
     """
-    rows = []
-    for point in points:
-        metrics = results.of(point.run)
-        if metrics is None:
-            continue
-        of_point = {"series": point.series, "group": point.group, "variant": point.variant, "axis": experiment.x}
-        row = {**metrics, "patch_size": point.run.recipe.patch_size, **of_point}
-        rows.append(row)
-        for patch_size in point.run.recipe.patch_weights:
-            prefix = f"{DRAWN_PREFIX}{patch_size}_"
-            drawn = {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
-            if drawn:
-                tokens = point.run.recipe.tokens_per_image(patch_size)
-                tested = {f"test_{name}": value for name, value in drawn.items()}
-                rows.append({**row, **tested, "patch_size": patch_size, "tokens": tokens})
-    return rows
 
+    experiment: Experiment
+    place: str
+    points: list[Point]
+    results: Results
+    folder: Path
+    command: str
 
-def write_report(
-    experiment: Experiment,
-    place: str,
-    rows: list[dict[str, Any]],
-    runs: list[Run],
-    results: Results,
-    folder: Path,
-    command: str,
-):
-    """Writes table, picture and results, and prints what they say."""
-    compared = compare(rows, experiment.reference) if experiment.reference else []
-    front = find_front(rows) if experiment.front else []
-    against = tabulate_comparisons(compared, experiment.reference, experiment.x)
-    reached = find_reached(rows, experiment.reference) if experiment.x in COMPUTATION else []
-    further = [format_rows(against) if against else "", format_front(front), format_reached(reached, experiment)]
-    fits = fit_series(rows)
-    text = format_report(rows, fits, "\n\n".join(part for part in further if part))
-    (folder / TABLE_FILE).write_text(f"# {experiment.title}\n\n{experiment.question}\n\n{text}")
-    draw(rows, fits, f"{experiment.title} ({place})", folder / PICTURE_FILE, front)
-    known = {run.key: metrics for run in runs if (metrics := results.of(run)) is not None}
-    content = {
-        "experiment": {
-            name: getattr(experiment, name) for name in ("name", "title", "question", "paper", "x", "reference")
-        },
-        "scale": place,
-        "command": command,
-        **describe_source(rows, fits),
-        "comparisons": compared,
-        "reached": reached,
-        "front": [{"series": row["series"], "patch_size": row["patch_size"]} for row in front],
-        "points": [{"run": key_of(row), **{name: row[name] for name in row if _is_of_point(name)}} for row in rows],
-        "runs": [{"key": key, **shortened(metrics)} for key, metrics in known.items()],
-    }
-    write_json(folder / RESULTS_FILE, content)
-    print(f"\n{text}\nPicture: {folder / PICTURE_FILE}\nNumbers: {folder / RESULTS_FILE}")
+    def carry_out(self, to_do: list[Run], carrying: Carrying, images_folder: str) -> dict[str, str]:
+        """
+        Trains what has no results yet, shows what the points have come to whenever one more has ended, and reports in
+        the end, also if some have failed.
+
+        Args:
+            to_do: Of the points' runs, and of those that they start from, the ones without results; it may be none.
+            images_folder: Where images are stored.
+
+        Returns:
+            Of each run that failed, while the others went on, its error by its name.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        runs_folder = Path(self.points[0].run.folder).parent
+        missing = self.missing()
+
+        def show(run: Run, write: Callable[[str], None]):
+            nonlocal missing
+            now = self.missing()
+            if 0 < now < missing:  # and not of a run that others start from
+                by_patch = self.experiment.x == "patch_size"
+                places = [point.run.recipe.patch_size for point in self.points] if by_patch else []
+                write(f"\n{format_preview(self.rows(), places)}\n")
+            missing = now
+
+        started, errors, resources = time.monotonic(), {}, carrying.resources
+        if to_do and carrying.slurm is not None:
+            pool = SlurmPool(to_do, runs_folder, resources.launcher, carrying.slurm, carrying.cluster, finished=show)
+            errors = pool.execute()
+        elif to_do:
+            # So many first that every curve shows its first steps early.
+            short_runs = 2 * len({point.series for point in self.points})
+            errors = WorkerPool(to_do, images_folder, resources, show, short_runs, self.experiment.name).execute()
+        print(f"{len(to_do) - len(errors)} runs done in {time.monotonic() - started:.0f} s.")
+        if rows := self.rows():
+            self.write(with_draws(judge_convergence(rows), runs_folder))
+        return errors
+
+    def missing(self) -> int:
+        """How many points have no results yet."""
+        return sum(self.results.of(point.run) is None for point in self.points)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """
+        The metrics of the finished points, each with its `series`, the `group` and `variant` that this is made of, and
+        the figure's `axis`. A model of many patch sizes has a row for each.
+        """
+        rows = []
+        for point in self.points:
+            metrics = self.results.of(point.run)
+            if metrics is None:
+                continue
+            of_point = {"series": point.series, "group": point.group, "variant": point.variant}
+            row = {**metrics, "patch_size": point.run.recipe.patch_size, **of_point, "axis": self.experiment.x}
+            rows.append(row)
+            for patch_size in point.run.recipe.patch_weights:
+                prefix = f"{DRAWN_PREFIX}{patch_size}_"
+                drawn = {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
+                if drawn:
+                    tokens = point.run.recipe.tokens_per_image(patch_size)
+                    tested = {f"test_{name}": value for name, value in drawn.items()}
+                    rows.append({**row, **tested, "patch_size": patch_size, "tokens": tokens})
+        return rows
+
+    def write(self, rows: list[dict[str, Any]]):
+        """Writes table, picture and results, and prints what they say; of the rows convergence has been judged."""
+        experiment, folder = self.experiment, self.folder
+        compared = compare(rows, experiment.reference) if experiment.reference else []
+        front = find_front(rows) if experiment.front else []
+        against = tabulate_comparisons(compared, experiment.reference, experiment.x)
+        reached = find_reached(rows, experiment.reference) if experiment.x in COMPUTATION else []
+        further = [format_rows(against) if against else "", format_front(front), format_reached(reached, experiment)]
+        fits = fit_series(rows)
+        text = format_report(rows, fits, "\n\n".join(part for part in further if part))
+        (folder / TABLE_FILE).write_text(f"# {experiment.title}\n\n{experiment.question}\n\n{text}")
+        draw(rows, fits, f"{experiment.title} ({self.place})", folder / PICTURE_FILE, front)
+        known = {run.key: metrics for run in every_run(self.points) if (metrics := self.results.of(run)) is not None}
+        content = {
+            "experiment": {
+                name: getattr(experiment, name) for name in ("name", "title", "question", "paper", "x", "reference")
+            },
+            "scale": self.place,
+            "command": self.command,
+            **describe_source(rows, fits),
+            "comparisons": compared,
+            "reached": reached,
+            "front": [{"series": row["series"], "patch_size": row["patch_size"]} for row in front],
+            "points": [{"run": key_of(row), **{name: row[name] for name in row if _is_of_point(name)}} for row in rows],
+            "runs": [{"key": key, **shortened(metrics)} for key, metrics in known.items()],
+        }
+        write_json(folder / RESULTS_FILE, content)
+        print(f"\n{text}\nPicture: {folder / PICTURE_FILE}\nNumbers: {folder / RESULTS_FILE}")
 
 
 def _is_of_point(name: str) -> bool:
@@ -348,83 +323,3 @@ def format_front(front: list[dict[str, Any]]) -> str:
         return ""
     steps = [f"{row['series']} at patch {row['patch_size']} ({row['test_loss']:.3f})" for row in front]
     return f"Best at their computation, from the least on: {', '.join(steps)}."
-
-
-def format_plan(
-    experiment: Experiment,
-    place: str,
-    runs: list[Run],
-    to_do: list[Run],
-    results: Results,
-    planner: Planner,
-    measured: MeasuredCost | None = None,
-) -> str:
-    """What is to be trained, and what it takes, as far as measured costs or finished runs tell."""
-    rows = [("run", "patch", "tokens", "images", "FLOPs", "minutes", "")]
-    total = {"flops": 0.0, "minutes": 0.0}
-    speeds = Speeds(runs, results, measured)
-    for run in runs:
-        num_labels = planner.images_of(run).num_labels
-        flops = training_cost(run, num_labels)
-        minutes = speeds.seconds(run, num_labels) / 60
-        if run in to_do:
-            total["flops"] += flops
-            total["minutes"] += minutes
-        images = run.num_batches * run.recipe.total_batch_size
-        numbers = (str(run.recipe.patch_size), f"{run.num_tokens:,}", f"{images:,}", f"{flops:.2e}", f"{minutes:,.1f}")
-        rows.append((run.name, *numbers, "to do" if run in to_do else "done"))
-    return (
-        f"{experiment.name} at {place}: {experiment.question}\n\n{format_rows(rows)}\n\n"
-        f"{len(to_do)} of {len(runs)} runs to do: {total['flops']:.2e} FLOP, {total['minutes'] / 60:,.1f} hours one "
-        f"after the other ({'; '.join(speeds.bases)})"
-    )
-
-
-class Speeds:
-    """
-    Operations a second to expect of a run: those of runs of its family with the nearest number of tokens, finished ones
-    before kept results of other machines, its task before others. Costs that were measured come before all of these.
-    """
-
-    def __init__(self, runs: list[Run], results: Results, measured: MeasuredCost | None = None):
-        self.measured = measured
-        self.bases: dict[str, None] = {}
-        finished = [metrics for run in runs if (metrics := results.of(run)) is not None]
-        finished += results.elsewhere.values()
-        self.finished = [(run, "as fast as finished runs of the family") for run in finished]
-        self.kept = []
-        for file in sorted(KEPT_RESULTS.glob("*.json")):
-            kept = json.loads(file.read_text())
-            self.kept += [(run, f"as on one core of {kept['machine']['processor']}") for run in kept["runs"]]
-
-    def seconds(self, run: Run, num_labels: int) -> float:
-        """Of the whole run."""
-        if self.measured is None:
-            return training_cost(run, num_labels) / self.of(run)
-        self.bases[f"on one device, {self.measured.describe(run.recipe.family)}"] = None
-        return training_seconds(run, num_labels, self.measured)
-
-    def of(self, run: Run) -> float:
-        # The paper's recipes, whose scales alone say how often they log, are for GPUs.
-        known = [] if "logging_steps" in run.how else self._alike(run)
-        if not known:
-            self.bases["if the devices keep up 1 TFLOP/s, and less in proportion"] = None
-            return 1e12
-        nearest = min(abs(other["tokens"] - run.num_tokens) for other, _ in known)
-        alike = [(other, basis) for other, basis in known if abs(other["tokens"] - run.num_tokens) == nearest]
-        self.bases[alike[0][1]] = None
-        return mean([other["training_flops"] / max(other["seconds"], 1e-3) for other, _ in alike])
-
-    def _alike(self, run: Run) -> list[tuple[dict[str, Any], str]]:
-        """Runs to tell its speed by, each with what to say of them."""
-        for same_task, runs in itertools.product((True, False), (self.finished, self.kept)):
-            alike = [
-                (other, basis if same_task else f"{basis} in {other['task']}")
-                for other, basis in runs
-                if "training_flops" in other
-                and other["family"] == run.recipe.family
-                and (other["task"] == run.recipe.task or not same_task)
-            ]
-            if alike:
-                return alike
-        return []

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from ..settings.recipe import Recipe
+from ..tasks.base import Task
 from ..tasks.registry import TASKS
 from .arguments import DATASET_IMAGE_SIZE, RECIPE_OPTIONS, sweep_recipes
 from .carrying import Carrying
 from .changes import head_width
 from .definition import Experiment, build_experiment, load_scales
-from .experiment import Results, carry_out_points
+from .experiment import Outcome, exit_status
 from .images import load_run_images
+from .known import Results
 from .points import Choices, Planner, Point
 from .predictions import PREDICTIONS_FILE, draw_predictions, save_example
 from .run import METRICS_FILE, Run, check_same_images, tell_images
@@ -63,27 +65,24 @@ def sweep(options: argparse.Namespace, command: str) -> int:
             "time."
         )
 
-        def show_checkpoints(rows: list[dict[str, Any]]):
-            best = min(rows, key=lambda run: run["test_loss"])
-            if draw_predictions(task, [run for run in rows if run["family"] == best["family"]], images, folder):
-                print(f"Predictions: {folder / PREDICTIONS_FILE}")
-            image, answer = save_example(task, images, folder)
-            print("\nTo load a checkpoint (here the one with the lowest test loss):\n")
-            checkpoint, hub_task = str(folder / best["name"]), task.architecture.hub_task
-            print(LOADING_EXAMPLE.format(hub_task=hub_task, checkpoint=checkpoint, image=str(image), answer=answer))
+        place = f"{images.name}, {size} by {size} pixels"
+        outcome = Outcome(experiment, place, points, results, folder, command)
+        carrying = Carrying(resources=Resources(options.workers, options.threads))
+        errors = outcome.carry_out(to_do, carrying, images_folder)
+        if rows := outcome.rows():
+            show_checkpoints(task, rows, images, folder)
+        return exit_status(errors)
 
-        return carry_out_points(
-            experiment,
-            f"{images.name}, {size} by {size} pixels",
-            points,
-            to_do,
-            results,
-            Carrying(resources=Resources(options.workers, options.threads)),
-            images_folder,
-            folder,
-            command,
-            show_checkpoints,
-        )
+
+def show_checkpoints(task: type[Task], rows: list[dict[str, Any]], images: Any, folder: Path):
+    """Draws what the best family's models see, and prints how to load the best one."""
+    best = min(rows, key=lambda run: run["test_loss"])
+    if draw_predictions(task, [run for run in rows if run["family"] == best["family"]], images, folder):
+        print(f"Predictions: {folder / PREDICTIONS_FILE}")
+    image, answer = save_example(task, images, folder)
+    print("\nTo load a checkpoint (here the one with the lowest test loss):\n")
+    checkpoint, hub_task = str(folder / best["name"]), task.architecture.hub_task
+    print(LOADING_EXAMPLE.format(hub_task=hub_task, checkpoint=checkpoint, image=str(image), answer=answer))
 
 
 def load_sweep_images(options: argparse.Namespace, folder: Path) -> Any:

@@ -21,20 +21,19 @@ from tiny_experiments import TINY, evaluate_few_images, write_experiment
 
 from training import experiment as command
 from training.data.splits import Splits
-from training.experiments import experiment as experiment_module
+from training.experiments import plan as plan_module
 from training.experiments.definition import ExperimentError, find_experiments, load_experiment, load_scales
 from training.experiments.experiment import (
-    KEPT_RESULTS,
-    Results,
-    Speeds,
+    Outcome,
     compare,
     find_front,
     find_reached,
     format_reached,
     place_of,
-    rows_of,
     shortened,
 )
+from training.experiments.known import KEPT_RESULTS, Results
+from training.experiments.plan import Speeds
 from training.experiments.points import Choices, Planner, every_run
 from training.experiments.report import styles_of
 from training.experiments.run import key_of, read_run, training_cost, write_run
@@ -113,10 +112,10 @@ class TestDefinitions:
         assert {point.run.start.key for point in points} < {point.run.key for point in plan("table1").points()}
 
     def test_the_time_of_a_task_without_results_is_told_by_those_of_another(self, monkeypatch, tmp_path):
-        monkeypatch.setattr(experiment_module, "KEPT_RESULTS", tmp_path)
+        monkeypatch.setattr(plan_module, "KEPT_RESULTS", tmp_path)
         run = plan("table2", families=("pixelvit",), seeds=(0,)).points()[0].run
         speeds = Speeds([run], Results())
-        assert speeds.of(run) == 1e12 and list(speeds.bases) == [
+        assert speeds.of(run, 1e12) == 1e12 and list(speeds.bases) == [
             "if the devices keep up 1 TFLOP/s, and less in proportion"
         ]
         told = {"family": "pixelvit", "tokens": 4, "seconds": 2.0, "training_flops": 6e9}
@@ -124,16 +123,26 @@ class TestDefinitions:
         kept = {"machine": {"processor": "a processor"}, "runs": others}
         (tmp_path / "table3-digits.json").write_text(json.dumps(kept))
         speeds = Speeds([run], Results())
-        assert speeds.of(run) == 3e9 and list(speeds.bases) == ["as on one core of a processor in detection"]
+        assert speeds.of(run, 1e12) == 3e9 and list(speeds.bases) == ["as on one core of a processor in detection"]
         kept["runs"].append({**told, "task": "segmentation", "seconds": 4.0})
         (tmp_path / "table3-digits.json").write_text(json.dumps(kept))
         speeds = Speeds([run], Results())
-        assert speeds.of(run) == 1.5e9 and list(speeds.bases) == ["as on one core of a processor"]
+        assert speeds.of(run, 1e12) == 1.5e9 and list(speeds.bases) == ["as on one core of a processor"]
 
     @pytest.mark.parametrize(("name", "scale"), [("table1", "imagenet64"), ("table2", "ade20k"), ("table3", "coco")])
     def test_the_time_of_the_papers_trainings_is_not_told_by_small_ones_on_a_core(self, name, scale):
         runs = every_run(plan(name, scale, seeds=(0,), families=("pixelvit",)).points())
-        assert {Speeds(runs, Results()).of(run) for run in runs} == {1e12}
+        assert {Speeds(runs, Results()).of(run, training_cost(run, 1000)) for run in runs} == {1e12}
+
+    def test_the_time_of_the_papers_trainings_is_told_by_finished_ones(self):
+        runs = every_run(plan("table1", "imagenet64", seeds=(0,), families=("pixelvit",)).points())
+        (run, other, *_), results = runs, Results()
+        flops = training_cost(run, 1000)
+        told = {"family": "pixelvit", "task": "classification", "tokens": run.num_tokens, "seconds": flops / 5e12}
+        results.elsewhere[run.key] = {**told, "training_flops": flops}
+        speeds = Speeds(runs, results)
+        assert speeds.of(other, training_cost(other, 1000)) == pytest.approx(5e12)
+        assert list(speeds.bases) == ["as fast as finished runs of the family"]
 
     def test_the_papers_stages_follow_one_another(self):
         (point, *_) = plan("table1", "imagenet224", families=("adventurer",)).points()
@@ -570,7 +579,7 @@ class TestWhatItSays:
         for patch_size in (16, 8, 4, 2):
             metrics |= {f"test_patch{patch_size}_loss": 0.1 * patch_size, f"test_patch{patch_size}_accuracy": 50.0}
         results.elsewhere = {point.run.key: metrics}
-        rows = rows_of(load_experiment("one_checkpoint"), [point], results)
+        rows = Outcome(load_experiment("one_checkpoint"), "digits", [point], results, Path(), "").rows()
         assert {(one["patch_size"], one["tokens"], one["test_loss"]) for one in rows} == {
             (1, 256, 0.1),
             *((size, (16 // size) ** 2, 0.1 * size) for size in (16, 8, 4, 2)),

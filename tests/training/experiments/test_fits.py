@@ -11,9 +11,9 @@ import pytest
 from scipy import stats
 
 from training.cards.results import load_results
-from training.experiments.experiment import KEPT_RESULTS
 from training.experiments.fits import LEAST_SIGMA, fit_forms, fit_paper_rows, tabulate_fits
 from training.experiments.intervals import draw_images
+from training.experiments.known import KEPT_RESULTS
 
 
 PATCHES = (1, 2, 4, 8, 16)
