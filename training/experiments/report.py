@@ -54,6 +54,7 @@ AXIS_UNITS = {
     "parameters": "{} parameters",
 }
 MOST_INSIDE, LEGEND_LINE = 3, 0.2  # entries of a legend among the points, and inches of one below them
+MOST_PLACES = 8  # on the axis, as columns
 LEAST_PLAIN = 0.01  # of losses that are written without a power of ten
 TABLE_FILE = "table.md"
 PICTURE_FILE = "scaling.png"
@@ -213,18 +214,29 @@ def _align(row: tuple[str, ...], widths: list[int]) -> list[str]:
 
 def format_preview(runs: list[dict[str, Any]], places: Iterable[float] = ()) -> str:
     """
-    Test losses over the axis of what has ended so far, a line for each series: means, where there are seeds.
+    Test losses over the axis of what has ended so far, a line for each series: means, where there are seeds. Where the
+    series have many places, hardly any in common, each tells its own.
 
     Args:
         places: On the axis, of further runs.
     """
     axis = axis_of(runs[0])
     all_places = sorted({*places, *(run[axis] for run in runs)}, reverse=axis == "patch_size")
+    found = {
+        series: {
+            place: format_plain_mean([run["test_loss"] for run in same], ".3f")
+            for place, same in by_axis(members).items()
+        }
+        for series, members in by_series(runs).items()
+    }
+    if len(all_places) > MOST_PLACES:
+        lines = ["test loss so far"]
+        for series, losses in found.items():
+            at = (f"{loss} at {readable(place)}" for place, loss in sorted(losses.items()))
+            lines.append(f"{series}: {', '.join(at)} {AXIS_UNITS[axis].format('').strip()}")
+        return "\n".join(lines)
     rows = [("test loss so far", *(AXIS_UNITS[axis].format(readable(place)) for place in all_places))]
-    for series, members in by_series(runs).items():
-        losses = {place: [run["test_loss"] for run in same] for place, same in by_axis(members).items()}
-        found = (format_plain_mean(losses[one], ".3f") if one in losses else "..." for one in all_places)
-        rows.append((series, *found))
+    rows += [(series, *(losses.get(place, "...") for place in all_places)) for series, losses in found.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(_align(row, widths)) for row in rows)
 

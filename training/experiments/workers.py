@@ -183,9 +183,9 @@ class _Active:
     share: float = 0.0
     loss: float | None = None
 
-    def seconds_per_work(self) -> float | None:
-        done = self.share - (self.first_share or 0.0)
-        return (time.monotonic() - self.started) / (done * work_of(self.run)) if done > 0 else None
+    def measured(self) -> tuple[Run, float, float]:
+        """The run, and how long it has taken for how much work since its first report."""
+        return self.run, time.monotonic() - self.started, (self.share - (self.first_share or 0.0)) * work_of(self.run)
 
 
 class WorkerPool:
@@ -227,7 +227,7 @@ class WorkerPool:
             self.context.set_forkserver_preload([__name__])
         self.total_work = sum(map(work_of, runs))
         self.finished_work = 0.0
-        self.speed: float | None = None  # seconds per unit of work, of one process
+        self.measured: list[tuple[Run, float, float]] = []  # of runs that have ended
         self.bar = tqdm(total=100, bar_format="{desc}|{bar:20}| {percentage:3.0f}%{postfix}", dynamic_ncols=True)
         self.shown = 0.0
 
@@ -307,13 +307,13 @@ class WorkerPool:
         active.share, active.loss = work_of(active.run, steps) / work_of(active.run), loss
         if active.first_share is None:
             active.first_share, active.started = active.share, time.monotonic()
-        self.speed = active.seconds_per_work() or self.speed
 
     def _finish(self, name: str, error: str | None = None):
         active = self.active.pop(name)
         active.process.join()
         self.free_gpus += [] if active.gpu is None else [active.gpu]
         self.finished_work += work_of(active.run)
+        self.measured.append(active.measured())
         if error is None:
             metrics = active.run.finished_metrics()
             self.bar.write(f"{name}: {format_result(metrics)}, {metrics['seconds']:.0f} s")
@@ -348,15 +348,27 @@ class WorkerPool:
 
     def _time_left(self) -> str:
         """Handing the waiting runs, at the speeds seen, to whichever process is free first."""
-        if self.speed is None:
+        measured = [*self.measured, *(active.measured() for active in self.active.values())]
+        measured = [one for one in measured if one[2] > 0]
+        if not measured:
             return "starting"
         ends = [
-            (active.seconds_per_work() or self.speed) * (1 - active.share) * work_of(active.run)
+            seconds_per_work(active.run, measured) * (1 - active.share) * work_of(active.run)
             for active in self.active.values()
         ]
         ends += [0.0] * (self.workers - len(ends))
         for run in self.waiting:
-            first = ends.index(min(ends))
-            ends[first] += self.speed * work_of(run)
+            ends[ends.index(min(ends))] += seconds_per_work(run, measured) * work_of(run)
         minutes, seconds = divmod(round(max(ends)), 60)
         return f"{minutes}:{seconds:02d} left"
+
+
+def seconds_per_work(run: Run, measured: list[tuple[Run, float, float]]) -> float:
+    """What to expect of a run: what those took, of which seconds and work are known, that are most like it."""
+
+    def likeness(other: Run) -> int:
+        return sum(getattr(run.recipe, name) == getattr(other.recipe, name) for name in ("task", "family", "model"))
+
+    most = max(likeness(other) for other, *_ in measured)
+    alike = [(seconds, work) for other, seconds, work in measured if likeness(other) == most]
+    return sum(seconds for seconds, _ in alike) / sum(work for _, work in alike)

@@ -97,6 +97,25 @@ def test_losses_of_zero_are_compared_with_nothing(tmp_path):
     assert 0 < summarize_curve([1.0] * 80 + [0.0] * 20)["gain_of_doubling"] <= 1 and LEAST_LOSS < 1e-6
 
 
+def test_a_preview_of_many_places_is_told_line_by_line():
+    runs = [
+        {
+            **run,
+            "axis": "training_flops",
+            "training_flops": 1e9 * width * (32 - run["patch_size"]),
+            "series": f"{width}",
+        }
+        for width in (32, 48)
+        for run in runs_of({16: 1.0, 8: 0.5, 4: 0.25, 2: 0.125, 1: 0.1}, seeds=(0, 1))
+    ]
+    assert format_preview(runs[:10]).count("FLOP") == 5  # a column each
+    assert format_preview(runs).splitlines() == [
+        "test loss so far",
+        "32: 1.000 at 5.12e+11, 0.500 at 7.68e+11, 0.250 at 8.96e+11, 0.125 at 9.60e+11, 0.100 at 9.92e+11 FLOP",
+        "48: 1.000 at 7.68e+11, 0.500 at 1.15e+12, 0.250 at 1.34e+12, 0.125 at 1.44e+12, 0.100 at 1.49e+12 FLOP",
+    ]
+
+
 def test_a_fall_that_may_be_chance_is_told_as_such():
     runs = runs_of({16: 0.5, 8: 0.3, 4: 0.2999}, seeds=(0, 1, 2))
     runs = [

@@ -33,7 +33,7 @@ from training.experiments.law import count_falling_runs, find_falls, judge_conve
 from training.experiments.page import build_report
 from training.experiments.run import METRICS_FILE, UNFINISHED_FOLDER, Interrupted, execute
 from training.experiments.sweep import plan_sweep
-from training.experiments.workers import Resources, WorkerPool, work_of
+from training.experiments.workers import Resources, WorkerPool, seconds_per_work, work_of
 from training.families.registry import FAMILIES
 from training.settings.recipe import load_recipe
 from training.tasks.classification import ClassificationTask
@@ -104,6 +104,13 @@ class TestRun:
         extended = make_run(tmp_path, family)
         extended.recipe.model["sequence_extension"] = 4
         assert extended.num_tokens == half.num_tokens == 16 and work_of(extended) == work_of(half)
+
+    def test_the_time_of_a_run_is_told_by_those_that_are_most_like_it(self, tmp_path):
+        adventurer, pixelvit = (make_run(tmp_path, family) for family in ("adventurer", "pixelvit"))
+        wide = make_run(tmp_path, model={**adventurer.recipe.model, "hidden_size": 64})
+        measured = [(adventurer, 2.0, 4.0), (adventurer, 1.0, 2.0), (pixelvit, 9.0, 1.0)]
+        assert seconds_per_work(adventurer, measured) == seconds_per_work(wide, measured) == 0.5
+        assert seconds_per_work(pixelvit, measured[:2]) == 0.5 and seconds_per_work(pixelvit, measured) == 9.0
 
     def test_a_checkpoint_loads_and_gives_the_logged_test_result(self, finished, few_digits):
         folder = finished / "adventurer-patch8"
