@@ -256,9 +256,10 @@ def ssd_triton(
         ImportError: if Triton is not installed.
         ValueError: for sizes or a device that the kernels do not do.
     """
-    check_device("ssd_triton", x.device)
+    tensors = (x, dt, A_log, B, C, D, dt_bias, initial_state)
+    check_device("ssd_triton", x.device, *tensors)
     check_sizes(*x.shape[1:], *B.shape[2:])
-    return _ssd(x, dt, A_log, B, C, D, dt_bias, initial_state)
+    return _ssd(*tensors)
 
 
 def check_sizes(length: int, heads: int, head_dim: int, groups: int, state_size: int):

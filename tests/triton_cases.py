@@ -563,6 +563,16 @@ def test_an_empty_batch(name):
     assert not any(t.any() for t in results)
 
 
+@pytest.mark.parametrize("name", OPS)
+def test_forward_mode_is_refused(name):
+    """Tangents would be lost, and zeros returned for them."""
+    function, arguments = OPS[name]
+    arguments = tuple(arguments(1, 3, dtype=torch.float32))
+    message = "setup_context" if name == "norm and mean" else "has no forward-mode derivative"
+    with pytest.raises(RuntimeError, match=message):
+        torch.func.jvp(function, arguments, arguments)
+
+
 def test_places_in_every_other_element():
     arguments = mixer_arguments(2, 9, dtype=torch.float32)
     for order in (scan_place("backwards", 2, 9), scan_place("by image", 2, 9).long()):
