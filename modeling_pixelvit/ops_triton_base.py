@@ -42,8 +42,8 @@ def check_device(op: str, device: torch.device, *tensors: torch.Tensor | None):
     Raises:
         ImportError: if Triton is not installed.
         ValueError: if no kernel can run on `device`.
-        NotImplementedError: if one of the `tensors` has a tangent (forward-mode differentiation, `torch.func.jvp`), which
-            an op of torch.library would drop without a word.
+        NotImplementedError: if one of the `tensors` has a tangent, of forward-mode differentiation, which an op of
+            torch.library would drop without a word.
     """
     if triton is None:
         raise ImportError(
@@ -56,8 +56,8 @@ def check_device(op: str, device: torch.device, *tensors: torch.Tensor | None):
         )
     if any(tensor is not None and unpack_dual(tensor).tangent is not None for tensor in tensors):
         raise NotImplementedError(
-            f"{op} is a Triton kernel and has no forward-mode derivative (torch.func.jvp); take gradients, or PyTorch's "
-            "own ops."
+            f"{op} is a Triton kernel and has no forward-mode derivative (torch.func.jvp); take gradients, or "
+            "PyTorch's own ops."
         )
 
 
