@@ -267,9 +267,9 @@ def check_sizes(length: int, heads: int, head_dim: int, groups: int, state_size:
     Raises:
         ValueError: for sizes that the kernels do not do.
     """
-    if length == 0 or heads % groups or max(head_dim, state_size) > LARGEST:
+    if length == 0 or groups == 0 or heads % groups or max(head_dim, state_size) > LARGEST:
         raise ValueError(
             f"The scan got {length} tokens, {heads} heads of dimension {head_dim}, {groups} groups and state size "
-            f"{state_size}; it needs at least one token, a number of heads that is a multiple of the number of groups, "
-            f"and neither dimension nor state size above {LARGEST}."
+            f"{state_size}; it needs at least one token and one group, a number of heads that is a multiple of the "
+            f"number of groups, and neither dimension nor state size above {LARGEST}."
         )

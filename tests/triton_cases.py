@@ -215,6 +215,12 @@ def test_refused_sizes(sizes, message):
         ssd_triton(*scan_arguments(1, **{"length": 4, **sizes}))
 
 
+def test_no_group_is_refused():
+    x, dt, A_log, B, C, D, dt_bias, state = scan_arguments(1, 4, dtype=torch.float32)
+    with pytest.raises(ValueError, match="0 groups"):
+        ssd_triton(x, dt, A_log, B[:, :, :0], C[:, :, :0], D, dt_bias, state)
+
+
 def convolution_arguments(batch, length, channels=70, kernel_size=4, dtype=torch.float64):
     """x, a slice, weight, bias, initial_state."""
     x = random(batch, length, channels + 3, dtype=dtype)[..., 2:-1]
