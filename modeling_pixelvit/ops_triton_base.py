@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable
 
 import torch
+from torch.autograd.forward_ad import unpack_dual
 
 from .ops_segments import compute_dtype
 
@@ -36,11 +37,13 @@ def jit(function: Callable) -> Callable:
     return function if triton is None else triton.jit(function)
 
 
-def check_device(op: str, device: torch.device):
+def check_device(op: str, device: torch.device, *tensors: torch.Tensor | None):
     """
     Raises:
         ImportError: if Triton is not installed.
         ValueError: if no kernel can run on `device`.
+        NotImplementedError: if one of the `tensors` has a tangent, of forward-mode differentiation, which an op of
+            torch.library would drop without a word.
     """
     if triton is None:
         raise ImportError(
@@ -50,6 +53,11 @@ def check_device(op: str, device: torch.device):
         raise ValueError(
             f"{op} is a Triton kernel and runs on CUDA devices, but its input is on {device}; move it to one, or set "
             "TRITON_INTERPRET=1 before Python starts to have kernels interpreted on the CPU, slowly."
+        )
+    if any(tensor is not None and unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise NotImplementedError(
+            f"{op} is a Triton kernel and has no forward-mode derivative (torch.func.jvp); take gradients, or "
+            "PyTorch's own ops."
         )
 
 

@@ -281,5 +281,5 @@ def causal_conv1d_triton(
         ImportError: if Triton is not installed.
         ValueError: for a device that the kernels do not run on.
     """
-    check_device("causal_conv1d_triton", x.device)
+    check_device("causal_conv1d_triton", x.device, x, weight, bias, initial_state)
     return _causal_conv1d(x, weight, bias, initial_state)

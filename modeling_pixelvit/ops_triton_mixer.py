@@ -177,10 +177,10 @@ def mix_triton(
         ImportError: if Triton is not installed.
         ValueError: for sizes or a device that the kernels do not do.
     """
-    check_device("mix_triton", projected.device)
+    differentiable = (projected, conv_weight, conv_bias, A_log, D, dt_bias, norm_weight, conv_state, scan_state)
+    check_device("mix_triton", projected.device, *differentiable)
     heads, inner = A_log.shape[0], norm_weight.shape[0]
     if order is not None and order.stride(-1) != 1:
         order = order.contiguous()
     check_sizes(projected.shape[1], heads, inner // heads, groups, (conv_weight.shape[0] - inner) // (2 * groups))
-    tensors = (projected, conv_weight, conv_bias, A_log, D, dt_bias, norm_weight, conv_state, scan_state, order)
-    return _mix(*tensors, groups, eps)[0]
+    return _mix(*differentiable, order, groups, eps)[0]

@@ -170,5 +170,5 @@ def rms_norm_gated_triton(
         ImportError: if Triton is not installed.
         ValueError: for a device that the kernels do not run on.
     """
-    check_device("rms_norm_gated_triton", y.device)
+    check_device("rms_norm_gated_triton", y.device, y, z, weight)
     return _rms_norm_gated(y, z, weight, groups, eps)

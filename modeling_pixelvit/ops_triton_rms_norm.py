@@ -248,5 +248,5 @@ def add_rms_norm_triton(
         ImportError: if Triton is not installed.
         ValueError: for a device that the kernels do not run on.
     """
-    check_device("add_rms_norm_triton", h.device)
+    check_device("add_rms_norm_triton", h.device, h, branch, scale, weight)
     return _add_rms_norm(h, branch, scale, weight, eps, autocast_dtype(h))

@@ -256,9 +256,10 @@ def ssd_triton(
         ImportError: if Triton is not installed.
         ValueError: for sizes or a device that the kernels do not do.
     """
-    check_device("ssd_triton", x.device)
+    tensors = (x, dt, A_log, B, C, D, dt_bias, initial_state)
+    check_device("ssd_triton", x.device, *tensors)
     check_sizes(*x.shape[1:], *B.shape[2:])
-    return _ssd(x, dt, A_log, B, C, D, dt_bias, initial_state)
+    return _ssd(*tensors)
 
 
 def check_sizes(length: int, heads: int, head_dim: int, groups: int, state_size: int):
@@ -266,9 +267,9 @@ def check_sizes(length: int, heads: int, head_dim: int, groups: int, state_size:
     Raises:
         ValueError: for sizes that the kernels do not do.
     """
-    if length == 0 or heads % groups or max(head_dim, state_size) > LARGEST:
+    if length == 0 or groups == 0 or heads % groups or max(head_dim, state_size) > LARGEST:
         raise ValueError(
             f"The scan got {length} tokens, {heads} heads of dimension {head_dim}, {groups} groups and state size "
-            f"{state_size}; it needs at least one token, a number of heads that is a multiple of the number of groups, "
-            f"and neither dimension nor state size above {LARGEST}."
+            f"{state_size}; it needs at least one token and one group, a number of heads that is a multiple of the "
+            f"number of groups, and neither dimension nor state size above {LARGEST}."
         )

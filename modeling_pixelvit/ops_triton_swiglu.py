@@ -89,5 +89,5 @@ def swiglu_triton(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         ImportError: if Triton is not installed.
         ValueError: for a device that the kernels do not run on.
     """
-    check_device("swiglu_triton", gate.device)
+    check_device("swiglu_triton", gate.device, gate, up)
     return _swiglu(gate, up)

@@ -215,6 +215,12 @@ def test_refused_sizes(sizes, message):
         ssd_triton(*scan_arguments(1, **{"length": 4, **sizes}))
 
 
+def test_no_group_is_refused():
+    x, dt, A_log, B, C, D, dt_bias, state = scan_arguments(1, 4, dtype=torch.float32)
+    with pytest.raises(ValueError, match="0 groups"):
+        ssd_triton(x, dt, A_log, B[:, :, :0], C[:, :, :0], D, dt_bias, state)
+
+
 def convolution_arguments(batch, length, channels=70, kernel_size=4, dtype=torch.float64):
     """x, a slice, weight, bias, initial_state."""
     x = random(batch, length, channels + 3, dtype=dtype)[..., 2:-1]
@@ -561,6 +567,16 @@ def test_an_empty_batch(name):
     results = with_gradients(function, empty, [weight[:0] for weight in weights])
     assert [t.shape for t in results[len(weights) :]] == [t.shape for t in empty]
     assert not any(t.any() for t in results)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_forward_mode_is_refused(name):
+    """Tangents would be lost, and zeros returned for them."""
+    function, arguments = OPS[name]
+    arguments = tuple(arguments(1, 3, dtype=torch.float32))
+    message = "setup_context" if name == "norm and mean" else "has no forward-mode derivative"
+    with pytest.raises(RuntimeError, match=message):
+        torch.func.jvp(function, arguments, arguments)
 
 
 def test_places_in_every_other_element():

@@ -91,6 +91,9 @@ def main(arguments: list[str] | None = None):
     args = parse_arguments(arguments)
     if getattr(args, "device", "cpu") == "cuda" and not torch.cuda.is_available():
         sys.exit("--device cuda was given, but torch sees no CUDA device; run it on a machine that has one.")
+    for name, value in vars(args).items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and not value > 0:
+            sys.exit(f"error: --{name} {value} was given; it must be above zero.")
     # Through the environment as well, for the measurements in fresh processes.
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
     torch.set_num_threads(args.threads)

@@ -69,17 +69,13 @@ class CostSettings:
     def check(self):
         """
         Raises:
-            ValueError: for a patch size that does not divide the image, or a number out of range.
+            ValueError: for a patch size that does not divide the image.
         """
         for patch_size in self.patch_sizes:
             if patch_size < 1 or self.image_size % patch_size:
                 raise ValueError(
                     f"--patch_sizes {patch_size} was given; it must divide --image_size {self.image_size}."
                 )
-        for name in ("image_size", "tokens_per_step", "threads", "max_seconds", "rounds", "price"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"--{name} {value} was given; it must be above zero.")
 
     def cell(self, family: str, mode: str, patch_size: int) -> Cell:
         tokens = (self.image_size // patch_size) ** 2
@@ -324,10 +320,10 @@ def draw_costs(content: dict[str, Any], path: Path):
     names = ("hours_per_epoch", "megabytes_per_image")
     titles = (f"{settings['device_hours']} an epoch of ImageNet", "MB an image, training")
     for panel, name, title in zip(panels, names, titles, strict=True):
-        for family in dict.fromkeys(row["family"] for row in content["rows"]):
+        told = [row for row in content["rows"] if row["mode"] == TRAINING and row.get(name) is not None]
+        for family in dict.fromkeys(row["family"] for row in told):  # one without a point would have no logarithm
             known = FAMILIES[family]
-            rows = [row for row in content["rows"] if row["family"] == family and row["mode"] == TRAINING]
-            rows = [row for row in rows if row.get(name) is not None]
+            rows = [row for row in told if row["family"] == family]
             tokens = [row["tokens"] for row in rows]
             panel.plot(tokens, [row[name] for row in rows], color=known.colours[0], linewidth=1, label=known.title)
             for row in rows:
@@ -339,10 +335,11 @@ def draw_costs(content: dict[str, Any], path: Path):
                     places = [(settings["image_size"] // int(size)) ** 2 for size in published]
                     label = f"{known.paper_title}, {PAPER_DEVICE}, as the paper says"
                     panel.plot(places, list(published.values()), "--", color=known.colours[1], label=label)
-        if any(not row["measured"] for row in content["rows"] if row["mode"] == TRAINING):
+        if any(not row["measured"] for row in told):
             panel.plot([], [], "o", color="0.4", markerfacecolor="white", label="extrapolated")
         panel.set(xscale="log", yscale="log", xlabel="tokens", ylabel=title)
-        panel.legend(frameon=False, fontsize=8)
+        if told:
+            panel.legend(frameon=False, fontsize=8)
     figure.suptitle(
         f"{settings['variant'].capitalize()} at {settings['image_size']} pixels, "
         f"{content['environment']['device']}, {settings['precision']}",

@@ -95,18 +95,18 @@ def recommended_precision(device: Device) -> tuple[str, str]:
     return "fp32", "the processor has no instructions for products in bf16 (AVX512_BF16 or AMX)"
 
 
-def mixer_report(device: Device, dtype: torch.dtype) -> tuple[list[str], list[str]]:
+def mixer_report(device: Device, dtype: torch.dtype, config: PreTrainedConfig) -> tuple[list[str], list[str]]:
     """Lines on Adventurer's mixer, and advice."""
-    place = torch.device(device.kind)
-    chosen = select_mixer_backend("auto", place, dtype).name
+    wanted = torch.device(device.kind), dtype, (config.head_dim, config.state_size)
+    chosen = select_mixer_backend("auto", *wanted).name
     lines, advice = [f"auto runs {chosen}"], []
     for name in MIXER_IMPLEMENTATIONS:
         if name == "auto":
             continue
-        reason = why_not(select_mixer_backend, name, place, dtype)
+        reason = why_not(select_mixer_backend, name, *wanted)
         lines.append(f"{name}: {'can run' if reason is None else reason}")
         if reason is None and name in SELF_CHECKS:
-            lines += self_check(name, place, dtype)
+            lines += self_check(name, *wanted[:2])
     if device.kind == "cuda" and chosen == "torch":
         advice.append(
             "Adventurer runs in plain PyTorch here, of which each block is many launches: see above why kernels do not "
@@ -183,7 +183,7 @@ def examine(device: Device, configs: dict[str, PreTrainedConfig], batch_size: in
         sections["products"] = [f"{taken} in float32: oneDNN has {speedup:.2f} times the speed of MKL"]
     advice = []
     if "adventurer" in configs:
-        sections["mixer"], further = mixer_report(device, DTYPES[precision])
+        sections["mixer"], further = mixer_report(device, DTYPES[precision], configs["adventurer"])
         advice += further
         if device.kind == "cuda":
             sections["floors"] = floors_report(device, configs["adventurer"], batch_size)

@@ -51,7 +51,7 @@ def format_floors(config: AdventurerConfig, name: str, batch_size: int) -> str:
         name: Of the card.
 
     Raises:
-        ValueError: if the card is not known.
+        ValueError: if the card is not known, or the kernels do not do the model's sizes.
     """
     gpu = known_gpu(name)
     cost = block_cost(config, batch_size, stream_bytes=STREAM_BYTES[True], capability=gpu.capability)

@@ -28,9 +28,6 @@ FAMILY_OF_MIXER, FAMILY_OF_ATTENTION = "adventurer", "pixelvit"
 MIXERS = tuple(name for name in MIXER_IMPLEMENTATIONS if name != "auto")
 ATTENTIONS = ("sdpa", "flash_attention_2", "flash_attention_3", "kernels-community/flash-attn3")
 SDPA_BACKENDS = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION)
-# Of what cannot run here; out of memory is one of the last, and the first what older transformers say of an attention
-# whose package is not installed.
-FAILURES = (KeyError, ImportError, ValueError, RuntimeError)
 LEARNING_RATE, CLASSES = 1e-3, 10
 SMOOTHED_STEPS = 10
 
@@ -89,13 +86,17 @@ def compare_implementations(settings: GpuSettings) -> Iterator[Rows]:
         output.loss.backward()
         return output.logits, [parameter.grad for parameter in model.parameters()]
 
-    logits, gradients = outcome("torch", "fp32")
+    try:
+        logits, gradients = outcome("torch", "fp32")
+    except Exception as error:
+        yield {"agreement with float32 in PyTorch": failure(error)}
+        return
     for name in MIXERS:
         for precision in ("fp32", *settings.precisions):
             label = f"agreement with float32 in PyTorch: {name}, {precision}"
             try:
                 found, own = outcome(name, precision)
-            except FAILURES as error:
+            except Exception as error:
                 yield {label: failure(error)}
                 continue
             differences = [relative(one, other) for one, other in zip(own, gradients, strict=True)]
@@ -103,20 +104,38 @@ def compare_implementations(settings: GpuSettings) -> Iterator[Rows]:
 
 
 def compare_batches(settings: GpuSettings) -> Iterator[Rows]:
-    """A batch against its first and last image alone, and against itself, in bf16: offsets beyond 32 bits show here."""
+    """
+    A batch against its first and last image alone, and against itself, in bf16: the whole model without gradients,
+    where some images go through an op at a time, and a block with them, where all do, so that offsets beyond 32 bits
+    show, forward and backward.
+    """
     images, _ = pictures(settings, settings.batch_size, torch.bfloat16)
     for name in MIXERS:
-        label = f"a batch of {settings.batch_size} against its images alone: {name}, bf16"
-        try:
-            model = model_of(settings, name).to(torch.bfloat16).eval()
-            with torch.inference_mode():
-                together, again = model(images).logits, model(images).logits
-                alone = torch.cat([model(images[index : index + 1]).logits for index in (0, settings.batch_size - 1)])
-        except FAILURES as error:
-            yield {label: failure(error)}
-            continue
-        same_bits = "yes" if torch.equal(together, again) else "no"
-        yield {label: {"logits": relative(together[[0, -1]], alone), "repeats_to_the_bit": same_bits}}
+        for part, fields, function in (("", {}, logits_of), (", a block", {"num_hidden_layers": 1}, gradients_of)):
+            label = f"a batch of {settings.batch_size} against its images alone: {name}, bf16{part}"
+            try:
+                model = model_of(settings, name, **fields).to(torch.bfloat16).eval()
+                together, again = function(model, images), function(model, images)
+                first, last = (function(model, images[index : index + 1]) for index in (0, settings.batch_size - 1))
+            except Exception as error:
+                yield {label: failure(error)}
+                continue
+            found = {key: relative(together[key][[0, -1]], torch.cat([first[key], last[key]])) for key in together}
+            same_bits = all(torch.equal(together[key], again[key]) for key in together)
+            yield {label: {**found, "repeats_to_the_bit": "yes" if same_bits else "no"}}
+
+
+@torch.inference_mode()
+def logits_of(model: torch.nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"logits": model(images).logits}
+
+
+def gradients_of(model: torch.nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Logits, and the gradients of the images for the sum of their squares."""
+    images = images.detach().requires_grad_()
+    logits = model(images).logits
+    (gradients,) = torch.autograd.grad(logits.float().square().sum(), images)
+    return {"logits": logits.detach(), "gradients": gradients}
 
 
 def pictures(
@@ -128,9 +147,9 @@ def pictures(
     return images.to(settings.device, dtype), torch.zeros(batch_size, dtype=torch.long, device=settings.device)
 
 
-def model_of(settings: GpuSettings, mixer: str) -> torch.nn.Module:
+def model_of(settings: GpuSettings, mixer: str, **fields) -> torch.nn.Module:
     torch.manual_seed(0)
-    fields = {"patch_size": settings.patch_size, "image_size": settings.image_size, "mixer_implementation": mixer}
+    fields |= {"patch_size": settings.patch_size, "image_size": settings.image_size, "mixer_implementation": mixer}
     return build(FAMILY_OF_MIXER, settings.variant, **fields).to(settings.device)
 
 
@@ -160,7 +179,7 @@ def time_steps(settings: GpuSettings) -> Iterator[Rows]:
             try:
                 with contextlib.nullcontext() if backend is None else sdpa_kernel(backend):
                     found = measure_cell(cell)
-            except FAILURES as error:
+            except Exception as error:
                 found = failure(error)
             if "seconds" in found:
                 work, _ = costs.model(family, settings.patch_size)
@@ -188,13 +207,13 @@ def time_ops(settings: GpuSettings) -> Iterator[Rows]:
     for name in MIXERS:
         try:
             backend = select_mixer_backend(name, torch.device(settings.device), torch.bfloat16)
-        except FAILURES as error:
+        except Exception as error:
             yield {f"ops of a block: {name}": failure(error)}
             continue
         for op, (function, inputs) in ops_of(settings, backend).items():
             try:
                 forward, backward = time_op(function, inputs, settings)
-            except FAILURES as error:
+            except Exception as error:
                 yield {f"{op}: {name}": failure(error)}
                 continue
             moved = bytes_of(inputs) + bytes_of([function(*inputs)])
@@ -209,7 +228,7 @@ def time_ops(settings: GpuSettings) -> Iterator[Rows]:
             }
     try:
         yield {"scan: fla's chunk_simple_gla": time_linear_attention(settings)}
-    except FAILURES as error:
+    except Exception as error:
         yield {"scan: fla's chunk_simple_gla": failure(error)}
 
 
@@ -316,7 +335,7 @@ def compare_curves(settings: GpuSettings) -> Iterator[Rows]:
             label += f": {name}, {precision}"
             try:
                 losses = short_training(settings, family, name, precision)
-            except FAILURES as error:
+            except Exception as error:
                 yield {label: failure(error)}
                 continue
             smoothed = losses.unfold(0, min(SMOOTHED_STEPS, len(losses)), 1).mean(-1)

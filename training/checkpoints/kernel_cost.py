@@ -11,7 +11,7 @@ From these follows the least time that a device can take, its floor: no kernel i
 from dataclasses import dataclass
 
 from modeling_pixelvit import AdventurerConfig
-from modeling_pixelvit.ops_triton_ssd import TILES
+from modeling_pixelvit.ops_triton_ssd import TILES, check_sizes
 
 from ..families.adventurer import scan_flops
 
@@ -67,9 +67,13 @@ def block_cost(
         batch_size: Images.
         stream_bytes: Of an element of the residual stream: 2 in a bfloat16 model, 4 under autocast.
         capability: That of the device, by which kernels have their chunk.
+
+    Raises:
+        ValueError: for sizes that the kernels do not do.
     """
     e, r = PRODUCT_BYTES, stream_bytes
     length = config.num_patch_tokens + 1
+    check_sizes(length, config.num_heads, config.head_dim, config.n_groups, config.state_size)
     n = batch_size * length
     tile = TILES[max(key for key in TILES if key <= capability)][e]
     hidden, inner, mlp, heads = config.hidden_size, config.inner_size, config.intermediate_size, config.num_heads

@@ -38,7 +38,8 @@ GPUS = {
     "L4": Gpu(121e12, 0.3e12, (8, 9)),
     "A10G": Gpu(70e12, None, (8, 6)),
     "A10": Gpu(125e12, None, (8, 6)),
-    "V100": Gpu(125e12, None, (7, 0)),
+    "V100 SXM": Gpu(125e12, None, (7, 0)),
+    "V100 PCIE": Gpu(112e12, None, (7, 0)),
 }
 # A part of a card, and another one than its other words say.
 OTHERS = {"MIG", "NVL"}

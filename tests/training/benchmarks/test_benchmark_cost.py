@@ -186,3 +186,29 @@ def test_options_out_of_range():
         benchmark.main(["cost", "--device", "cpu", "--image_size", "32", "--patch_sizes", "5"])
     with pytest.raises(SystemExit, match=r"price -1\.0 was given"):
         benchmark.main(["cost", "--device", "cpu", "--price", "-1"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [("cost", "threads", "0"), ("cost", "tokens_per_step", "0"), ("gpu", "batch_size", "0"), ("cpu", "rounds", "-1")],
+)
+def test_no_number_is_taken_for_another(kind, name, value):
+    device = [] if kind == "cpu" else ["--device", "cpu"]
+    with pytest.raises(SystemExit, match=f"--{name} {value} was given; it must be above zero"):
+        benchmark.main([kind, *device, f"--{name}", value])
+
+
+def test_a_picture_of_what_could_not_be_measured(tmp_path):
+    """Training took too long, or there is a system that does not tell memory: a panel is empty then."""
+    settings = dataclasses.replace(TINY, patch_sizes=(16, 8))
+    rows, _ = cost.measure_mode(settings, "adventurer", "training", lambda cell: {"unmeasured": "too long"})
+    sized, _ = cost.measure_mode(settings, "pixelvit", "training", partial(made_up, memory=lambda *_: None))
+    for index, some in enumerate((rows, [cost.add_costs(row, settings, 1e9) for row in sized])):
+        content = {
+            "environment": {"device": "a device"},
+            "settings": {**dataclasses.asdict(settings), "device_hours": "hours"},
+            "rows": some,
+            "paper": None,
+        }
+        cost.draw_costs(content, tmp_path / f"{index}.png")
+        assert (tmp_path / f"{index}.png").stat().st_size > 10_000

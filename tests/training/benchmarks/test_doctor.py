@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the doctor says of this machine, of made-up ones, and of kernels that are wrong."""
 
+import types
 from importlib import metadata
 
 import pytest
 import torch
-from helpers import tiny_model
+from helpers import tiny_config, tiny_model
 
 from modeling_pixelvit import AdventurerForImageClassification
 from training import doctor
@@ -60,7 +61,23 @@ def test_the_self_check_of_kernels_is_told_with_its_errors(monkeypatch):
         return {"scan": 2e-4, "gate": 1e-7}
 
     monkeypatch.setitem(report.SELF_CHECKS, "torch", check)
-    lines, _ = report.mixer_report(Device("cpu", "some processor", None, False), torch.float32)
+    config = tiny_config("adventurer")
+    lines, _ = report.mixer_report(Device("cpu", "some processor", None, False), torch.float32, config)
     assert any("float32" in line and "scan 2.0e-04, gate 1.0e-07" in line for line in lines)
-    lines, _ = report.mixer_report(Device("cpu", "some processor", None, False), torch.float16)
+    lines, _ = report.mixer_report(Device("cpu", "some processor", None, False), torch.float16, config)
     assert "torch, self-check in float16: failed, OSError: no launcher" in lines
+
+
+def test_what_a_model_would_run_on_is_told_of_its_own_sizes(monkeypatch):
+    asked = []
+
+    def select(name, device, dtype, state_shape):
+        asked.append(state_shape)
+        if name != "auto":
+            raise ValueError("too large")
+        return types.SimpleNamespace(name="torch")
+
+    monkeypatch.setattr(report, "select_mixer_backend", select)
+    config = tiny_config("adventurer", state_size=256)
+    lines, _ = report.mixer_report(Device("cpu", "some processor", None, False), torch.float32, config)
+    assert set(asked) == {(config.head_dim, 256)} and "triton: too large" in lines

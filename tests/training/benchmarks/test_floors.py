@@ -44,6 +44,10 @@ def test_cards_by_their_names(name, bandwidth):
     assert find_gpu(name).bandwidth == known_gpu(name).bandwidth == bandwidth
 
 
+def test_a_v100_by_its_slot():
+    assert find_gpu("Tesla V100-SXM2-16GB").rate == 125e12 and find_gpu("Tesla V100-PCIE-32GB").rate == 112e12
+
+
 @pytest.mark.parametrize(
     "name",
     ["NVIDIA H100 NVL", f"{H100} MIG 1g.10gb", "NVIDIA GH200 480GB", "NVIDIA L40", "A100", "Tesla V100-SXM2-16GB"],
@@ -55,6 +59,12 @@ def test_nothing_is_guessed_of_other_cards(name, config, capsys):
     assert line.startswith(f"Of {name} ") and line.endswith(".")
     assert doctor.main(["--card", name]) == 2
     assert line in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sizes", [{"state_size": 256}, {"head_dim": 256, "hidden_size": 256}])
+def test_no_floor_is_told_of_sizes_that_the_kernels_do_not_do(sizes):
+    with pytest.raises(ValueError, match="neither dimension nor state size above 128"):
+        format_floors(tiny_config("adventurer", **sizes), H100, 1)
 
 
 def test_a_step_is_the_sum_of_its_kernels(config):

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is compared on a GPU, tried on a CPU at toy size: that numbers are right where they are known beforehand."""
 
+import dataclasses
 import json
 import sys
 import types
@@ -9,12 +10,14 @@ import types
 import pytest
 import torch
 
+from modeling_pixelvit.layers_mamba2 import Mamba2Mixer
 from training import benchmark
 from training.benchmarks import gpu
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+SETTINGS = gpu.GpuSettings("cpu", "tiny", 8, 4, 2, 1, 100.0, 1)
 WORDS = "gpu --device cpu --variant tiny --image_size 8 --patch_size 4 --batch_size 2 --rounds 1 --threads 1"
 
 
@@ -34,6 +37,22 @@ def test_what_agrees_and_what_cannot_run(results):
     assert "mixer_implementation" in results["agreement with float32 in PyTorch: mamba_ssm, fp32"]["unmeasured"]
     row = results["a batch of 2 against its images alone: torch, bf16"]
     assert row["logits"] < 0.02 and row["repeats_to_the_bit"] == "yes"
+
+
+def test_a_mixer_that_is_wrong_for_all_images_together_is_seen(monkeypatch):
+    """Where no gradient is wanted a few go through it at a time."""
+    mix = Mamba2Mixer.forward
+
+    def wrong(self, hidden_states, *arguments):
+        mixed = mix(self, hidden_states, *arguments)
+        if torch.is_grad_enabled() and len(mixed) > 1:
+            return torch.cat([mixed[:-1], torch.zeros_like(mixed[-1:])])
+        return mixed
+
+    monkeypatch.setattr(Mamba2Mixer, "forward", wrong)
+    monkeypatch.setattr(gpu, "MIXERS", ("torch",))
+    whole, block = (found for row in gpu.compare_batches(SETTINGS) for found in row.values())
+    assert whole["logits"] < 0.02 < 0.1 < block["gradients"] and block["repeats_to_the_bit"] == "yes"
 
 
 def test_what_is_timed(results):
@@ -64,7 +83,7 @@ def test_linear_attention_is_the_scan(results, monkeypatch):
     for name in ("fla", "fla.ops"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, "fla.ops.simple_gla", module)
-    row = gpu.time_linear_attention(gpu.GpuSettings("cpu", "tiny", 12, 2, 2, 1, 100.0, 1))
+    row = gpu.time_linear_attention(dataclasses.replace(SETTINGS, image_size=12, patch_size=2))
     assert row["beside_pytorch"] < 0.01 and row["forward_seconds"] > 0 < row["backward_seconds"]
 
 
@@ -76,16 +95,21 @@ def test_short_trainings(results):
 
 def test_the_time_is_over_and_what_is_done_is_kept(tmp_path):
     path = tmp_path / "gpu.json"
-    benchmark.main([*WORDS.split(), "--parts", "agreement", "curves", "--max_seconds", "0", "--output", str(path)])
+    benchmark.main([*WORDS.split(), "--parts", "agreement", "curves", "--max_seconds", "1e-9", "--output", str(path)])
     results = json.loads(path.read_text())["results"]
-    assert len(results) == 2 and "the rest of agreement, curves: 0 s are over" in results["ended"]["unmeasured"]
+    assert len(results) == 2 and "the rest of agreement, curves: 1e-09 s are over" in results["ended"]["unmeasured"]
 
 
-def test_what_fails_does_not_end_the_rest(monkeypatch):
-    def fail(cell):
-        raise RuntimeError("no kernel\nimage")
+@pytest.mark.parametrize("kind", [RuntimeError, AssertionError, type("OutOfResources", (Exception,), {})])
+def test_what_fails_does_not_end_the_rest(monkeypatch, kind):
+    """Errors of Triton are of no other kind than Exception, and packages of kernels assert."""
+
+    def fail(*_, **__):
+        raise kind("no kernel\nimage")
 
     monkeypatch.setattr(gpu, "measure_cell", fail)
-    settings = gpu.GpuSettings("cpu", "tiny", 8, 4, 2, 1, 100.0, 1)
-    rows = [row for found in gpu.time_steps(settings) for row in found.values()]
-    assert rows[1:] == [{"unmeasured": "RuntimeError: no kernel image"}] * (len(rows) - 1) and len(rows) > 10
+    rows = [row for found in gpu.time_steps(SETTINGS) for row in found.values()]
+    assert rows[1:] == [{"unmeasured": f"{kind.__name__}: no kernel image"}] * (len(rows) - 1) and len(rows) > 10
+    monkeypatch.setattr(gpu, "model_of", fail)
+    rows = [row for found in gpu.compare_implementations(SETTINGS) for row in found.values()]
+    assert rows == [{"unmeasured": f"{kind.__name__}: no kernel image"}]
