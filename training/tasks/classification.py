@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
 from ..augmentation.classification import Examples, build_mixup, build_train_transform, stack
-from ..data.labelled import read_row
+from ..data.labelled import read_image
 from ..data.sources import load_images
 from ..data.splits import Splits
 from ..data.streams import build_streamed_loader
@@ -113,8 +113,7 @@ class ClassificationTask(Task):
         return loader, loader.dataset.steps_per_epoch, loader.dataset.num_steps
 
     def _example_from_row(self, row: dict[str, Any]) -> tuple[torch.Tensor, int]:
-        image, label = read_row(row)
-        return self.train_transform(image), label
+        return self.train_transform(read_image(row["image"])), row["label"]
 
     def eval_example(self, index: int) -> tuple[torch.Tensor, int]:
         image, label = self.images.evaluation[index]

@@ -9,7 +9,7 @@ import datasets
 import pytest
 from test_labelled import make_parquet, make_shard
 
-from training.data.labelled import load_labelled_images, read_row
+from training.data.labelled import load_labelled_images, read_image
 from training.data.streams import StreamedBatches, build_streamed_loader
 from training.data.unreadable import TooManyUnreadable, UnreadableImage
 from training.settings.recipe import Recipe
@@ -141,8 +141,7 @@ def test_files(tmp_path, monkeypatch, kind):
     assert splits.num_train_images is None
 
     def levels(row):
-        image, label = read_row(row)
-        return (label, image.getpixel((0, 0))[0]), random.random()
+        return (row["label"], read_image(row["image"]).getpixel((0, 0))[0]), random.random()
 
     options = {"recipe": make_recipe(total_batch_size=4), "example": levels, "num_images": 12, "num_workers": 2}
     whole = load(splits.train, **options)
