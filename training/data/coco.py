@@ -144,7 +144,6 @@ def load_detection_splits(
     eval_split: str | None = None,
     image_column: str | None = None,
     objects_column: str | None = None,
-    box_format: str = "xywh",
 ) -> Splits:
     """
     Finds training and evaluation images with annotated objects. No image is decoded.
@@ -153,14 +152,13 @@ def load_detection_splits(
         source: A folder with `annotations/instances_<split>.json` (or `annotations/<split>.json`) and the images in
             `<split>` or `images/<split>`; a folder with `<split>/_annotations.coco.json` beside the images; a folder
             of parquet files; a folder of images with `metadata.jsonl`; or the name of a data set on the hub. Tables
-            have a column of images and one of `objects` with `bbox` and `category`, and optionally `id`, `area`,
-            `iscrowd` and `segmentation`.
+            have a column of images and one of `objects` with `bbox` (left, top, width, height) and `category`, and
+            optionally `id`, `area`, `iscrowd` and `segmentation`.
         on_invalid: "refuse" an annotation that cannot be right, or "skip" it, which leaves its object unlabelled.
         with_masks: Whether every object must have a mask; found out if not given.
         train_split, eval_split: Names of splits; see `choose_splits`. Without an evaluation split a fifth of the
             training images is held out.
         image_column, objects_column: Of a table; `image` and `objects` if not given.
-        box_format: Of a table's boxes: "xywh" (left, top, width, height) or "xyxy" (the four edges), in pixels.
 
     Raises:
         ValueError: if there is no such data, or it is invalid and to be refused.
@@ -173,7 +171,7 @@ def load_detection_splits(
         train = load_coco(*files[train_name], on_invalid, with_masks)
         evaluation = eval_name and load_coco(*files[eval_name], on_invalid, train.has_masks, train.categories)
     else:
-        table = ObjectTable(source, image_column, objects_column, box_format, on_invalid)
+        table = ObjectTable(source, image_column, objects_column, on_invalid)
         names = table_class_names(table, tables[train_name])
         train = _from_table(table, tables[train_name], train_name, names, with_masks)
         evaluation = eval_name and _from_table(table, tables[eval_name], eval_name, names, train.has_masks)

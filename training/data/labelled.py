@@ -253,8 +253,8 @@ def _class_names(train: Split, label_names: Sequence[str] | int | None, source: 
         return given_names(label_names)
     if isinstance(train, datasets.IterableDataset):
         raise ValueError(
-            f"--dataset {source} is streamed and does not declare its classes; give their names or their number, or do "
-            "not stream."
+            f"--dataset {source} is streamed and does not declare its classes; give their number by --num_labels, or "
+            "do not stream."
         )
     classes = classes_of(train.unique("label"), f"The split {train.split} of --dataset {source}")
     return [str(name) for name in classes]

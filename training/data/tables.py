@@ -15,7 +15,6 @@ from .unreadable import UnreadableImage
 
 OBJECT_COLUMNS = ("objects", "annotations")
 CATEGORY_KEYS = ("category", "category_id", "label", "labels")
-BOX_FORMATS = ("xywh", "xyxy")
 COPIED_KEYS = ("id", "area", "iscrowd", "segmentation")
 
 
@@ -26,19 +25,11 @@ class ObjectTable:
     Args:
         source: For messages.
         image_column, objects_column: Found by their usual names if not given.
-        box_format: "xywh" or "xyxy", in pixels.
         on_invalid: "refuse" or "skip".
-
-    Raises:
-        ValueError: for another box format.
     """
 
-    def __init__(
-        self, source: str, image_column: str | None, objects_column: str | None, box_format: str, on_invalid: str
-    ):
-        if box_format not in BOX_FORMATS:
-            raise ValueError(f"box_format={box_format!r} was given; give one of {', '.join(BOX_FORMATS)}.")
-        self.source, self.box_format, self.on_invalid = source, box_format, on_invalid
+    def __init__(self, source: str, image_column: str | None, objects_column: str | None, on_invalid: str):
+        self.source, self.on_invalid = source, on_invalid
         self._image_column, self._objects_column = image_column, objects_column
 
     def image_column(self, split: datasets.Dataset) -> str:
@@ -107,15 +98,9 @@ class ObjectTable:
             annotation = {"id": f"{place}.{number}"}
             annotation |= {key: entry[key] for key in COPIED_KEYS if entry.get(key) is not None}
             annotation["category_id"] = next((entry[key] for key in CATEGORY_KEYS if key in entry), None)
-            annotation["bbox"] = self._box(entry.get("bbox"))
+            annotation["bbox"] = entry.get("bbox")
             annotations.append(annotation)
         return annotations, {key: value for key, value in row.items() if key != column}
-
-    def _box(self, box: Sequence[float] | None) -> Sequence[float] | None:
-        if self.box_format == "xywh" or box is None or len(box) != 4:
-            return box
-        left, top, right, bottom = box
-        return [left, top, right - left, bottom - top]
 
 
 def table_class_names(table: ObjectTable, split: datasets.Dataset) -> list[Any]:

@@ -136,7 +136,7 @@ class SourceOptions:
         default=False, help="segmentation: classes count from 1 and 0 is no class, as in ADE20k"
     )
     num_labels: int | None = HfArg(
-        default=None, help="segmentation: number of classes, where the data do not name them"
+        default=None, help="classification, segmentation: number of classes, where the data do not name them"
     )
     streaming: ClassVar[bool] = False
     num_train_images: ClassVar[int | None] = None

@@ -33,7 +33,7 @@ class ClassificationTask(Task):
         {
             *("label_smoothing", "label_smoothing_factor", "mixup_probability", "mixup_alpha", "cutmix_alpha"),
             *("min_crop_scale", "crop_padding", "color_jitter", "auto_augment", "random_erasing", "digit_distortion"),
-            *("streaming", "num_train_images"),
+            *("streaming", "num_train_images", "num_labels"),
         }
     )
     loss_name = "mean cross-entropy on the test images"
@@ -62,7 +62,13 @@ class ClassificationTask(Task):
             eval_split=data.eval_split,
             image_column=data.image_column,
             label_column=data.label_column,
+            label_names=data.num_labels,
         )
+        if data.num_labels not in (None, len(images.label_names)):
+            raise ValueError(
+                f"--num_labels {data.num_labels} was given, but --dataset {data.dataset} names its "
+                f"{len(images.label_names)} classes; leave it out."
+            )
         if len(images.label_names) < 2:
             raise ValueError(
                 f"--dataset {data.dataset} has {len(images.label_names)} class; give one with at least two to tell "

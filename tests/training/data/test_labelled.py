@@ -224,7 +224,7 @@ class TestParquet:
         source = str(tmp_path / "data")
         splits = load_labelled_images(source)
         assert splits.label_names == [str(index) for index in range(11)] and labels_of(splits.train) == [10, 2, 0]
-        with pytest.raises(ValueError, match="streamed and does not declare its classes"):
+        with pytest.raises(ValueError, match="does not declare its classes; give their number by --num_labels"):
             load_labelled_images(source, streaming=True)
         assert len(load_labelled_images(source, streaming=True, label_names=11).label_names) == 11
 

@@ -155,7 +155,7 @@ class TestFinetuning:
 
     def test_evaluation_alone_in_windows(self, trained, scenes_folder, tmp_path, capsys):
         command = "segmentation", trained / "segmentation", scenes_folder, tmp_path, "--no_do_train"
-        assert run(*command, "--eval_window", "24", "--max_eval_samples", "5") == 0
+        assert run(*command, "--eval_window", "24", "--max_eval_samples", str(NUM_TEST)) == 0
         expected = loop_metrics("segmentation", trained / "segmentation", scenes_folder, eval_window=24)
         found = results(tmp_path)
         assert {name: found[name] for name in expected} == pytest.approx(expected)

@@ -158,7 +158,7 @@ def test_from_training_to_a_pipeline(scenes_folder, tmp_path, monkeypatch, capsy
     found = json.loads((tuned / "eval_results.json").read_text())
     assert 0 < found["eval_mean_ap"] <= 100
 
-    monkeypatch.setattr(publishing, "check_folders", lambda jobs: [[]])  # in a process of its own, for a minute
+    monkeypatch.setattr(publishing, "check_folder", lambda job: [])  # in a process of its own, for a minute
     out = tmp_path / "out"
     assert publish.main([str(tuned), "--repo-id", "USER/scenes", "--output_dir", str(out)]) == 0
     card = (out / "README.md").read_text()
