@@ -66,12 +66,12 @@ class CheckedConfig(PreTrainedConfig):
             1 <= len(getattr(self, field)) <= LONGEST_LIST, field, f"it must be a list of 1 to {LONGEST_LIST} values"
         )
 
-    def _require_rising_integers(self, field: str, least: int = 1, most: int = LARGEST_INTEGER):
+    def _require_rising_integers(self, field: str, most: int = LARGEST_INTEGER):
         self._require_list(field)
         values = list(getattr(self, field))
         self._require(
-            values == sorted(set(values)) and least <= values[0] and values[-1] <= most,
+            values == sorted(set(values)) and values[0] >= 1 and values[-1] <= most,
             field,
-            f"it must be a list of at least one integer, each greater than the one before, from {least} on and at "
+            "it must be a list of at least one integer, each greater than the one before, from 1 on and at "
             f"most {most}",
         )

@@ -23,10 +23,6 @@ from torch.nn import functional as F
 from .ops_segments import Workspace, batch_blocks, compute_dtype, empty_like, op_segment_length, segments
 
 
-# Tokens that are worked on together on a CPU: few enough for its cache at the widths of the paper.
-SEGMENT_LENGTH = 1024
-
-
 def causal_conv1d_reference(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, initial_state: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,7 +80,7 @@ def _blocks(x, history):
     Rows of x with the parts of their sequences. The first outputs come apart: they alone need the initial state put
     before the inputs, which means a copy.
     """
-    length = op_segment_length(x.device, SEGMENT_LENGTH)
+    length = op_segment_length(x.device)
     parts = [slice(0, min(history, x.shape[1])), *segments(x.shape[1], length, start=history)]
     return [(rows, parts) for rows in batch_blocks(x, length)]
 

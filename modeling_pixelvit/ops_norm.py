@@ -15,10 +15,6 @@ from torch.nn import functional as F
 from .ops_segments import Workspace, batch_blocks, compute_dtype, empty_like, op_segment_length, segments
 
 
-# Tokens that are worked on together on a CPU: few enough for its cache at the widths of the paper.
-SEGMENT_LENGTH = 1024
-
-
 def rms_norm_gated_reference(
     y: torch.Tensor, z: torch.Tensor, weight: torch.Tensor, groups: int, eps: float
 ) -> torch.Tensor:
@@ -50,7 +46,7 @@ def _scale(v, eps):
 
 
 def _blocks(y):
-    length = op_segment_length(y.device, SEGMENT_LENGTH)
+    length = op_segment_length(y.device)
     return [(rows, part) for rows in batch_blocks(y, length) for part in segments(y.shape[1], length)]
 
 

@@ -15,6 +15,7 @@ import torch
 # of a layer or an op there are some gigabytes at most.
 DEVICE_LAYER_TOKENS = 2**19
 DEVICE_OP_TOKENS = 2**17
+CPU_OP_TOKENS = 2**10  # few enough for its cache at the widths of the paper
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -36,9 +37,9 @@ def segments(length: int, segment_length: int, start: int = 0) -> list[slice]:
     return [slice(first, min(first + segment_length, length)) for first in range(start, length, segment_length)]
 
 
-def op_segment_length(device: torch.device, on_cpu: int) -> int:
-    """Tokens of a batch that an op with several float32 temporaries works on together: `on_cpu` there, else many."""
-    return on_cpu if device.type == "cpu" else DEVICE_OP_TOKENS
+def op_segment_length(device: torch.device) -> int:
+    """Tokens of a batch that an op with several float32 temporaries works on together: few on a CPU, else many."""
+    return CPU_OP_TOKENS if device.type == "cpu" else DEVICE_OP_TOKENS
 
 
 def batch_blocks(tokens: torch.Tensor, segment_length: int) -> list[slice]:

@@ -82,7 +82,7 @@ def photo(tmp_path):
 @pytest.fixture(scope="session")
 def scenes_folder(tmp_path_factory):
     """Written scenes of digits, 24 to train on and 6 to evaluate on, of 32 by 32 pixels."""
-    folder = tmp_path_factory.mktemp("scenes") / "data"
+    folder = tmp_path_factory.mktemp("data") / "scenes"
     write_digit_scenes(folder, num_train=24, num_test=6, canvas_size=32)
     return folder
 

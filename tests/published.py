@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Published folders of small models of every kind, for the tests that load them."""
 
-from helpers import tiny_model
+from helpers import SMALL_HEADS, tiny_model
 
 from modeling_pixelvit import (
     AdventurerForImageClassification,
@@ -19,15 +19,7 @@ from training.hub.folder import FolderOptions, build_folder
 from training.hub.source import Source
 
 
-DETECTOR = {
-    "image_size": 32,
-    "patch_size": 4,
-    "pyramid_channels": 16,
-    "box_head_hidden_size": 16,
-    "box_head_num_convs": 1,
-    "mask_head_channels": 8,
-    "mask_head_num_convs": 1,
-}
+DETECTOR = {**SMALL_HEADS, "image_size": 32, "patch_size": 4}
 # Name -> class, task of the image processor, fields of the configuration, options of the folder.
 PUBLISHED = {
     "adventurer-classifier": (AdventurerForImageClassification, "classification", {}, {}),

@@ -408,7 +408,7 @@ def test_frozen_parameters_stay_frozen():
 # Saving and loading
 
 
-WAYS_TO_LOAD = [{}, {"device_map": "cpu"}, {"device_map": "auto"}, {"low_cpu_mem_usage": True}]
+WAYS_TO_LOAD = [{}, {"device_map": "cpu"}, {"device_map": "auto"}]
 
 
 @pytest.mark.parametrize("model_class", MODEL_CLASSES)

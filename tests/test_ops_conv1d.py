@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import relative_difference
 
-from modeling_pixelvit import ops_conv1d
+from modeling_pixelvit import ops_segments
 from modeling_pixelvit.ops_conv1d import causal_conv1d, causal_conv1d_reference
 from modeling_pixelvit.ops_segments import Workspace
 
@@ -20,7 +20,7 @@ def make_arguments(length, kernel_size, dtype=torch.float64):
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 7, 8, 30])
 @pytest.mark.parametrize("kernel_size", [1, 2, 4])
 def test_equals_reference(length, kernel_size, monkeypatch):
-    monkeypatch.setattr(ops_conv1d, "SEGMENT_LENGTH", 7)  # so that several segments are used
+    monkeypatch.setattr(ops_segments, "CPU_OP_TOKENS", 7)  # so that several segments are used
     arguments = make_arguments(length, kernel_size)
     expected = causal_conv1d_reference(*arguments)
     actual = causal_conv1d(*arguments)

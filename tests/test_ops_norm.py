@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import relative_difference
 
-from modeling_pixelvit import ops_norm
+from modeling_pixelvit import ops_segments
 from modeling_pixelvit.ops_norm import rms_norm_gated, rms_norm_gated_reference
 
 
@@ -24,7 +24,7 @@ def test_reference_by_hand():
 @pytest.mark.parametrize("length", [1, 6, 7, 8, 30])
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_equals_reference(length, groups, monkeypatch):
-    monkeypatch.setattr(ops_norm, "SEGMENT_LENGTH", 7)
+    monkeypatch.setattr(ops_segments, "CPU_OP_TOKENS", 7)
     arguments = make_arguments(length)
     expected = rms_norm_gated_reference(*arguments, groups, 1e-5)
     actual = rms_norm_gated(*arguments, groups, 1e-5)

@@ -67,7 +67,7 @@ def test_commands_run(tmp_path, monkeypatch, one_thread, few_test_digits):
     """Each of the README, one after the other in one folder, as it stands but for what makes it short."""
     pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(publishing, "check_folders", lambda jobs: [[]])  # which has tests of its own
+    monkeypatch.setattr(publishing, "check_folder", lambda job: [])  # which has tests of its own
     given = [(module, words) for module, words in commands(README) if "a100" not in " ".join(words)]
     given = [command for command in given if "path/to" not in " ".join(command[1])]
     assert [module for module, _ in given] == [module for module, _ in SHORT]

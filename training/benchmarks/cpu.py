@@ -132,11 +132,13 @@ def peak_gigabytes() -> float:
 
 
 def inference_memory(family: str, size: str, patch_size: int) -> dict[str, float]:
-    model = build(family, size, patch_size=patch_size)
-    image = torch.randn(1, 3, 224, 224)
-    with torch.inference_mode():
-        seconds = timed(lambda: model(image))
-    return {"seconds": seconds, "peak_gigabytes": peak_gigabytes()}
+    return _cost_of_inference(build(family, size, patch_size=patch_size), image_size=224)
+
+
+@torch.inference_mode()
+def _cost_of_inference(model: torch.nn.Module, image_size: int) -> dict[str, float]:
+    image = torch.randn(1, 3, image_size, image_size)
+    return {"seconds": timed(lambda: model(image)), "peak_gigabytes": peak_gigabytes()}
 
 
 def training_memory(family: str, size: str, patch_size: int) -> dict[str, float]:
@@ -166,11 +168,7 @@ def dense_inference_memory(model_class: str, patch_size: int, **fields) -> dict[
     """Of Adventurer-Tiny on one image of 512 by 512 pixels."""
     classes = {kind.__name__: kind for kind in (AdventurerForSemanticSegmentation, AdventurerForObjectDetection)}
     config = AdventurerConfig.from_variant("tiny", patch_size=patch_size, image_size=512, **fields)
-    model = classes[model_class](config).eval()
-    image = torch.randn(1, 3, 512, 512)
-    with torch.inference_mode():
-        seconds = timed(lambda: model(image))
-    return {"seconds": seconds, "peak_gigabytes": peak_gigabytes()}
+    return _cost_of_inference(classes[model_class](config).eval(), image_size=512)
 
 
 def measure_dense(rounds: int) -> Rows:

@@ -4,7 +4,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from modeling_pixelvit.ops_backend import MIXER_IMPLEMENTATIONS, select_mixer_ba
 from modeling_pixelvit.ops_linear import LEAST_SPEEDUP, onednn_speedup
 from modeling_pixelvit.ops_triton_check import find_c_compiler, triton_differences
 
-from ..common.machine import processor_name
+from ..common.machine import installed_version, processor_name
 from ..common.throughput import DTYPES
 from ..families.base import BASE_MODEL
 from ..families.registry import FAMILIES
@@ -54,17 +53,6 @@ def find_device(kind: str) -> Device:
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text() if cpuinfo.exists() else ""
     return Device(kind, processor_name(), None, any(flag in flags for flag in BF16_FLAGS))
-
-
-def versions() -> dict[str, str | None]:
-    """Of each package of interest; None where it is not installed."""
-    found: dict[str, str | None] = {}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
 
 
 def why_not(function: Callable, *arguments, **keywords) -> str | None:
@@ -169,7 +157,7 @@ def examine(device: Device, configs: dict[str, PreTrainedConfig], batch_size: in
         batch_size: Images of the step of which the kernels' floors are told.
     """
     precision, why = recommended_precision(device)
-    found, compiler = versions(), find_c_compiler()
+    found, compiler = {name: installed_version(name) for name in PACKAGES}, find_c_compiler()
     capability = "" if device.capability is None else f", capability {device.capability[0]}.{device.capability[1]}"
     threads = f", {torch.get_num_threads()} threads" if device.kind == "cpu" else ""
     sections = {

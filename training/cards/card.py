@@ -133,7 +133,7 @@ def render_checkpoint_card(
     check_repo_id(repo_id)
     architecture = architecture or (getattr(config, "architectures", None) or ["a model without architectures"])[0]
     task = task_of(architecture)
-    if license not in (None, *LICENSES - {"other"}):
+    if license not in (None, *LICENSES):
         raise ValueError(f"{license!r} was given as the licence; give one of the hub's ids, such as 'apache-2.0'.")
     origin = getattr(config, "weights_origin", None)
     if origin is not None:

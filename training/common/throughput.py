@@ -58,19 +58,19 @@ class Throughput:
     Counts images and tokens of all processes against the time between logs, pauses taken out.
 
     Args:
-        image_flops: Of one image's forward pass by patch size, or None or empty where that is not known.
+        image_flops: Of one image's forward pass by patch size; empty where that is not known.
         device_flops: Peak of one device a second, or None.
         num_devices: Of the run.
     """
 
-    def __init__(self, image_flops: dict[int, int | None] | None, device_flops: float | None, num_devices: int):
+    def __init__(self, image_flops: dict[int, int], device_flops: float | None, num_devices: int):
         self.image_flops, self.device_flops, self.num_devices = image_flops, device_flops, num_devices
         self._restart()
 
     def add(self, images: int, tokens: int, patch_size: int):
         self.images += images
         self.tokens += tokens
-        self.flops += images * ((self.image_flops or {}).get(patch_size) or 0)
+        self.flops += images * (self.image_flops.get(patch_size, 0))
 
     def pause(self):
         """Stops the clock for what is no training: evaluation and saving."""

@@ -9,6 +9,7 @@ no state of samplers, workers or generators has to be saved.
 
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -175,17 +176,12 @@ class SeededExamples(Dataset):
         return example, [error.entry for error in errors]
 
 
-class CollateReadable:
+def collate_readable(collate: Callable[[list], Any], pairs: list[tuple[Any, list[str]]]) -> Any:
     """`collate` for pairs of an example and the list of those that it replaces, which go into the batch if any."""
-
-    def __init__(self, collate: Callable[[list], Any]):
-        self.collate = collate
-
-    def __call__(self, pairs: list[tuple[Any, list[str]]]) -> Any:
-        batch = self.collate([example for example, _ in pairs])
-        if unreadable := list(dict.fromkeys(entry for _, entries in pairs for entry in entries)):
-            batch[UNREADABLE] = unreadable
-        return batch
+    batch = collate([example for example, _ in pairs])
+    if unreadable := list(dict.fromkeys(entry for _, entries in pairs for entry in entries)):
+        batch[UNREADABLE] = unreadable
+    return batch
 
 
 def build_train_loader(
@@ -200,7 +196,7 @@ def build_train_loader(
     return DataLoader(
         SeededExamples(example, batches.num_images),
         batch_sampler=batches,
-        collate_fn=CollateReadable(collate),
+        collate_fn=partial(collate_readable, collate),
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
     )

@@ -21,10 +21,10 @@ from PIL import Image
 from modeling_pixelvit.image_masks import annotation_mask
 
 from .dense import InvalidEntries, UnusableExample, load_tables
-from .labelled import read_row
+from .labelled import read_image
 from .records import ImageRecord, PackedRecords, decide_masks, object_record, reason_against
 from .splits import Splits, choose_splits, held_out
-from .tables import ObjectTable, table_class_names
+from .tables import BOX_FORMATS, ObjectTable, table_class_names
 
 
 ROBOFLOW_FILE = "_annotations.coco.json"
@@ -109,7 +109,7 @@ class CocoDetection(torch.utils.data.Dataset):
             name, file = record.file, {"bytes": None, "path": record.file}
         else:
             name, file = f"{self.name}[{record.file}]", self._table[record.file]["image"]
-        image, _ = read_row({"image": file, "label": None}, name)
+        image = read_image(file, name)
         if image.size != (record.width, record.height):
             raise UnusableExample(
                 name,
@@ -160,18 +160,25 @@ def load_detection_splits(
         train_split, eval_split: Names of splits; see `choose_splits`. Without an evaluation split a fifth of the
             training images is held out.
         image_column, objects_column: Of a table; `image` and `objects` if not given.
-        box_format: Of a table's boxes: "xywh" (left, top, width, height) or "xyxy" (the four edges), in pixels.
+        box_format: Of a table's boxes: "xywh" (left, top, width, height), as COCO's own files have them, or "xyxy" (the
+            four edges), in pixels.
 
     Raises:
         ValueError: if there is no such data, or it is invalid and to be refused.
     """
     source = os.fspath(source)
     files = coco_files(Path(source))
+    tables = {} if files else load_tables(source)
+    train_name, eval_name = choose_splits(files or tables, source, train_split, eval_split)
     if files:
-        train, evaluation = _load_files(files, source, on_invalid, with_masks, train_split, eval_split)
+        if box_format != BOX_FORMATS[0]:
+            raise ValueError(
+                f"--box_format {box_format} was given, but {source} has COCO annotations, whose boxes are "
+                f"{BOX_FORMATS[0]}; leave it out."
+            )
+        train = load_coco(*files[train_name], on_invalid, with_masks)
+        evaluation = eval_name and load_coco(*files[eval_name], on_invalid, train.has_masks, train.categories)
     else:
-        tables = load_tables(source)
-        train_name, eval_name = choose_splits(tables, source, train_split, eval_split)
         table = ObjectTable(source, image_column, objects_column, box_format, on_invalid)
         names = table_class_names(table, tables[train_name])
         train = _from_table(table, tables[train_name], train_name, names, with_masks)
@@ -203,21 +210,6 @@ def coco_files(folder: Path) -> dict[str, tuple[Path, Path]]:
 def _image_folder(folder: Path, split: str) -> Path:
     in_images = folder / "images" / split
     return in_images if in_images.is_dir() else folder / split
-
-
-def _load_files(
-    files: dict[str, tuple[Path, Path]],
-    source: str,
-    on_invalid: str,
-    with_masks: bool | None,
-    train_split: str | None,
-    eval_split: str | None,
-) -> tuple[CocoDetection, CocoDetection | None]:
-    train_name, eval_name = choose_splits(files, source, train_split, eval_split)
-    train = load_coco(*files[train_name], on_invalid, with_masks)
-    if eval_name is None:
-        return train, None
-    return train, load_coco(*files[eval_name], on_invalid, train.has_masks, train.categories)
 
 
 def load_coco(

@@ -253,8 +253,8 @@ def _class_names(train: Split, label_names: Sequence[str] | int | None, source: 
         return given_names(label_names)
     if isinstance(train, datasets.IterableDataset):
         raise ValueError(
-            f"--dataset {source} is streamed and does not declare its classes; give their names or their number, or do "
-            "not stream."
+            f"--dataset {source} is streamed and does not declare its classes; give their number by --num_labels, or "
+            "do not stream."
         )
     classes = classes_of(train.unique("label"), f"The split {train.split} of --dataset {source}")
     return [str(name) for name in classes]
@@ -306,34 +306,31 @@ class LabelledImages(torch.utils.data.Dataset):
             row = self.split[index]
         else:
             row = {name: self._columns[name][index].as_py() for name in ("image", "label")}
-        return read_row(row, f"{self.split.split}[{index}]")
+        return read_image(row["image"], f"{self.split.split}[{index}]"), row["label"]
 
 
-def read_row(row: dict[str, Any], name: str | None = None) -> tuple[Image.Image, int]:
+def read_image(file: dict[str, Any], name: str | None = None) -> Image.Image:
     """
-    Decodes the image of a row `{"image": {"bytes": ..., "path": ...}, "label": ...}`.
+    Decodes an image `{"bytes": ..., "path": ...}`: upright and in mode RGB, transparency over white.
 
     Args:
-        name: What an error calls the image if its bytes are part of the row; if not given, the hash of these. Images
-            in files of their own are called by their path.
-
-    Returns:
-        The image upright and in mode RGB, transparency over white, and the class index.
+        name: What an error calls the image if its bytes are given; if not given, the hash of these. Images in files of
+            their own are called by their path.
 
     Raises:
         UnreadableImage: if it cannot be decoded.
     """
-    content, path = row["image"]["bytes"], row["image"]["path"]
+    content, path = file["bytes"], file["path"]
     is_file = content is None and path is not None
     if is_file and "://" in path:
         # Outside of what counts as unreadable: a connection that fails says nothing about the image.
-        with fsspec.open(path, "rb") as file:
-            content = file.read()
+        with fsspec.open(path, "rb") as opened:
+            content = opened.read()
     try:
         if content is None:
             # In one go: Pillow would read a photograph in dozens of pieces.
-            with open(path, "rb") as file:
-                content = file.read()
+            with open(path, "rb") as opened:
+                content = opened.read()
         image = upright_image(Image.open(BytesIO(content)), "the image", max_pixels=None)
         if image.mode != "RGB" or "transparency" in image.info:
             image = Image.fromarray(read_pixels(image).permute(1, 2, 0).numpy())
@@ -342,7 +339,7 @@ def read_row(row: dict[str, Any], name: str | None = None) -> tuple[Image.Image,
     except Exception as error:  # Pillow's decoders raise many types for damaged files
         name = path if is_file else _name_of_bytes(content, path, name)
         raise UnreadableImage(name, " ".join(str(error.__cause__ or error).split())) from error
-    return image, row["label"]
+    return image
 
 
 def _name_of_bytes(content: bytes | None, path: str | None, name: str | None) -> str:

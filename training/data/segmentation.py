@@ -30,7 +30,7 @@ from .dense import (
     load_tables,
     undecoded,
 )
-from .labelled import read_row
+from .labelled import read_image
 from .splits import Splits, choose_splits, held_out
 from .unreadable import UnreadableImage, UnusableData
 
@@ -124,7 +124,7 @@ class SegmentationImages(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> tuple[Image.Image, np.ndarray]:
         row = self.pairs[index]
-        image, _ = read_row({"image": row["image"], "label": None}, f"{self.name}[{index}]")
+        image = read_image(row["image"], f"{self.name}[{index}]")
         name = self._mask_name(row["mask"], index)
         return image, self.rules.class_map(_read_mask(row["mask"], name), name, (image.height, image.width))
 

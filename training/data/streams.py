@@ -10,6 +10,7 @@ others the images of an epoch come in another order.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count, islice
 from typing import Any
 
@@ -19,7 +20,7 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ..settings.recipe import Recipe
-from .batches import CollateReadable, SeededExamples, derive_seed, share_of_batch
+from .batches import SeededExamples, collate_readable, derive_seed, share_of_batch
 
 
 # Undecoded images that a lane holds to draw the next from. They are about 100 MB of ImageNet's.
@@ -177,7 +178,7 @@ def build_streamed_loader(
     return DataLoader(
         batches,
         batch_size=None,  # they are batches already
-        collate_fn=CollateReadable(collate),
+        collate_fn=partial(collate_readable, collate),
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
     )

@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables with a column of images and one of their objects, as detection data sets of the hub have them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import datasets
+
+from modeling_pixelvit.image_masks import finite_numbers
 
 from .classes import classes_of, index_by_label
 from .dense import IMAGE_COLUMNS, InvalidEntries, find_column, header_size, undecoded
@@ -15,7 +17,7 @@ from .unreadable import UnreadableImage
 
 OBJECT_COLUMNS = ("objects", "annotations")
 CATEGORY_KEYS = ("category", "category_id", "label", "labels")
-BOX_FORMATS = ("xywh", "xyxy")
+BOX_FORMATS = ("xywh", "xyxy")  # left, top, width, height, as in COCO; left, top, right, bottom; in pixels
 COPIED_KEYS = ("id", "area", "iscrowd", "segmentation")
 
 
@@ -26,7 +28,7 @@ class ObjectTable:
     Args:
         source: For messages.
         image_column, objects_column: Found by their usual names if not given.
-        box_format: "xywh" or "xyxy", in pixels.
+        box_format: One of `BOX_FORMATS`.
         on_invalid: "refuse" or "skip".
 
     Raises:
@@ -88,6 +90,8 @@ class ObjectTable:
             for annotation in annotations:
                 reason = reason_against(annotation, labels, height, width, has_masks)
                 if reason is not None:
+                    if self.box_format == BOX_FORMATS[0] and self._is_right_by_edges(annotation, labels, height, width):
+                        reason += "; as left, top, right, bottom, by --box_format xyxy, it would be right"
                     invalid.add(f"annotation {annotation['id']} of {name}", reason)
                 else:
                     record.objects.append(object_record(annotation, labels, height, width, has_masks))
@@ -107,15 +111,25 @@ class ObjectTable:
             annotation = {"id": f"{place}.{number}"}
             annotation |= {key: entry[key] for key in COPIED_KEYS if entry.get(key) is not None}
             annotation["category_id"] = next((entry[key] for key in CATEGORY_KEYS if key in entry), None)
-            annotation["bbox"] = self._box(entry.get("bbox"))
+            box = entry.get("bbox")
+            annotation["bbox"] = _from_edges(box) if self.box_format == "xyxy" else box
             annotations.append(annotation)
         return annotations, {key: value for key, value in row.items() if key != column}
 
-    def _box(self, box: Sequence[float] | None) -> Sequence[float] | None:
-        if self.box_format == "xywh" or box is None or len(box) != 4:
-            return box
-        left, top, right, bottom = box
-        return [left, top, right - left, bottom - top]
+    @staticmethod
+    def _is_right_by_edges(annotation: dict[str, Any], labels: Mapping[Any, int], height: int, width: int) -> bool:
+        """Whether an annotation that cannot be right would be, were its box the four edges."""
+        annotation = {**annotation, "bbox": _from_edges(annotation["bbox"])}
+        return reason_against(annotation, labels, height, width, with_masks=False) is None
+
+
+def _from_edges(box: Any) -> Any:
+    """(left, top, right, bottom) to COCO's (left, top, width, height); anything else as it is."""
+    numbers = finite_numbers(box)
+    if numbers is None or len(numbers) != 4:
+        return box
+    left, top, right, bottom = numbers.tolist()
+    return [left, top, right - left, bottom - top]
 
 
 def table_class_names(table: ObjectTable, split: datasets.Dataset) -> list[Any]:

@@ -118,17 +118,11 @@ class ModelStore:
     @property
     def num_bytes(self) -> int:
         """Of the weights that are kept."""
-        return sum(weight_bytes(model) for model, _ in self.kept.values())
+        return sum(model.get_memory_footprint() for model, _ in self.kept.values())
 
     def describe(self, name: str) -> Checkpoint:
         """Loads a checkpoint to say what it is for; raises as `load` does, and for a model without a head."""
         return describe(name, self.load(name)[0])
-
-
-def weight_bytes(model: PreTrainedModel) -> int:
-    """Bytes of parameters and buffers."""
-    tensors = (*model.parameters(), *model.buffers())
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def same_but_for_patches(checkpoints: Iterable[Checkpoint]) -> list[list[Checkpoint]]:

@@ -217,30 +217,16 @@ def task_tab(demo: Demo, task: str) -> gr.Dropdown:
             else:
                 columns = SEGMENT_COLUMNS if task == "segmentation" else OBJECT_COLUMNS
                 outputs = [picture_output(task), table_output(task, columns)]
-    answers = {"classification": answer_label, "segmentation": answer_segments, "detection": answer_objects}
+    find = {"classification": classify, "segmentation": segment, "detection": detect}[task]
 
-    def answer(*arguments: Any) -> Any:
-        return answers[task](demo, *arguments)
+    def answer(upload: str | None, name: str | None, *threshold: float) -> Any:
+        image, checkpoint = read_upload(upload, demo.max_pixels), demo.chosen(name, task)
+        return find(*demo.store.load(checkpoint.name), image, *threshold)
 
     answer_to(button.click, answer, inputs, outputs)
     if slider is not None:
         answer_to(slider.release, answer, inputs, outputs)
     return dropdown
-
-
-def answer_label(demo: Demo, upload: str | None, name: str | None) -> dict[str, float]:
-    image, checkpoint = read_upload(upload, demo.max_pixels), demo.chosen(name, "classification")
-    return classify(*demo.store.load(checkpoint.name), image)
-
-
-def answer_segments(demo: Demo, upload: str | None, name: str | None) -> tuple:
-    image, checkpoint = read_upload(upload, demo.max_pixels), demo.chosen(name, "segmentation")
-    return tuple(segment(*demo.store.load(checkpoint.name), image))
-
-
-def answer_objects(demo: Demo, upload: str | None, name: str | None, threshold: float) -> tuple:
-    image, checkpoint = read_upload(upload, demo.max_pixels), demo.chosen(name, "detection")
-    return tuple(detect(*demo.store.load(checkpoint.name), image, threshold))
 
 
 def patches_tab(demo: Demo) -> gr.Dropdown:

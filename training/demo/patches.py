@@ -18,7 +18,7 @@ from PIL import Image
 from torch.profiler import ProfilerActivity, profile
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from .checkpoints import Checkpoint, ModelStore, weight_bytes
+from .checkpoints import Checkpoint, ModelStore
 from .predictions import summarize
 from .settings import MOST_TOKENS
 
@@ -128,7 +128,7 @@ def view_patches(model: PreTrainedModel, processor: BaseImageProcessor, image: I
         picture=picture,
         milliseconds=milliseconds,
         memory_bytes=memory,
-        weight_bytes=weight_bytes(model),
+        weight_bytes=model.get_memory_footprint(),
     )
 
 

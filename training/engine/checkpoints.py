@@ -51,7 +51,7 @@ class RunCheckpoints:
         partial = final.with_name(final.name + PARTIAL)
         if not is_complete(final):
             if self.accelerator.is_main_process:
-                self._clear(final, partial)
+                clear(final, partial)
                 partial.mkdir(parents=True)
             self.accelerator.wait_for_everyone()
             write(partial)
@@ -78,7 +78,7 @@ class RunCheckpoints:
             for path in sorted(find_checkpoints(self.folder)):
                 if step_of(path) > step:
                     aside = path.with_name(path.name + ABANDONED)
-                    self._clear(aside)
+                    clear(aside)
                     abandoned.append(path.rename(aside))
         self.accelerator.wait_for_everyone()
         return abandoned
@@ -86,11 +86,6 @@ class RunCheckpoints:
     def find_last(self) -> Path | None:
         """The complete checkpoint of the most steps."""
         return max(find_checkpoints(self.folder), key=step_of, default=None)
-
-    def _clear(self, *paths: Path):
-        for path in paths:
-            if path.exists():
-                shutil.rmtree(path)
 
     def _retire(self):
         """Removes old checkpoints, and what interrupted runs have left of others."""
@@ -100,6 +95,13 @@ class RunCheckpoints:
         for path in self.folder.iterdir():
             if path.is_dir() and not path.is_symlink() and not NAME.fullmatch(path.name):
                 shutil.rmtree(path)
+
+
+def clear(*folders: Path):
+    """Removes those that are there."""
+    for folder in folders:
+        if folder.exists():
+            shutil.rmtree(folder)
 
 
 def publish(partial: Path, final: Path):

@@ -5,6 +5,7 @@
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +66,9 @@ class _Examples(Dataset):
         return example, index if counts else NOT_COUNTED, [error.entry for error in errors]
 
 
-class _Collate:
-    def __init__(self, task: Task):
-        self.task = task
-
-    def __call__(self, triples: list[tuple[Any, int, list[str]]]) -> tuple[Batch, list[int], list[str]]:
-        examples, indices, unreadable = zip(*triples, strict=True)
-        return self.task.collate(list(examples)), list(indices), [text for texts in unreadable for text in texts]
+def _collate(task: Task, triples: list[tuple[Any, int, list[str]]]) -> tuple[Batch, list[int], list[str]]:
+    examples, indices, unreadable = zip(*triples, strict=True)
+    return task.collate(list(examples)), list(indices), [text for texts in unreadable for text in texts]
 
 
 @torch.no_grad()
@@ -97,7 +94,10 @@ def evaluate(
             their metrics under names that begin with "patch", the side and an underscore.
     """
     loader = DataLoader(
-        _Examples(task, rank, num_ranks), batch_size=batch_size, num_workers=num_workers, collate_fn=_Collate(task)
+        _Examples(task, rank, num_ranks),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=partial(_collate, task),
     )
     for model in models.values():
         model.eval()

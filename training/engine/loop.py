@@ -10,7 +10,6 @@ weights, bit for bit.
 
 import dataclasses
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +27,7 @@ from ..settings.course import Course
 from ..settings.recipe import Recipe
 from ..tasks.base import PATCH_SIZE, Batch, Share, Task
 from .average import WeightAverage
-from .checkpoints import BEST_LINK, CHECKPOINTS_FOLDER, EVALUATION_FILE, PARTIAL, RunCheckpoints, publish
+from .checkpoints import BEST_LINK, CHECKPOINTS_FOLDER, EVALUATION_FILE, PARTIAL, RunCheckpoints, clear, publish
 from .coordination import Coordination, StopRequest
 from .evaluation import evaluate, write_image_values
 from .log import RunLog, format_metrics
@@ -447,17 +446,13 @@ class TrainingLoop:
         if self.accelerator.is_main_process:
             name = f"{BEST_LINK}-{progress.step:08d}"
             final, partial = self.folder / name, self.folder / (name + PARTIAL)
-            for path in (*self.folder.glob(f"{BEST_LINK}-*{PARTIAL}"), final):
-                if path.exists():
-                    shutil.rmtree(path)
+            clear(*self.folder.glob(f"{BEST_LINK}-*{PARTIAL}"), final)
             self.state.write_model(partial, weights)
             evaluation = {"step": progress.step, "model": best_model, "metrics": metrics[best_model]}
             write_json(partial / EVALUATION_FILE, evaluation)
             publish(partial, final)
             point_to(self.folder / BEST_LINK, final)
-            for path in self.folder.glob(f"{BEST_LINK}-*"):
-                if path != final:
-                    shutil.rmtree(path)
+            clear(*(path for path in self.folder.glob(f"{BEST_LINK}-*") if path != final))
         self.accelerator.wait_for_everyone()
 
     def _note_unreadable(self, entries: list[str]):

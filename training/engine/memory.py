@@ -115,7 +115,13 @@ class MemoryPlan:
 
     @property
     def expected_bytes(self) -> float:
-        return expected_bytes(self.checkpointed, self.blocks, self.block_bytes, self.input_bytes, self.state_bytes)
+        """
+        Peak of a step: what all blocks keep, or at least one that is being computed again, as much again for the
+        gradients of one, and the tokens before the first block and after the last.
+        """
+        whole = max(self.blocks - self.checkpointed, 1)
+        kept = self.checkpointed * self.input_bytes + (whole + 1) * self.block_bytes
+        return self.state_bytes + kept + 2 * self.input_bytes
 
     def __str__(self) -> str:
         gib = {name: value / 2**30 for name, value in dataclasses.asdict(self).items() if "bytes" in name}
@@ -126,15 +132,6 @@ class MemoryPlan:
             f"gradients, optimizer and average {self.expected_bytes / 2**30:.3g} of {self.budget / 2**30:.3g} GiB are "
             "expected, heads not counted"
         )
-
-
-def expected_bytes(checkpointed: int, blocks: int, block_bytes: float, input_bytes: float, state_bytes: float) -> float:
-    """
-    Peak of a step: what all blocks keep, or at least one that is being computed again, as much again for the gradients
-    of one, and the tokens before the first block and after the last.
-    """
-    whole = max(blocks - checkpointed, 1)
-    return state_bytes + checkpointed * input_bytes + (whole + 1) * block_bytes + 2 * input_bytes
 
 
 def plan_memory(

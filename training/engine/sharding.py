@@ -13,6 +13,7 @@ checkpoint knows nothing of how many processes wrote it.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -92,20 +93,13 @@ class ShardedModel:
         if accelerator.distributed_type == DistributedType.DEEPSPEED:
             zero = model.optimizer
             self.splits_weights = hasattr(zero, "fp32_partitioned_groups_flat")
-            locate = _locate_zero3 if self.splits_weights else _locate_zero12
-            self.shards = [
-                locate(zero, name, parameter)
-                for name, parameter in self.module.named_parameters()
-                if parameter.requires_grad
-            ]
+            locate = partial(_locate_zero3 if self.splits_weights else _locate_zero12, zero)
             self.optimizer = zero.optimizer
         else:
-            self.shards = [
-                _locate_whole_or_rows(name, parameter)
-                for name, parameter in self.module.named_parameters()
-                if parameter.requires_grad
-            ]
+            locate = _locate_whole_or_rows
             self.optimizer = optimizer.optimizer
+        parameters = self.module.named_parameters()
+        self.shards = [locate(name, parameter) for name, parameter in parameters if parameter.requires_grad]
 
     def gather(self, shard: Shard, part: torch.Tensor | None) -> torch.Tensor:
         """A whole tensor of a parameter's shape from the parts of all processes, on each of them, in fp32."""

@@ -112,26 +112,17 @@ class DataArguments(SourceOptions):
         Raises:
             ValueError: for an option out of range.
         """
+        same = {name: value for name, value in vars(self).items() if name in Recipe.__dataclass_fields__}
         try:
             return Recipe(
                 family=config.model_type,
                 task=task,
                 patch_size=config.patch_size,
                 image_size=config.image_size,
-                eval_window=self.eval_window,
                 model={} if use_masks is None else {"use_masks": use_masks},
-                min_crop_scale=self.min_crop_scale,
-                min_resize_scale=self.min_resize_scale,
-                max_resize_scale=self.max_resize_scale,
-                photometric_distortion=self.photometric_distortion,
-                horizontal_flip=self.horizontal_flip,
-                color_jitter=self.color_jitter,
-                auto_augment=self.auto_augment,
-                random_erasing=self.random_erasing,
-                mixup_alpha=self.mixup_alpha,
-                cutmix_alpha=self.cutmix_alpha,
                 mixup_probability=float(self.mixup_alpha > 0 or self.cutmix_alpha > 0),
                 label_smoothing=label_smoothing,
+                **same,
             )
         except StrictDataclassError as error:
             raise ValueError(" ".join(str(error.__cause__ or error).split())) from None

@@ -5,13 +5,11 @@
 import json
 import re
 
-from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 
 TRANSIENT_STATUSES = (408, 425, 429, 500, 502, 503, 504)
 MOVED_STATUSES = (409, 412)
-# The base of every error of the HTTP library behind huggingface_hub, which was another one in earlier versions.
-HTTPError = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
 # How Xet's errors tell the status; their types do not.
 XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})")
 LOGIN = "Log in by `hf auth login`, or set HF_TOKEN, with a token that may write"

@@ -8,7 +8,7 @@ from ..checkpoints.checksums import CHECKSUMS_FILE
 from ..checkpoints.reading import read_settings
 from ..common.files import whole_folder
 from ..foreign.conversion import check_output
-from .check import FolderJob, check_folders
+from .check import FolderJob, check_folder
 from .folder import FolderOptions, build_folder
 from .scan import scan_folder
 from .source import Source
@@ -37,7 +37,7 @@ def build_and_check(source: Source, output_dir: Path, options: FolderOptions, ov
     with whole_folder(output_dir) as folder:
         model, processor = build_folder(source, folder, options)
         scan_folder(folder, private=[str(source.folder), str(source.folder.resolve()), str(output_dir)])
-        (compared,) = check_folders([FolderJob(folder, model, processor)])
+        compared = check_folder(FolderJob(folder, model, processor))
         size = sum(path.stat().st_size for path in folder.iterdir())
         count = len(list(folder.iterdir()))
     print(f"same as the source, bit for bit, in a process without this project: {', '.join(compared)}")

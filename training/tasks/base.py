@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
-from transformers import BaseImageProcessor, PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 from transformers.hf_argparser import HfArg
 
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
@@ -132,11 +132,15 @@ class SourceOptions:
         help="segmentation, detection: annotations that cannot be right; refuse stops and names them, skip "
         "leaves them out",
     )
+    box_format: Literal["xywh", "xyxy"] = HfArg(
+        default="xywh",
+        help="detection: boxes of a table; left, top, width, height, as COCO has them, or left, top, right, bottom",
+    )
     reduce_labels: bool = HfArg(
         default=False, help="segmentation: classes count from 1 and 0 is no class, as in ADE20k"
     )
     num_labels: int | None = HfArg(
-        default=None, help="segmentation: number of classes, where the data do not name them"
+        default=None, help="classification, segmentation: number of classes, where the data do not name them"
     )
     streaming: ClassVar[bool] = False
     num_train_images: ClassVar[int | None] = None
@@ -322,9 +326,7 @@ class Task(ABC):
 
     def cost(self, template: PreTrainedModel, patch_size: int) -> ModelCost:
         """What a model costs that reads images by patches of this size; the template may be on the meta device."""
-        config = copy.deepcopy(template.config)
-        config.patch_size = patch_size
-        return model_cost(config, type(template).__name__)
+        return model_cost(_config_at(template, patch_size), type(template).__name__)
 
     def forward_flops(self, template: PreTrainedModel, patch_size: int) -> int:
         """Floating-point operations of one image's forward pass."""
@@ -332,12 +334,16 @@ class Task(ABC):
 
     def work(self, template: PreTrainedModel, patch_size: int) -> Work:
         """The same by what it is for, as measured costs are told by."""
-        config = copy.deepcopy(template.config)
-        config.patch_size = patch_size
-        return work_of(config, self.forward_flops(template, patch_size))
+        return work_of(_config_at(template, patch_size), self.forward_flops(template, patch_size))
 
     def num_tokens(self, batch: Batch) -> int:
         """Patch tokens of a batch, those over an edge included, from which the tokens per second are told."""
         images, patch_size = batch["pixel_values"], batch.get(PATCH_SIZE) or self.recipe.patch_size
         patches = -(-images.shape[-2] // patch_size) * -(-images.shape[-1] // patch_size)
         return images.shape[0] * patches * self.recipe.tokens_per_patch
+
+
+def _config_at(template: PreTrainedModel, patch_size: int) -> PreTrainedConfig:
+    config = copy.deepcopy(template.config)
+    config.patch_size = patch_size
+    return config

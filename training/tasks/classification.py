@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from modeling_pixelvit.image_processing_pixelvit import PixelViTImageProcessor
 
 from ..augmentation.classification import Examples, build_mixup, build_train_transform, stack
-from ..data.labelled import read_row
+from ..data.labelled import read_image
 from ..data.sources import load_images
 from ..data.splits import Splits
 from ..data.streams import build_streamed_loader
@@ -33,7 +33,7 @@ class ClassificationTask(Task):
         {
             *("label_smoothing", "label_smoothing_factor", "mixup_probability", "mixup_alpha", "cutmix_alpha"),
             *("min_crop_scale", "crop_padding", "color_jitter", "auto_augment", "random_erasing", "digit_distortion"),
-            *("streaming", "num_train_images"),
+            *("streaming", "num_train_images", "num_labels"),
         }
     )
     loss_name = "mean cross-entropy on the test images"
@@ -62,7 +62,13 @@ class ClassificationTask(Task):
             eval_split=data.eval_split,
             image_column=data.image_column,
             label_column=data.label_column,
+            label_names=data.num_labels,
         )
+        if data.num_labels not in (None, len(images.label_names)):
+            raise ValueError(
+                f"--num_labels {data.num_labels} was given, but --dataset {data.dataset} names its "
+                f"{len(images.label_names)} classes; leave it out."
+            )
         if len(images.label_names) < 2:
             raise ValueError(
                 f"--dataset {data.dataset} has {len(images.label_names)} class; give one with at least two to tell "
@@ -113,8 +119,7 @@ class ClassificationTask(Task):
         return loader, loader.dataset.steps_per_epoch, loader.dataset.num_steps
 
     def _example_from_row(self, row: dict[str, Any]) -> tuple[torch.Tensor, int]:
-        image, label = read_row(row)
-        return self.train_transform(image), label
+        return self.train_transform(read_image(row["image"])), row["label"]
 
     def eval_example(self, index: int) -> tuple[torch.Tensor, int]:
         image, label = self.images.evaluation[index]

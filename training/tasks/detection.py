@@ -45,7 +45,7 @@ class DetectionTask(DenseTask):
 
     name = "detection"
     architecture = DETECTOR
-    options = DenseTask.options | {"use_masks"}
+    options = DenseTask.options | {"use_masks", "box_format"}
     loss_name = "the sum of all losses of proposals, boxes, classes and masks, mean over the test images"
     scores = {
         "box_ap": Score("AP box", "AP of boxes", "mean_average_precision"),
@@ -68,7 +68,7 @@ class DetectionTask(DenseTask):
 
     @classmethod
     def load_images(cls, data: SourceOptions) -> Splits:
-        return super().load_images(data, objects_column=data.label_column)
+        return super().load_images(data, objects_column=data.label_column, box_format=data.box_format)
 
     @staticmethod
     def classes_in(truth: dict[str, Any], num_labels: int) -> list[int]:

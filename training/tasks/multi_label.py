@@ -19,7 +19,7 @@ from ..data.classes import check_labels, classes_of, index_by_label
 from ..data.coco import coco_files, load_detection_splits
 from ..data.dense import IMAGE_COLUMNS, find_column, load_tables, undecoded
 from ..data.digit_scenes import digit_scenes_canvas, load_digit_scenes
-from ..data.labelled import read_row
+from ..data.labelled import read_image
 from ..data.splits import Splits, choose_splits, held_out
 from ..families.base import MULTI_LABEL
 from .base import Batch, EmbeddedImages, Score, SourceOptions, patch_size_of
@@ -184,8 +184,7 @@ def _image_of(images: Dataset, index: int) -> Image.Image:
 
 
 def _read(images: datasets.Dataset, column: str, split_name: str, index: int) -> Image.Image:
-    image, _ = read_row({"image": images[index][column], "label": None}, f"{split_name}[{index}]")
-    return image
+    return read_image(images[index][column], f"{split_name}[{index}]")
 
 
 def _class_names(train: datasets.Dataset, column: str, source: str) -> list[Any]:

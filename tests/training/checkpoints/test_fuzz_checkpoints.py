@@ -27,7 +27,7 @@ from fuzz_running import (
     judge,
     outputs_of,
 )
-from helpers import tiny_model
+from helpers import SMALL_HEADS, tiny_model
 from safetensors.torch import save_file
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
@@ -46,14 +46,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 GOLDEN = Path(__file__).parents[3] / "tests" / "golden"
 SMALL_DETECTOR = {
-    "pyramid_channels": 8,
+    **SMALL_HEADS,
     "rpn_num_convs": 1,
     "rpn_pre_nms_top_n_test": 40,
     "rpn_post_nms_top_n_test": 20,
-    "box_head_hidden_size": 16,
-    "box_head_num_convs": 1,
-    "mask_head_channels": 8,
-    "mask_head_num_convs": 1,
     "max_detections": 7,
     "num_hidden_layers": 2,
 }

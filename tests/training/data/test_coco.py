@@ -17,6 +17,8 @@ from training.data.batches import SeededExamples
 from training.data.coco import load_coco, load_detection_splits
 from training.data.dense import UnusableExample
 from training.data.unreadable import UnreadableImage
+from training.tasks.base import SourceOptions
+from training.tasks.registry import TASKS
 
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -233,6 +235,8 @@ class TestLayouts:
         assert (len(splits.train), len(splits.evaluation)) == (2, 3)
         with pytest.raises(ValueError, match=r"--eval_split dev was given, but .* has the splits train2017, val2017"):
             load_detection_splits(tmp_path / "data", eval_split="dev")
+        with pytest.raises(ValueError, match=r"--box_format xyxy was given, but .* has COCO annotations"):
+            load_detection_splits(tmp_path / "data", box_format="xyxy")
 
     def test_annotations_beside_images(self, tmp_path):
         for split, count in (("train", 3), ("valid", 2), ("test", 4)):
@@ -320,9 +324,13 @@ class TestTables:
             make_table(tmp_path / "data" / f"{split}-0.parquet", objects)
         splits = load_detection_splits(tmp_path / "data", box_format="xyxy")
         assert splits.train[0][1]["boxes"].tolist() == [[1, 2, 7, 6]] and splits.label_names == ["0", "1", "2"]
-        with pytest.raises(ValueError, match=r"annotation 0\.0 of train\[0\]: .* out of the image"):
+        with pytest.raises(
+            ValueError, match=r"annotation 0\.0 of train\[0\]: .* out of the image .* by --box_format xyxy, it would be"
+        ):
             load_detection_splits(tmp_path / "data")
         assert len(load_detection_splits(tmp_path / "data", on_invalid="skip").train[0][1]["boxes"]) == 0
+        of_command = TASKS["detection"].load_images(SourceOptions(dataset=str(tmp_path / "data"), box_format="xyxy"))
+        assert of_command.train[0][1]["boxes"].tolist() == [[1, 2, 7, 6]]
         with pytest.raises(ValueError, match="box_format='yolo' was given"):
             load_detection_splits(tmp_path / "data", box_format="yolo")
         with pytest.raises(

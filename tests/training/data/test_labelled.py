@@ -13,7 +13,7 @@ import pytest
 from helpers import encoded
 from PIL import Image
 
-from training.data.labelled import LabelledImages, load_labelled_images, read_row
+from training.data.labelled import LabelledImages, load_labelled_images, read_image
 from training.data.unreadable import UnreadableImage
 
 
@@ -93,8 +93,7 @@ class TestFolders:
         splits = load_labelled_images(str(tmp_path / "images"), streaming=streaming)
         assert sorted(labels_of(splits.train)) == [0] * 4 + [1] * 4 + [2] * 4
         assert labels_of(splits.evaluation) == [0, 1, 2] and splits.label_names == list(CLASSES)
-        image, label = read_row(next(iter(splits.evaluation)), "evaluation")
-        assert image.size == (8, 6) and label == 0
+        assert read_image(next(iter(splits.evaluation))["image"], "evaluation").size == (8, 6)
 
     def test_splits_by_name(self, tmp_path):
         for count, name in enumerate(("train", "validation", "test"), 1):
@@ -225,7 +224,7 @@ class TestParquet:
         source = str(tmp_path / "data")
         splits = load_labelled_images(source)
         assert splits.label_names == [str(index) for index in range(11)] and labels_of(splits.train) == [10, 2, 0]
-        with pytest.raises(ValueError, match="streamed and does not declare its classes"):
+        with pytest.raises(ValueError, match="does not declare its classes; give their number by --num_labels"):
             load_labelled_images(source, streaming=True)
         assert len(load_labelled_images(source, streaming=True, label_names=11).label_names) == 11
 
@@ -267,7 +266,7 @@ class TestShards:
         splits = load_labelled_images(str(tmp_path / "shards"), streaming=streaming, label_names=3)
         assert splits.label_names == ["0", "1", "2"]
         assert labels_of(splits.train) == [2, 0, 1, 1] and labels_of(splits.evaluation) == [0, 2]
-        image, _ = read_row(list(splits.train)[3], "train")
+        image = read_image(list(splits.train)[3]["image"], "train")
         assert abs(image.getpixel((0, 0))[0] - 60) < 4
 
     @pytest.mark.parametrize("streaming", [False, True])
@@ -283,8 +282,8 @@ class TestShards:
             load_labelled_images(str(tmp_path / "*.tar"))
 
 
-def row(image=None, path=None):
-    return {"image": {"bytes": image, "path": path}, "label": 7}
+def file(content=None, path=None):
+    return {"bytes": content, "path": path}
 
 
 class TestReading:
@@ -292,17 +291,17 @@ class TestReading:
         exif = Image.Exif()
         exif[0x0112] = 6  # the top row is the picture's right side
         sideways = Image.fromarray(np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6))
-        image, label = read_row(row(encoded(sideways, "PNG", exif=exif)), "picture")
-        assert label == 7 and image.mode == "RGB"
+        image = read_image(file(encoded(sideways, "PNG", exif=exif)), "picture")
+        assert image.mode == "RGB"
         assert np.array_equal(np.array(image)[..., 0], np.rot90(np.array(sideways), -1))
 
     def test_transparency_over_white(self):
-        image, _ = read_row(row(encoded(Image.new("RGBA", (4, 4), (255, 0, 0, 0)))), "picture")
+        image = read_image(file(encoded(Image.new("RGBA", (4, 4), (255, 0, 0, 0)))), "picture")
         assert image.mode == "RGB" and image.getpixel((0, 0)) == (255, 255, 255)
 
     @pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "I;16"])
     def test_other_modes(self, mode):
-        image, _ = read_row(row(encoded(Image.new(mode, (5, 4)), "TIFF")), "picture")
+        image = read_image(file(encoded(Image.new(mode, (5, 4)), "TIFF")), "picture")
         assert image.mode == "RGB" and image.size == (5, 4)
 
     @pytest.mark.parametrize(
@@ -315,14 +314,14 @@ class TestReading:
     )
     def test_an_unreadable_image_has_name_and_reason(self, tmp_path, content, reason):
         with pytest.raises(UnreadableImage, match=reason) as caught:
-            read_row(row(content), "train[17]")
+            read_image(file(content), "train[17]")
         assert caught.value.name == "train[17]" and caught.value.entry.startswith("train[17]: ")
         with pytest.raises(UnreadableImage) as caught:
-            read_row(row(content, "image.jpg"), "train[17]")
+            read_image(file(content, "image.jpg"), "train[17]")
         assert caught.value.name == "train[17] (image.jpg)"
         (tmp_path / "broken.jpg").write_bytes(content)
         with pytest.raises(UnreadableImage) as caught:
-            read_row(row(path=str(tmp_path / "broken.jpg")), "train[17]")
+            read_image(file(path=str(tmp_path / "broken.jpg")), "train[17]")
         assert caught.value.name == str(tmp_path / "broken.jpg")
         assert " at 0x" not in caught.value.entry  # or else one image would count as many
         again = pickle.loads(pickle.dumps(caught.value))
@@ -330,7 +329,7 @@ class TestReading:
 
     def test_a_missing_file(self, tmp_path):
         with pytest.raises(UnreadableImage, match="No such file"):
-            read_row(row(path=str(tmp_path / "gone.jpg")), "train[17]")
+            read_image(file(path=str(tmp_path / "gone.jpg")), "train[17]")
 
     def test_a_split_names_its_images(self, tmp_path):
         make_parquet(tmp_path / "data" / "train.parquet", [0, 1])

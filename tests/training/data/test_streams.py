@@ -9,10 +9,13 @@ import datasets
 import pytest
 from test_labelled import make_parquet, make_shard
 
-from training.data.labelled import load_labelled_images, read_row
+from training.data.labelled import read_image
 from training.data.streams import StreamedBatches, build_streamed_loader
 from training.data.unreadable import TooManyUnreadable, UnreadableImage
 from training.settings.recipe import Recipe
+from training.tasks.base import DataOptions
+from training.tasks.classification import ClassificationTask
+from training.tasks.registry import check_options
 
 
 def make_recipe(**fields):
@@ -137,12 +140,13 @@ def test_files(tmp_path, monkeypatch, kind):
     (make_shard if kind == "shards" else make_parquet)(
         tmp_path / "data" / ("test.tar" if kind == "shards" else "test.parquet"), [0, 1]
     )
-    splits = load_labelled_images(str(tmp_path / "data"), streaming=True, label_names=3)
-    assert splits.num_train_images is None
+    source = DataOptions(dataset=str(tmp_path / "data"), streaming=True, num_labels=3)
+    check_options("classification", source)
+    splits = ClassificationTask.load_images(source)
+    assert splits.num_train_images is None and splits.label_names == ["0", "1", "2"]
 
     def levels(row):
-        image, label = read_row(row)
-        return (label, image.getpixel((0, 0))[0]), random.random()
+        return (row["label"], read_image(row["image"]).getpixel((0, 0))[0]), random.random()
 
     options = {"recipe": make_recipe(total_batch_size=4), "example": levels, "num_images": 12, "num_workers": 2}
     whole = load(splits.train, **options)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from modeling_pixelvit import PixelViTForImageClassification, PixelViTModel
 from training.checkpoints.loading import load_checkpoint
-from training.demo.checkpoints import Checkpoint, ModelStore, same_but_for_patches, weight_bytes
+from training.demo.checkpoints import Checkpoint, ModelStore, same_but_for_patches
 from training.demo.examples import write_examples
 from training.demo.patches import (
     draw_tokens,
@@ -191,7 +191,7 @@ def test_store_keeps_the_models_used_last(folders):
     assert store.load(names[0])[0] is first
     store.load(names[2])
     assert [name for name, _ in store.kept] == [names[0], names[2]]
-    small = ModelStore(most_bytes=weight_bytes(first))
+    small = ModelStore(most_bytes=first.get_memory_footprint())
     for name in names[:2]:
         small.load(name)
     assert [name for name, _ in small.kept] == [names[1]]
@@ -249,7 +249,7 @@ def test_views_of_trained_and_of_resampled(folders):
     for view, one in zip(views, group, strict=True):
         name, probability = next(iter(classify(*load_checkpoint(one.name), photograph()).items()))
         assert view.prediction == f"{name} ({probability:.1%})" and view.picture is None
-        assert view.milliseconds > 0 and view.weight_bytes == weight_bytes(store.load(one.name)[0])
+        assert view.milliseconds > 0 and view.weight_bytes == store.load(one.name)[0].get_memory_footprint()
     # Each of four times as many tokens has its own place.
     assert views[0].memory_bytes < views[1].memory_bytes < views[2].memory_bytes
     resampled, left_out = views_of_checkpoint(store, group[1], photograph(), most_tokens=256)

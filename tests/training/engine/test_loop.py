@@ -9,6 +9,7 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from dense_runs import TINY, make_loop, stop_after
@@ -126,6 +127,7 @@ class TestSteps:
     def test_an_odd_batch_is_mixed(self, tmp_path, digits):
         recipe = make_recipe(total_batch_size=42, num_train_epochs=0.1, warmup_epochs=0.0, mixup_probability=1.0)
         loop = make_loop(recipe, digits, tmp_path, gradient_accumulation_steps=2)
+        np.random.seed(0)  # one in ten drawn shares hardly mixes
         batch = loop.task.prepare_batch(loop.task.collate([loop.task.train_example(index) for index in range(21)]))
         mixed = (batch["labels"] > 0.5 / 10).sum(1) - (batch["labels"][-1] > 0.5).sum()
         assert (batch["labels"].sum(1) - 1).abs().max() < 1e-5 and batch["labels"][-1].max() > 0.89 and mixed.any()

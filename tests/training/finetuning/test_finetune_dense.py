@@ -20,7 +20,6 @@ from transformers import (
 )
 
 from training import finetune
-from training.data.digit_scenes import write_digit_scenes
 from training.engine.coordination import Coordination, StopRequest
 from training.engine.evaluation import evaluate
 from training.finetuning.arguments import FinetuneArguments
@@ -33,8 +32,7 @@ from training.tasks.registry import TASKS
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 AUTO_CLASSES = {"segmentation": AutoModelForSemanticSegmentation, "detection": AutoModelForObjectDetection}
-NUM_TRAIN, NUM_TEST = 8, 5
-CANVAS = 32
+NUM_TRAIN, NUM_TEST, CANVAS = 24, 6, 32  # of the written scenes
 FEW_STEPS = [
     *("--image_size", str(CANVAS), "--patch_size", "8", "--max_steps", "2", "--disable_tqdm", "True"),
     *("--per_device_train_batch_size", "4", "--per_device_eval_batch_size", "2", "--report_to", "none"),
@@ -57,26 +55,19 @@ def checkpoints(tmp_path_factory):
     return save_classifiers(tmp_path_factory.mktemp("checkpoints"), patch_size=4, num_hidden_layers=2)
 
 
-@pytest.fixture(scope="module")
-def written_scenes(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "scenes"
-    write_digit_scenes(folder, num_train=NUM_TRAIN, num_test=NUM_TEST, canvas_size=CANVAS)
-    return folder
-
-
 @pytest.fixture
-def scenes(written_scenes, tmp_path):
+def scenes(scenes_folder, tmp_path):
     """Scenes that a test may damage."""
-    return Path(shutil.copytree(written_scenes, tmp_path / "scenes"))
+    return Path(shutil.copytree(scenes_folder, tmp_path / "scenes"))
 
 
 @pytest.fixture(scope="module")
-def trained(checkpoints, written_scenes, tmp_path_factory):
+def trained(checkpoints, scenes_folder, tmp_path_factory):
     """A short run for each task, from a classifier at another patch and image size, with another decoder."""
     folder = tmp_path_factory.mktemp("trained")
     options = ["--save_strategy", "no"]
-    assert run("segmentation", checkpoints / "adventurer", written_scenes, folder / "segmentation", *options) == 0
-    assert run("detection", checkpoints / "pixelvit", written_scenes, folder / "detection", *options) == 0
+    assert run("segmentation", checkpoints / "adventurer", scenes_folder, folder / "segmentation", *options) == 0
+    assert run("detection", checkpoints / "pixelvit", scenes_folder, folder / "detection", *options) == 0
     return folder
 
 
@@ -115,7 +106,7 @@ def picture(scenes):
 
 
 class TestFinetuning:
-    def test_a_classifier_learns_segmentation(self, trained, written_scenes):
+    def test_a_classifier_learns_segmentation(self, trained, scenes_folder):
         folder = trained / "segmentation"
         model = AutoModelForSemanticSegmentation.from_pretrained(folder)
         assert (model.config.patch_size, model.config.image_size, model.config.num_labels) == (8, CANVAS, 11)
@@ -125,32 +116,32 @@ class TestFinetuning:
         assert tuple(processor.image_mean) == (0.1,) * 3  # still the classifier's
         found = results(folder)
         assert found["eval_samples"] == NUM_TEST and found["train_samples"] == NUM_TRAIN
-        expected = loop_metrics("segmentation", folder, written_scenes)
+        expected = loop_metrics("segmentation", folder, scenes_folder)
         assert {name: found[name] for name in expected} == pytest.approx(expected)
-        answer = pipeline("image-segmentation", str(folder))(picture(written_scenes).resize((48, 32)))
+        answer = pipeline("image-segmentation", str(folder))(picture(scenes_folder).resize((48, 32)))
         assert answer and {entry["label"] for entry in answer} <= set(model.config.label2id)
         assert all(entry["mask"].size == (48, 32) for entry in answer)
         assert "image-segmentation" in (folder / "README.md").read_text()
 
-    def test_a_classifier_learns_detection(self, trained, written_scenes):
+    def test_a_classifier_learns_detection(self, trained, scenes_folder):
         folder = trained / "detection"
         model = AutoModelForObjectDetection.from_pretrained(folder)
         assert (model.config.patch_size, model.config.image_size, model.config.num_labels) == (8, CANVAS, 10)
         assert model.config.use_masks and list(model.config.anchor_sizes) == SMALL_DETECTOR["anchor_sizes"]
         processor = AutoImageProcessor.from_pretrained(folder)
         assert processor.size.longest_edge == processor.pad_size.height == CANVAS
-        found, expected = results(folder), loop_metrics("detection", folder, written_scenes)
+        found, expected = results(folder), loop_metrics("detection", folder, scenes_folder)
         assert {"eval_box_ap", "eval_mask_ap", "eval_loss"} <= set(expected)
         assert {name: found[name] for name in expected} == pytest.approx(expected)
-        answer = pipeline("object-detection", str(folder))(picture(written_scenes), threshold=0.0)
+        answer = pipeline("object-detection", str(folder))(picture(scenes_folder), threshold=0.0)
         assert answer and {entry["label"] for entry in answer} <= set(model.config.label2id)
-        masks = pipeline("image-segmentation", str(folder))(picture(written_scenes), threshold=0.0)
+        masks = pipeline("image-segmentation", str(folder))(picture(scenes_folder), threshold=0.0)
         assert all(entry["mask"].size == (CANVAS, CANVAS) for entry in masks)
 
     @pytest.mark.parametrize("task", ["segmentation", "detection"])
-    def test_a_dense_checkpoint_goes_on(self, trained, written_scenes, tmp_path, caplog, task):
+    def test_a_dense_checkpoint_goes_on(self, trained, scenes_folder, tmp_path, caplog, task):
         still = ["--learning_rate", "0", "--weight_decay", "0", "--save_strategy", "no"]
-        assert run(task, trained / task, written_scenes, tmp_path, *still) == 0
+        assert run(task, trained / task, scenes_folder, tmp_path, *still) == 0
         assert "is new" not in caplog.text
         assert same_tensors(saved_tensors(task, tmp_path), saved_tensors(task, trained / task))
         assert tuple(AutoImageProcessor.from_pretrained(tmp_path).image_mean) == (0.1,) * 3
@@ -162,23 +153,23 @@ class TestFinetuning:
         processor = AutoImageProcessor.from_pretrained(tmp_path)
         assert processor.do_center_crop and processor.size.height == processor.size.width == CANVAS
 
-    def test_evaluation_alone_in_windows(self, trained, written_scenes, tmp_path, capsys):
-        command = "segmentation", trained / "segmentation", written_scenes, tmp_path, "--no_do_train"
-        assert run(*command, "--eval_window", "24", "--max_eval_samples", "5") == 0
-        expected = loop_metrics("segmentation", trained / "segmentation", written_scenes, eval_window=24)
+    def test_evaluation_alone_in_windows(self, trained, scenes_folder, tmp_path, capsys):
+        command = "segmentation", trained / "segmentation", scenes_folder, tmp_path, "--no_do_train"
+        assert run(*command, "--eval_window", "24", "--max_eval_samples", str(NUM_TEST)) == 0
+        expected = loop_metrics("segmentation", trained / "segmentation", scenes_folder, eval_window=24)
         found = results(tmp_path)
         assert {name: found[name] for name in expected} == pytest.approx(expected)
         assert found["eval_loss"] != results(trained / "segmentation")["eval_loss"]
-        error = refusal(capsys, "detection", trained / "segmentation", written_scenes, tmp_path, "--no_do_train")
+        error = refusal(capsys, "detection", trained / "segmentation", scenes_folder, tmp_path, "--no_do_train")
         assert "has no head for the 10 classes" in error and "(--task detection)" in error
 
-    def test_upernet_and_the_best_checkpoint(self, checkpoints, written_scenes, tmp_path, caplog):
+    def test_upernet_and_the_best_checkpoint(self, checkpoints, scenes_folder, tmp_path, caplog):
         options = [
             *(*SMALL_UPERNET, "--eval_strategy", "steps", "--eval_steps", "1", "--save_steps", "1"),
             *("--load_best_model_at_end", "--metric_for_best_model", "pixel_accuracy", "--learning_rate", "0.02"),
             *("--horizontal_flip", "0", "--photometric_distortion", "--dataloader_num_workers", "1"),
         ]
-        assert run("segmentation", checkpoints / "pixelvit", written_scenes, tmp_path, *options) == 0
+        assert run("segmentation", checkpoints / "pixelvit", scenes_folder, tmp_path, *options) == 0
         assert "weights in decode_head, pyramid) is new" in caplog.text
         state = json.loads((tmp_path / "trainer_state.json").read_text())
         measured = [entry["eval_pixel_accuracy"] for entry in state["log_history"] if "eval_pixel_accuracy" in entry]
@@ -186,22 +177,22 @@ class TestFinetuning:
         best = saved_tensors("segmentation", state["best_model_checkpoint"])
         assert same_tensors(best, saved_tensors("segmentation", tmp_path))
 
-    def test_boxes_alone(self, trained, written_scenes, tmp_path):
-        assert run("detection", trained / "detection", written_scenes, tmp_path / "one", "--use_masks", "False") == 0
+    def test_boxes_alone(self, trained, scenes_folder, tmp_path):
+        assert run("detection", trained / "detection", scenes_folder, tmp_path / "one", "--use_masks", "False") == 0
         assert not any(name.startswith("eval_mask") for name in results(tmp_path / "one"))
         assert not any(name.startswith("mask_head") for name in saved_tensors("detection", tmp_path / "one"))
         # Which stays without masks unless they are asked for, although the data have them.
-        assert run("detection", tmp_path / "one", written_scenes, tmp_path / "two", "--no_do_train") == 0
+        assert run("detection", tmp_path / "one", scenes_folder, tmp_path / "two", "--no_do_train") == 0
         assert not any(name.startswith("eval_mask") for name in results(tmp_path / "two"))
-        assert run("detection", tmp_path / "one", written_scenes, tmp_path / "three", "--use_masks", "True") == 0
+        assert run("detection", tmp_path / "one", scenes_folder, tmp_path / "three", "--use_masks", "True") == 0
         assert "eval_mask_ap" in results(tmp_path / "three")
 
     @pytest.mark.parametrize(("task", "family"), [("segmentation", "pixelvit"), ("detection", "adventurer")])
-    def test_lora(self, checkpoints, written_scenes, tmp_path, task, family):
+    def test_lora(self, checkpoints, scenes_folder, tmp_path, task, family):
         pytest.importorskip("peft")
         lora = ["--lora_rank", "2", "--learning_rate", "0.01", "--save_strategy", "no"]
         more = SMALL_UPERNET if task == "segmentation" else []
-        assert run(task, checkpoints / family, written_scenes, tmp_path, *lora, *more) == 0
+        assert run(task, checkpoints / family, scenes_folder, tmp_path, *lora, *more) == 0
         base = (
             AUTO_CLASSES[task]
             .from_pretrained(checkpoints / family, patch_size=8, image_size=CANVAS, ignore_mismatched_sizes=True)
@@ -212,16 +203,16 @@ class TestFinetuning:
         mixers = {name for name in encoder if ".attention." in name or ".mixer." in name}
         assert changed == {name for name in mixers if name.endswith("_proj.weight")}
         found = results(tmp_path)
-        expected = loop_metrics(task, tmp_path, written_scenes)
+        expected = loop_metrics(task, tmp_path, scenes_folder)
         assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
 class TestResuming:
     @pytest.mark.parametrize("task", ["segmentation", "detection"])
-    def test_the_last_checkpoint_leads_to_the_same_weights(self, trained, written_scenes, tmp_path, caplog, task):
+    def test_the_last_checkpoint_leads_to_the_same_weights(self, trained, scenes_folder, tmp_path, caplog, task):
         # Nothing is drawn that changes an image, and no proposal is left out by chance.
         unaugmented = ["--horizontal_flip", "0", "--save_steps", "1", "--learning_rate", "0.01"]
-        command = task, trained / task, written_scenes
+        command = task, trained / task, scenes_folder
         whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
         if task == "detection":
             head = {**SMALL_DETECTOR, "rpn_batch_size_per_image": 4096, "rpn_positive_fraction": 1.0}
@@ -235,8 +226,8 @@ class TestResuming:
         assert same_tensors(saved_tensors(task, whole), saved_tensors(task, interrupted))
         assert results(whole)["eval_loss"] == results(interrupted)["eval_loss"]
 
-    def test_another_head_is_another_run(self, trained, written_scenes, tmp_path, capsys):
-        command = "segmentation", trained / "segmentation", written_scenes, tmp_path
+    def test_another_head_is_another_run(self, trained, scenes_folder, tmp_path, capsys):
+        command = "segmentation", trained / "segmentation", scenes_folder, tmp_path
         assert run(*command) == 0
         assert "(decoder None there, upernet now" in refusal(capsys, *command, *SMALL_UPERNET)
 
@@ -327,12 +318,18 @@ class TestRefusals:
             ("detection", ["--lora_rank", "2", "--fsdp"], "--lora_rank was given with FSDP, under which no"),
         ],
     )
-    def test_options(self, checkpoints, written_scenes, tmp_path, capsys, task, options, message):
-        assert message in refusal(capsys, task, checkpoints / "pixelvit", written_scenes, tmp_path, *options)
+    def test_options(self, checkpoints, scenes_folder, tmp_path, capsys, task, options, message):
+        assert message in refusal(capsys, task, checkpoints / "pixelvit", scenes_folder, tmp_path, *options)
 
     def test_options_of_dense_tasks_in_classification(self, checkpoints, tmp_path, capsys):
         command = ["--model_name_or_path", str(checkpoints / "pixelvit"), "--dataset", "digits"]
-        for option in (["--reduce_labels"], ["--on_invalid", "skip"], ["--photometric_distortion"], ["--head", "{}"]):
+        options = (
+            ["--reduce_labels"],
+            ["--on_invalid", "skip"],
+            ["--box_format", "xyxy"],
+            ["--photometric_distortion"],
+        )
+        for option in (*options, ["--head", "{}"]):
             assert finetune.main([*command, "--output_dir", str(tmp_path), *option]) == 2
             assert f"error: {option[0]}" in capsys.readouterr().err
 

@@ -165,7 +165,7 @@ def test_where_weights_lie_in_memory_changes_nothing(offset):
 @pytest.fixture
 def unchecked(monkeypatch):
     """Without the fresh process, for what comes before and after it."""
-    monkeypatch.setattr(publishing, "check_folders", lambda jobs: [["nothing"] for _ in jobs])
+    monkeypatch.setattr(publishing, "check_folder", lambda job: ["nothing"])
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def test_folder_that_fails_its_check_is_neither_kept_nor_pushed(hub, checkpoint,
     def fails(jobs):
         raise ValueError("out does not give what its source gives: AutoModel; it was not published.")
 
-    monkeypatch.setattr(publishing, "check_folders", fails)
+    monkeypatch.setattr(publishing, "check_folder", fails)
     assert publish.main([str(checkpoint), "--repo-id", REPO, "--output_dir", str(tmp_path / "out"), "--push"]) == 2
     assert (
         capsys.readouterr().err == "error: out does not give what its source gives: AutoModel; it was not published.\n"

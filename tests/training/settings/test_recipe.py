@@ -14,7 +14,6 @@ from helpers import tiny_model
 
 from modeling_pixelvit import AdventurerForImageClassification, PixelViTForImageClassification
 from training.data.batches import TrainingBatches
-from training.data.digit_scenes import write_digit_scenes
 from training.engine.optimizers import build_optimizer, build_scheduler
 from training.settings.recipe import RECIPES_DIR, Recipe, RecipeError, find_recipes, load_recipe
 from training.tasks.registry import TASKS
@@ -195,11 +194,9 @@ def test_headers_tell_how_to_run_it_and_what_to_expect(name):
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
+def scenes(scenes_folder):
     """For each dense task."""
-    folder = tmp_path_factory.mktemp("scenes") / "data"
-    write_digit_scenes(folder, num_train=8, num_test=4, canvas_size=32)
-    return {task: TASKS[task].load_splits(folder) for task in ("segmentation", "detection")}
+    return {task: TASKS[task].load_splits(scenes_folder) for task in ("segmentation", "detection")}
 
 
 def take_a_step(model, recipe, loss):

@@ -20,6 +20,11 @@ def digits():
     return ClassificationTask.load_images(SourceOptions(dataset="digits"))
 
 
+def test_number_of_classes_that_are_named():
+    with pytest.raises(ValueError, match="--num_labels 3 was given, but --dataset digits names its 10 classes"):
+        ClassificationTask.load_images(SourceOptions(dataset="digits", num_labels=3))
+
+
 def make_task(images, **fields):
     plain = {"auto_augment": None, "color_jitter": 0.0, "mixup_probability": 0.0, "random_erasing": 0.0}
     return ClassificationTask(Recipe(family="pixelvit", image_size=16, patch_size=16, **{**plain, **fields}), images)

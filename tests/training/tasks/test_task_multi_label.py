@@ -17,7 +17,6 @@ from transformers import AutoModelForImageClassification, pipeline
 
 from modeling_pixelvit import PixelViTForImageClassification
 from training import finetune, publish, train
-from training.data.digit_scenes import write_digit_scenes
 from training.data.splits import Splits
 from training.hub import publishing
 from training.settings.recipe import Recipe
@@ -26,13 +25,6 @@ from training.tasks.multi_label import LabelSets, MultiLabelTask
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "scenes"
-    write_digit_scenes(folder, num_train=16, num_test=6, canvas_size=32)
-    return folder
 
 
 def load(folder, **options):
@@ -58,10 +50,10 @@ def make_task(num_labels=5, evaluation=()):
 
 
 class TestData:
-    def test_classes_of_annotated_objects(self, scenes):
-        images = load(scenes)
-        annotations = json.loads((scenes / "annotations" / "instances_train.json").read_text())
-        assert (len(images.train), len(images.evaluation)) == (16, 6) and len(images.label_names) == 10
+    def test_classes_of_annotated_objects(self, scenes_folder):
+        images = load(scenes_folder)
+        annotations = json.loads((scenes_folder / "annotations" / "instances_train.json").read_text())
+        assert (len(images.train), len(images.evaluation)) == (24, 6) and len(images.label_names) == 10
         names = {category["id"]: category["name"] for category in annotations["categories"]}
         for index, record in enumerate(annotations["images"]):
             image, truth = images.train[index]
@@ -147,9 +139,10 @@ class TestLossAndMetrics:
         assert task.chance_loss() == pytest.approx(expected)
 
 
-def test_from_training_to_a_pipeline(scenes, tmp_path, monkeypatch, capsys):
+def test_from_training_to_a_pipeline(scenes_folder, tmp_path, monkeypatch, capsys):
     """With the commands alone: a run, its best model fine-tuned at another patch size, published and used."""
-    words = ["--recipe", "pixelvit-sweep", "--task", "multi_label", "--dataset", str(scenes), "--patch_size", "16"]
+    learned = ["--task", "multi_label", "--dataset", str(scenes_folder)]
+    words = [*learned, "--recipe", "pixelvit-sweep", "--patch_size", "16"]
     words += ["--image_size", "32", "--digit_distortion", "0", "--total_batch_size", "8", "--num_train_epochs", "2"]
     words += ["--warmup_epochs", "0", "--report_to", "none", "--model", json.dumps(TINY["pixelvit"])]
     assert train.main([*words, "--output_dir", str(tmp_path / "run")]) == 0
@@ -157,7 +150,7 @@ def test_from_training_to_a_pipeline(scenes, tmp_path, monkeypatch, capsys):
     assert 0 < results["eval_mean_ap"] <= 100 and results["eval_loss"] < 2
 
     tuned = tmp_path / "tuned"
-    words = ["--task", "multi_label", "--model_name_or_path", str(tmp_path / "run" / "best"), "--dataset", str(scenes)]
+    words = [*learned, "--model_name_or_path", str(tmp_path / "run" / "best")]
     words += ["--patch_size", "8", "--max_steps", "2", "--per_device_train_batch_size", "8", "--use_cpu", "True"]
     assert finetune.main([*words, "--report_to", "none", "--output_dir", str(tuned)]) == 0
     config = AutoModelForImageClassification.from_pretrained(tuned).config
@@ -165,17 +158,17 @@ def test_from_training_to_a_pipeline(scenes, tmp_path, monkeypatch, capsys):
     found = json.loads((tuned / "eval_results.json").read_text())
     assert 0 < found["eval_mean_ap"] <= 100
 
-    monkeypatch.setattr(publishing, "check_folders", lambda jobs: [[]])  # in a process of its own, for a minute
+    monkeypatch.setattr(publishing, "check_folder", lambda job: [])  # in a process of its own, for a minute
     out = tmp_path / "out"
     assert publish.main([str(tuned), "--repo-id", "USER/scenes", "--output_dir", str(out)]) == 0
     card = (out / "README.md").read_text()
     assert "multi-label image classification" in card and "outputs.logits[0].sigmoid()" in card
     assert f"mean over the classes of average precision, scenes (evaluation) | {found['eval_mean_ap']:.1f}%" in card
-    answer = pipeline("image-classification", str(out), top_k=10)(str(scenes / "images" / "test" / "000000.png"))
+    answer = pipeline("image-classification", str(out), top_k=10)(str(scenes_folder / "images" / "test" / "000000.png"))
     model = AutoModelForImageClassification.from_pretrained(out)
     assert len(answer) == 10 and model.config.problem_type == "multi_label_classification"
     assert abs(sum(entry["score"] for entry in answer) - 1) > 0.1  # each class is asked for by itself
-    refused = ["--task", "multi_label", "--model_name_or_path", str(tuned), "--dataset", str(scenes)]
+    refused = [*learned, "--model_name_or_path", str(tuned)]
     capsys.readouterr()
     assert finetune.main([*refused, "--mixup_alpha", "0.8", "--output_dir", str(tmp_path / "other")]) == 2
     assert "--mixup_alpha 0.8 was given, which is for classification; leave it out" in capsys.readouterr().err
