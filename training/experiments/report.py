@@ -393,7 +393,7 @@ def _draw_losses(axes, series: str, members: list[dict[str, Any]], fits: Fits, s
         ends = [min(fit.x), max(fit.x)]
         axes.plot(ends, [fit(patch_size) for patch_size in ends], color=color, linewidth=1.6)
     if fits.comparison is not None and fits.comparison.preferred == "offset":
-        sizes = np.geomspace(*ends)
+        sizes = np.geomspace(*map(float, ends))
         axes.plot(sizes, fits.offset(sizes), color=color, linewidth=1.2, linestyle="--")
     axes.plot([], [], marker, linestyle="-" if fit else "none", color=color, label=label)
 

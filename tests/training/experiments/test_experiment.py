@@ -558,6 +558,18 @@ class TestWhatItSays:
             "A, best: the test loss of old at 40 FLOP is reached at 75% or less, 75% or less of these, seed by seed",
         ]
 
+    def test_a_seed_of_which_a_run_has_failed_reaches_nothing(self):
+        """Of seed 0 it is half; of the others it would be told as exactly 75%, and as more than all there is."""
+        rows = [row("A, old", 40, 1.0, seed) for seed in range(4)]
+        whole = [(10, 4.0), (30, 0.5), (40, 0.4)]
+        rows += [row("A, new", place, loss, 0) for place, loss in whole]
+        rows += [row("A, new", place, loss, 1) for place, loss in whole[1:]]
+        rows += [row("A, new", place, loss, 2) for place, loss in ((10, 4.0), (30, 2.0))]
+        rows += [row("A, new", place, loss, 3) for place, loss in ((10, 4.0), (30, 2.0), (40, 0.0))]
+        (new,) = find_reached(rows, "old")
+        assert list(new["shares"]) == [0, 3] and new["shares"][0] == pytest.approx(0.25 * 3 ** (2 / 3))
+        assert 0.75 < new["shares"][3] < 1  # a loss of zero is below it, though it has no logarithm
+
     def test_the_front_is_what_no_other_point_beats_at_less_computation(self):
         points = [(1, 3.0), (2, 3.5), (3, 2.0), (4, 2.0), (5, 1.0), (6, 1.5), (7, 0.9)]
         rows = [row("A, wide" if place % 2 else "A, narrow", place, loss) for place, loss in points]
