@@ -71,7 +71,7 @@ def run_experiment(
         points = planner.points()
         runs = every_run(points)
         for run in runs:
-            check_same_images(run, planner.images_of(run).told)
+            check_same_images(run, results.of(run), planner.images_of(run).told)
         to_do = results.to_do(runs)
         for line in planner.left_out:
             print(f"left out: {line}")

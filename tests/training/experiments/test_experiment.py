@@ -439,6 +439,11 @@ class TestCarryingOut:
         assert command.main(words) == 2
         told = capsys.readouterr().err
         assert "was made with 256 training and 20 test images" in told and "now holds 256 and 20 of other" in told
+        known = ["--known", str(next(tmp_path.rglob("results.json"))), "--points_dir", str(tmp_path / "none")]
+        assert command.main([*words, *known]) == 2
+        assert "other classes; put the new ones into a folder of another name, or leave out the file of --known" in (
+            capsys.readouterr().err
+        )
 
     def test_a_damaged_file_of_metrics_is_named(self, tmp_path, few_images, capsys):
         words = [write_experiment(tmp_path, grids=[{"patch_size": [16]}]), "--points_dir", str(tmp_path / "points")]
