@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from scipy import stats
 from tiny_experiments import TINY, evaluate_few_images, write_experiment
 
 from training import experiment as command
+from training.common.files import write_json
 from training.data.splits import Splits
 from training.experiments import plan as plan_module
 from training.experiments.definition import ExperimentError, find_experiments, load_experiment, load_scales
@@ -37,6 +39,7 @@ from training.experiments.plan import Speeds
 from training.experiments.points import Choices, Planner, every_run
 from training.experiments.report import styles_of
 from training.experiments.run import key_of, read_run, training_cost, write_run
+from training.experiments.slurm import RunJob
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -503,6 +506,25 @@ class TestCarryingOut:
         assert command.main(words) == 0 and "0 of them to do" in capfd.readouterr().out
         assert command.main([*words, "--slurm", "timeout_min=10", "no_such_parameter=1", "--seeds", "1"]) == 2
         assert "no_such_parameter" in capfd.readouterr().err
+
+    def test_a_job_waits_for_another_one_at_its_run_and_does_not_repeat_it(self, tmp_path):
+        (point,) = plan(write_experiment(tmp_path, grids=[{"patch_size": 16}]), points_dir=str(tmp_path)).points()
+        path, errors = str(write_run(point.run)), []
+
+        def carry_out():
+            try:
+                RunJob(["false"])(path)
+            except RuntimeError as error:
+                errors.append(error)
+
+        job = threading.Thread(target=carry_out)
+        with point.run.alone():
+            job.start()
+            job.join(0.3)
+            assert job.is_alive()
+            write_json(Path(point.run.folder, "metrics.json"), point.run.settings)
+        job.join(60)
+        assert not job.is_alive() and not errors
 
 
 def row(series, place, loss, seed=0, **fields):
