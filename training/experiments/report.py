@@ -360,6 +360,8 @@ def _draw_points(axes, members: list[dict[str, Any]], name: str, color: str, mar
         values = [run[name] for run in same]
         means[place] = sum(values) / len(values)
         interval = interval_of(same, name)
+        if interval is not None and name != "test_loss":
+            interval = tuple(np.clip(interval, 0, 100))  # of percent
         face = color if all(run["converged"] for run in same) else "white"
         if len(values) > 1:
             axes.plot([place] * len(values), values, ".", color=color, alpha=0.4, markersize=5)

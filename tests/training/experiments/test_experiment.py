@@ -398,6 +398,8 @@ class TestCarryingOut:
         assert "this one is broken" in shown.err and shown.err.count("from which it starts, failed.") == 1
         results = json.loads(Path("runs/experiments/tiny-digits/results.json").read_text())
         assert [point["patch_size"] for point in results["points"]] == [8]
+        told = Path("runs/experiments/tiny-digits/table.md").read_text()
+        assert "Without results, and in nothing of this: PixelViT at patch 16, seed 0.\n" in told
 
     def test_a_checkpoint_that_is_not_here_is_trained_for_what_starts_from_it(self, tmp_path):
         (point,) = [
