@@ -71,7 +71,7 @@ def run_experiment(
         points = planner.points()
         runs = every_run(points)
         for run in runs:
-            check_same_images(run, planner.images_of(run).told)
+            check_same_images(run, results.of(run), planner.images_of(run).told)
         to_do = results.to_do(runs)
         for line in planner.left_out:
             print(f"left out: {line}")
@@ -172,6 +172,12 @@ class Outcome:
         """How many points have no results yet."""
         return sum(self.results.of(point.run) is None for point in self.points)
 
+    def format_missing(self) -> str:
+        """Which points are in nothing that is told, as of those that diverge the others would seem to be all."""
+        without = [point for point in self.points if self.results.of(point.run) is None]
+        names = [f"{one.series} at patch {one.run.recipe.patch_size}, seed {one.run.recipe.seed}" for one in without]
+        return f"Without results, and in nothing of this: {'; '.join(names)}." if names else ""
+
     def rows(self) -> list[dict[str, Any]]:
         """
         The metrics of the finished points, each with its `series`, the `group` and `variant` that this is made of, and
@@ -202,6 +208,7 @@ class Outcome:
         against = tabulate_comparisons(compared, experiment.reference, experiment.x)
         reached = find_reached(rows, experiment.reference) if experiment.x in COMPUTATION else []
         further = [format_rows(against) if against else "", format_front(front), format_reached(reached, experiment)]
+        further.append(self.format_missing())
         fits = fit_series(rows)
         text = format_report(rows, fits, "\n\n".join(part for part in further if part))
         (folder / TABLE_FILE).write_text(f"# {experiment.title}\n\n{experiment.question}\n\n{text}")

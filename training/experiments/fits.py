@@ -275,7 +275,8 @@ class _Points:
     @classmethod
     def of(cls, x: np.ndarray, logs: np.ndarray) -> "_Points":
         distinct, place, counts = np.unique(x, return_inverse=True, return_counts=True)
-        steps = np.log(distinct) - np.log(x).mean()
+        steps = np.log(distinct.astype(float))  # operations, whole numbers, may be too many for NumPy's
+        steps -= steps[place].mean()
         return cls(distinct, steps, counts, np.bincount(place, logs) / counts, logs, place)
 
     @property

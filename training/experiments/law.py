@@ -158,8 +158,8 @@ class Reach:
 
     Args:
         place: Of that point on the axis.
-        shares: By seed, of `place`: where a line between two of the curve's points has that loss, in logarithms;
-            `least` if the first point is below it; None if all are above it.
+        shares: By seed that has all of the curve's points, of `place`: where a line between two of them has that
+            loss, in logarithms; `least` if the first point is below it; None if all are above it.
         least, most: Of the curve's first and last point.
         mean, interval: Geometric mean of the shares and its interval at `CONFIDENCE` over seeds; None if one of
             them is not between two points.
@@ -256,18 +256,17 @@ def count_falling_runs(runs: Sequence[dict[str, Any]]) -> tuple[int, int]:
 
 
 def reach_of(runs: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> Reach | None:
-    """Of the runs of a curve over computation, and those of another one; None if no seed has both, above zero."""
+    """Of the runs of a curve over computation, and those of another one; None if no seed has all that it takes."""
     place = max(by_axis(others))
     aims = losses_by_seed(list(filter(has_loss, by_axis(others)[place])))
-    curves: dict[int | None, list[tuple[float, float]]] = {}
-    for at, same in sorted(by_axis(runs).items()):
-        for seed, loss in losses_by_seed(list(filter(has_loss, same))).items():
-            if seed in aims:
-                curves.setdefault(seed, []).append((at / place, loss))
-    if not curves:
+    points = [(at / place, losses_by_seed(same)) for at, same in sorted(by_axis(runs).items())]
+    # Where the first or last run of a seed has failed, less or more is open than for the others.
+    seeds = [seed for seed in aims if all(seed in losses for _, losses in points)]
+    if not seeds:
         return None
+    curves = {seed: [(share, max(losses[seed], LEAST_LOSS)) for share, losses in points] for seed in seeds}
     shares = {seed: _first_at(curve, aims[seed]) for seed, curve in curves.items()}
-    least, most = (edge(share for curve in curves.values() for share, _ in curve) for edge in (min, max))
+    least, most = points[0][0], points[-1][0]
     if any(share is None or share == least for share in shares.values()):
         return Reach(place, shares, least, most, None, None)
     logs = [math.log(share) for share in shares.values()]

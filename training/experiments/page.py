@@ -275,7 +275,8 @@ def _sentences(folder: Path) -> list[str]:
     """Of the report beside the results, what is neither a table nor about its columns."""
     paragraphs = (folder / TABLE_FILE).read_text(encoding="utf-8").split("\n\n")[2:]
     plain = [one for one in paragraphs if not one.startswith(("|", "After ±", "test loss: ", "A run counts", "Laws: "))]
-    return [line for one in plain for line in one.splitlines() if line.strip()]
+    # What is indented belongs to the line before, and would be code in Markdown.
+    return [line for one in plain for line in one.replace("\n    ", "; ").splitlines() if line.strip()]
 
 
 def _made_with(finished: Finished) -> str:

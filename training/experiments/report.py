@@ -372,6 +372,8 @@ def _draw_points(axes, members: list[dict[str, Any]], name: str, color: str, mar
         values = [run[name] for run in same]
         means[place] = sum(values) / len(values)
         interval = interval_of(same, name)
+        if interval is not None and name != "test_loss":
+            interval = tuple(np.clip(interval, 0, 100))  # of percent
         face = color if all(run["converged"] for run in same) else "white"
         if len(values) > 1:
             axes.plot([place] * len(values), values, ".", color=color, alpha=0.4, markersize=5)
@@ -405,7 +407,7 @@ def _draw_losses(axes, series: str, members: list[dict[str, Any]], fits: Fits, s
         ends = [min(fit.x), max(fit.x)]
         axes.plot(ends, [fit(patch_size) for patch_size in ends], color=color, linewidth=1.6)
     if fits.comparison is not None and fits.comparison.preferred == "offset":
-        sizes = np.geomspace(*ends)
+        sizes = np.geomspace(*map(float, ends))
         axes.plot(sizes, fits.offset(sizes), color=color, linewidth=1.2, linestyle="--")
     axes.plot([], [], marker, linestyle="-" if fit else "none", color=color, label=label)
 

@@ -269,23 +269,25 @@ def tell_images(images: Splits) -> dict[str, Any]:
     return {"train": found["num_train_images"], "test": found["num_test_images"], "classes": digest}
 
 
-def check_same_images(run: Run, images: dict[str, Any] | None):
+def check_same_images(run: Run, metrics: dict[str, Any] | None, images: dict[str, Any] | None):
     """
     Args:
         run: Finished or not.
+        metrics: What is known of it; None if nothing is.
         images: What `tell_images` says of its data set now; None if that has not been loaded.
 
     Raises:
         ValueError: if a finished run was made with other images than those that its data set has now.
     """
-    then = (run.finished_metrics() or {}).get("images", images)  # older runs do not tell
+    then = (metrics or {}).get("images", images)  # older runs do not tell
     is_embedded = run.data["source"] == TASKS[run.recipe.task].embedded_images.title
     if images is not None and not is_embedded and then != images:
         classes = "the same" if then["classes"] == images["classes"] else "other"
+        known = "leave out the file of --known that has it" if run.finished_metrics() is None else "remove the run"
         raise ValueError(
             f"{run.folder} was made with {then['train']:,} training and {then['test']:,} test images, and "
             f"{run.data['source']} now holds {images['train']:,} and {images['test']:,} of {classes} classes; put the "
-            "new ones into a folder of another name, or remove the run."
+            f"new ones into a folder of another name, or {known}."
         )
 
 

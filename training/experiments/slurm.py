@@ -14,7 +14,7 @@ from typing import Any
 
 from ..common.files import write_json
 from .report import format_result
-from .run import Run, write_run
+from .run import Run, read_run, write_run
 
 
 try:
@@ -41,11 +41,14 @@ class RunJob:
         self.process: subprocess.Popen | None = None
 
     def __call__(self, path: str):
-        words = [*self.launcher, "-m", "training.experiment", "--point", path]
-        # The scheduler's warning is for this process, which then ends the command in its own way.
-        self.process = subprocess.Popen(words, preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN))
-        if code := self.process.wait():
-            raise RuntimeError(f"{shlex.join(words)} ended with exit code {code}.")
+        words, run = [*self.launcher, "-m", "training.experiment", "--point", path], read_run(path)
+        with run.alone():
+            if run.finished_metrics() is not None:
+                return  # by the job or process that this one has waited for
+            # The scheduler's warning is for this process, which then ends the command in its own way.
+            self.process = subprocess.Popen(words, preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN))
+            if code := self.process.wait():
+                raise RuntimeError(f"{shlex.join(words)} ended with exit code {code}.")
 
     def checkpoint(self, path: str) -> Any:
         """Called by submitit before time is over: the run saves itself, and its job goes back to the queue."""

@@ -198,7 +198,7 @@ def forget_other_runs(runs: list[Run], images: Any, overwrite: bool):
                     f"{run.folder} holds a finished run with other settings ({differences}); give another "
                     "--output_dir to keep it, or --overwrite to repeat it."
                 )
-            check_same_images(run, tell_images(images))
+            check_same_images(run, metrics, tell_images(images))
         except ValueError:
             if not overwrite:
                 raise

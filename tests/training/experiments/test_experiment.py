@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from scipy import stats
 from tiny_experiments import TINY, evaluate_few_images, write_experiment
 
 from training import experiment as command
+from training.common.files import write_json
 from training.data.splits import Splits
 from training.experiments import plan as plan_module
 from training.experiments.definition import ExperimentError, find_experiments, load_experiment, load_scales
@@ -37,6 +39,7 @@ from training.experiments.plan import Speeds
 from training.experiments.points import Choices, Planner, every_run
 from training.experiments.report import styles_of
 from training.experiments.run import key_of, read_run, training_cost, write_run
+from training.experiments.slurm import RunJob
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -395,6 +398,8 @@ class TestCarryingOut:
         assert "this one is broken" in shown.err and shown.err.count("from which it starts, failed.") == 1
         results = json.loads(Path("runs/experiments/tiny-digits/results.json").read_text())
         assert [point["patch_size"] for point in results["points"]] == [8]
+        told = Path("runs/experiments/tiny-digits/table.md").read_text()
+        assert "Without results, and in nothing of this: PixelViT at patch 16, seed 0.\n" in told
 
     def test_a_checkpoint_that_is_not_here_is_trained_for_what_starts_from_it(self, tmp_path):
         (point,) = [
@@ -439,6 +444,11 @@ class TestCarryingOut:
         assert command.main(words) == 2
         told = capsys.readouterr().err
         assert "was made with 256 training and 20 test images" in told and "now holds 256 and 20 of other" in told
+        known = ["--known", str(next(tmp_path.rglob("results.json"))), "--points_dir", str(tmp_path / "none")]
+        assert command.main([*words, *known]) == 2
+        assert "other classes; put the new ones into a folder of another name, or leave out the file of --known" in (
+            capsys.readouterr().err
+        )
 
     def test_a_damaged_file_of_metrics_is_named(self, tmp_path, few_images, capsys):
         words = [write_experiment(tmp_path, grids=[{"patch_size": [16]}]), "--points_dir", str(tmp_path / "points")]
@@ -499,6 +509,25 @@ class TestCarryingOut:
         assert command.main([*words, "--slurm", "timeout_min=10", "no_such_parameter=1", "--seeds", "1"]) == 2
         assert "no_such_parameter" in capfd.readouterr().err
 
+    def test_a_job_waits_for_another_one_at_its_run_and_does_not_repeat_it(self, tmp_path):
+        (point,) = plan(write_experiment(tmp_path, grids=[{"patch_size": 16}]), points_dir=str(tmp_path)).points()
+        path, errors = str(write_run(point.run)), []
+
+        def carry_out():
+            try:
+                RunJob(["false"])(path)
+            except RuntimeError as error:
+                errors.append(error)
+
+        job = threading.Thread(target=carry_out)
+        with point.run.alone():
+            job.start()
+            job.join(0.3)
+            assert job.is_alive()
+            write_json(Path(point.run.folder, "metrics.json"), point.run.settings)
+        job.join(60)
+        assert not job.is_alive() and not errors
+
 
 def row(series, place, loss, seed=0, **fields):
     group, _, variant = series.partition(", ")
@@ -557,6 +586,18 @@ class TestWhatItSays:
             "of these, seed by seed",
             "A, best: the test loss of old at 40 FLOP is reached at 75% or less, 75% or less of these, seed by seed",
         ]
+
+    def test_a_seed_of_which_a_run_has_failed_reaches_nothing(self):
+        """Of seed 0 it is half; of the others it would be told as exactly 75%, and as more than all there is."""
+        rows = [row("A, old", 40, 1.0, seed) for seed in range(4)]
+        whole = [(10, 4.0), (30, 0.5), (40, 0.4)]
+        rows += [row("A, new", place, loss, 0) for place, loss in whole]
+        rows += [row("A, new", place, loss, 1) for place, loss in whole[1:]]
+        rows += [row("A, new", place, loss, 2) for place, loss in ((10, 4.0), (30, 2.0))]
+        rows += [row("A, new", place, loss, 3) for place, loss in ((10, 4.0), (30, 2.0), (40, 0.0))]
+        (new,) = find_reached(rows, "old")
+        assert list(new["shares"]) == [0, 3] and new["shares"][0] == pytest.approx(0.25 * 3 ** (2 / 3))
+        assert 0.75 < new["shares"][3] < 1  # a loss of zero is below it, though it has no logarithm
 
     def test_the_front_is_what_no_other_point_beats_at_less_computation(self):
         points = [(1, 3.0), (2, 3.5), (3, 2.0), (4, 2.0), (5, 1.0), (6, 1.5), (7, 0.9)]

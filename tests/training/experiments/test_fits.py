@@ -147,6 +147,12 @@ class TestOffset:
 
 
 class TestEdges:
+    def test_more_operations_than_numpys_whole_numbers(self):
+        """As the paper's trainings take: 2^63 is 9.2e18."""
+        x = [10**18, 2 * 10**19, 5 * 10**20, 10**22]
+        fit = fit_forms(x, [1e9 * one**-0.5 for one in x], **FEW)
+        assert fit.power.exponent == pytest.approx(-0.5) and fit.power.x == x
+
     def test_exact_data_have_a_likelihood(self):
         x = np.array(PATCHES)
         for law, preferred in ((falling, "power"), (levelling, "offset")):

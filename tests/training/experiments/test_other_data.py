@@ -83,6 +83,20 @@ def test_where_the_largest_patch_has_learned_it_all_nothing_is_told_of_a_law():
     assert "test loss does not fall from patch 16 to 8" in text and " 4.0e-04 " in text and "0.000" not in text
 
 
+def test_no_score_is_drawn_below_zero_or_above_all(tmp_path, monkeypatch):
+    """Two seeds of 10 and 90% have Student's interval from -458 to 558%."""
+    scores = {0: 10.0, 1: 90.0}
+    runs = [
+        {**run, "task": "segmentation", "test_mean_iou": scores[run["seed"]]}
+        for run in runs_of({8: 0.4, 4: 0.3, 2: 0.2}, seeds=scores)
+    ]
+    panels = []
+    monkeypatch.setattr("matplotlib.pyplot.close", lambda figure: panels.extend(figure.axes))
+    draw(runs, fit_series(runs), "scores", tmp_path / "scores.png")
+    low, high = next(panel for panel in panels if panel.get_ylabel() == "mIoU (%)").get_ylim()
+    assert -10 < low < 0 and 100 < high < 110
+
+
 def test_losses_of_zero_are_compared_with_nothing(tmp_path):
     runs = runs_of({16: 0.0, 8: 1e-9, 4: 0.0, 2: 2e-4, 1: 1e-4})
     assert [fall.places for fall in find_falls(runs)] == [(2, 1)] and ratio_of(runs[:1], runs[1:2]) is None

@@ -80,13 +80,14 @@ def test_kept_results_can_be_shown_with_what_they_compare(tmp_path):
     folder.mkdir()
     shutil.copy(kept.with_suffix(".json"), folder / "results.json")
     shutil.copy(kept.with_suffix(".png"), folder / "scaling.png")
-    (folder / "table.md").write_text("# A title\n\nA question?\n\nWhat it says.\n")
+    (folder / "table.md").write_text("# A title\n\nA question?\n\nWhat it says.\n    And more.\n")
     assert report.main([str(folder), "--output_dir", str(tmp_path / "out"), "--points_dir", str(tmp_path)]) == 0
     page, card = ((tmp_path / "out" / f"report.{ending}").read_text() for ending in ("html", "md"))
     title, *rows = re.findall("<tr>.*?</tr>", page[page.index("<h3>Compared</h3>") : page.index("What it says")])
     assert "test loss over that of: the reference" in title and len(rows) == 5
     assert "<td>Adventurer, rows and columns</td><td>1</td><td>5</td><td>x 0.10 [" in rows[-1]
     assert "<td>+10.7</td>" in rows[-1] and "x 0.10 [" in card
+    assert "<p>What it says.; And more.</p>" in page and "\n    " not in card  # four spaces would make code of it
 
 
 @pytest.mark.parametrize("content", [None, "{", '{"runs": []}'])
