@@ -13,15 +13,6 @@ from .run import Run, key_of
 KEPT_RESULTS = Path(__file__).parent / "results"
 
 
-def _with_settings(run: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
-    """A run of a results file with its recipe and data, of which sweeps once wrote what their runs had in common."""
-    if "recipe" in run:
-        return run
-    recipe = content["recipes"]["-".join(part for part in (run["family"], run["decoder"]) if part is not None)]
-    own = {name: run.get(name, recipe[name]) for name in ("patch_size", "seed")}
-    return {**run, "recipe": {**recipe, **own}, "data": content["data"]}
-
-
 class Results:
     """
     What is known of runs: what they left in their folders, and what was made elsewhere.
@@ -37,8 +28,7 @@ class Results:
         self.elsewhere: dict[str, dict[str, Any]] = {}
         for file in files:
             try:
-                content = json.loads(Path(file).read_text())
-                runs = [_with_settings(run, content) for run in content["runs"]]
+                runs = json.loads(Path(file).read_text())["runs"]
                 self.elsewhere |= {key_of(run): run for run in runs}
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise ValueError(
