@@ -84,11 +84,19 @@ def test_commands_for_gpus_are_understood():
     assert len(found) == 1
 
 
+def anchors(path, link):
+    """Of the headings of the file that a link names, as GitHub makes them."""
+    text = (path.parent / link.partition("#")[0]).read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
 @pytest.mark.parametrize("path", ALL, ids=lambda path: str(path.parent.relative_to(ROOT)))
 def test_what_it_names_is_there(path, capsys):
     text = path.read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
-    assert [link for link in links if not (path.parent / link).exists()] == []
+    assert [link for link in links if not (path.parent / link.partition("#")[0]).exists()] == []
+    assert [link for link in links if "#" in link and link.partition("#")[2] not in anchors(path, link)] == []
     modules = set(re.findall(r"python -m (training\.[a-z]\w+)", text))
     assert [name for name in sorted(modules) if not (ROOT / f"{name.replace('.', '/')}.py").exists()] == []
     assert [name for name in re.findall(r"--config_file (\S+\.yaml)", text) if not (ROOT / name).exists()] == []

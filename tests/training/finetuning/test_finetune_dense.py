@@ -33,6 +33,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 AUTO_CLASSES = {"segmentation": AutoModelForSemanticSegmentation, "detection": AutoModelForObjectDetection}
 NUM_TRAIN, NUM_TEST, CANVAS = 24, 6, 32  # of the written scenes
+ALL_IMAGES = ("--max_steps", "6")
 FEW_STEPS = [
     *("--image_size", str(CANVAS), "--patch_size", "8", "--max_steps", "2", "--disable_tqdm", "True"),
     *("--per_device_train_batch_size", "4", "--per_device_eval_batch_size", "2", "--report_to", "none"),
@@ -275,8 +276,7 @@ class TestDamagedData:
             trained / "segmentation",
             scenes,
             tmp_path / "out",
-            "--dataloader_num_workers",
-            workers,
+            *("--dataloader_num_workers", workers, *ALL_IMAGES),
         )
         error = refusal(capsys, *command)
         assert error.startswith(f"error: {file} cannot be used (the mask has the value 77")
@@ -284,7 +284,7 @@ class TestDamagedData:
     def test_an_invalid_mask_left_out(self, trained, scenes, tmp_path, caplog):
         Image.new("L", (CANVAS, CANVAS + 1)).save(scenes / "annotations" / "train" / "000001.png")
         command = "segmentation", trained / "segmentation", scenes, tmp_path / "out"
-        assert run(*command, "--on_invalid", "skip", "--save_strategy", "no") == 0
+        assert run(*command, "--on_invalid", "skip", "--save_strategy", "no", *ALL_IMAGES) == 0
         assert "000001.png: the mask has 33 x 32 pixels" in caplog.text
 
     def test_nothing_to_be_found(self, trained, scenes, tmp_path, capsys):
