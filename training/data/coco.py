@@ -24,7 +24,7 @@ from .dense import InvalidEntries, UnusableExample, load_tables
 from .labelled import read_image
 from .records import ImageRecord, PackedRecords, decide_masks, object_record, reason_against
 from .splits import Splits, choose_splits, held_out
-from .tables import BOX_FORMATS, ObjectTable, table_class_names
+from .tables import ObjectTable, table_class_names
 
 
 ROBOFLOW_FILE = "_annotations.coco.json"
@@ -171,10 +171,10 @@ def load_detection_splits(
     tables = {} if files else load_tables(source)
     train_name, eval_name = choose_splits(files or tables, source, train_split, eval_split)
     if files:
-        if box_format != BOX_FORMATS[0]:
+        if box_format != "xywh":
             raise ValueError(
-                f"--box_format {box_format} was given, but {source} has COCO annotations, whose boxes are "
-                f"{BOX_FORMATS[0]}; leave it out."
+                f"--box_format {box_format} was given, but {source} has COCO annotations, whose boxes are xywh; "
+                "leave it out."
             )
         train = load_coco(*files[train_name], on_invalid, with_masks)
         evaluation = eval_name and load_coco(*files[eval_name], on_invalid, train.has_masks, train.categories)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables with a column of images and one of their objects, as detection data sets of the hub have them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
@@ -90,7 +90,9 @@ class ObjectTable:
             for annotation in annotations:
                 reason = reason_against(annotation, labels, height, width, has_masks)
                 if reason is not None:
-                    if self.box_format == BOX_FORMATS[0] and self._is_right_by_edges(annotation, labels, height, width):
+                    by_edges = {**annotation, "bbox": _from_edges(annotation["bbox"])}
+                    is_right_by_edges = reason_against(by_edges, labels, height, width, has_masks) is None
+                    if self.box_format != "xyxy" and is_right_by_edges:
                         reason += "; as left, top, right, bottom, by --box_format xyxy, it would be right"
                     invalid.add(f"annotation {annotation['id']} of {name}", reason)
                 else:
@@ -115,12 +117,6 @@ class ObjectTable:
             annotation["bbox"] = _from_edges(box) if self.box_format == "xyxy" else box
             annotations.append(annotation)
         return annotations, {key: value for key, value in row.items() if key != column}
-
-    @staticmethod
-    def _is_right_by_edges(annotation: dict[str, Any], labels: Mapping[Any, int], height: int, width: int) -> bool:
-        """Whether an annotation that cannot be right would be, were its box the four edges."""
-        annotation = {**annotation, "bbox": _from_edges(annotation["bbox"])}
-        return reason_against(annotation, labels, height, width, with_masks=False) is None
 
 
 def _from_edges(box: Any) -> Any:

@@ -144,11 +144,11 @@ class Outcome:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         runs_folder = Path(self.points[0].run.folder).parent
-        missing = self.missing()
+        missing = len(self.missing())
 
         def show(run: Run, write: Callable[[str], None]):
             nonlocal missing
-            now = self.missing()
+            now = len(self.missing())
             if 0 < now < missing:  # and not of a run that others start from
                 by_patch = self.experiment.x == "patch_size"
                 places = [point.run.recipe.patch_size for point in self.points] if by_patch else []
@@ -168,14 +168,16 @@ class Outcome:
             self.write(with_draws(judge_convergence(rows), runs_folder))
         return errors
 
-    def missing(self) -> int:
-        """How many points have no results yet."""
-        return sum(self.results.of(point.run) is None for point in self.points)
+    def missing(self) -> list[Point]:
+        """The points without results."""
+        return [point for point in self.points if self.results.of(point.run) is None]
 
     def format_missing(self) -> str:
         """Which points are in nothing that is told, as of those that diverge the others would seem to be all."""
-        without = [point for point in self.points if self.results.of(point.run) is None]
-        names = [f"{one.series} at patch {one.run.recipe.patch_size}, seed {one.run.recipe.seed}" for one in without]
+        names = [
+            f"{point.series} at patch {point.run.recipe.patch_size}, seed {point.run.recipe.seed}"
+            for point in self.missing()
+        ]
         return f"Without results, and in nothing of this: {'; '.join(names)}." if names else ""
 
     def rows(self) -> list[dict[str, Any]]:

@@ -215,7 +215,7 @@ def _align(row: tuple[str, ...], widths: list[int]) -> list[str]:
 def format_preview(runs: list[dict[str, Any]], places: Iterable[float] = ()) -> str:
     """
     Test losses over the axis of what has ended so far, a line for each series: means, where there are seeds. Where the
-    series have many places, hardly any in common, each tells its own.
+    series have many places, hardly any in common, as of operations, each tells its own.
 
     Args:
         places: On the axis, of further runs.
@@ -229,7 +229,7 @@ def format_preview(runs: list[dict[str, Any]], places: Iterable[float] = ()) -> 
         }
         for series, members in by_series(runs).items()
     }
-    if len(all_places) > MOST_PLACES:
+    if axis != "patch_size" and len(all_places) > MOST_PLACES:
         lines = ["test loss so far"]
         for series, losses in found.items():
             at = (f"{loss} at {readable(place)}" for place, loss in sorted(losses.items()))

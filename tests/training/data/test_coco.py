@@ -331,6 +331,9 @@ class TestTables:
         assert len(load_detection_splits(tmp_path / "data", on_invalid="skip").train[0][1]["boxes"]) == 0
         of_command = TASKS["detection"].load_images(SourceOptions(dataset=str(tmp_path / "data"), box_format="xyxy"))
         assert of_command.train[0][1]["boxes"].tolist() == [[1, 2, 7, 6]]
+        with pytest.raises(ValueError, match="it has no segmentation") as caught:
+            load_detection_splits(tmp_path / "data", with_masks=True)
+        assert "--box_format" not in str(caught.value)
         with pytest.raises(ValueError, match="box_format='yolo' was given"):
             load_detection_splits(tmp_path / "data", box_format="yolo")
         with pytest.raises(
